@@ -1,0 +1,43 @@
+"""scDrugMap: which cells of a tumour will resist the drug, and can a foundation model be trusted to say so?
+
+The public names are resolved on first use, so that `import scdrugmap` and `scdrugmap --help` stay instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scdrugmap.data.catalog import DATASETS
+    from scdrugmap.data.h5ad import read_h5ad
+    from scdrugmap.embeddings.compute import embed
+    from scdrugmap.evaluation.evaluate import benchmark
+    from scdrugmap.models import MODELS, load_model
+    from scdrugmap.prediction.pipeline import predict
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "MODELS": "scdrugmap.models",
+    "DATASETS": "scdrugmap.data.catalog",
+    "load_model": "scdrugmap.models",
+    "read_h5ad": "scdrugmap.data.h5ad",
+    "embed": "scdrugmap.embeddings.compute",
+    "predict": "scdrugmap.prediction.pipeline",
+    "benchmark": "scdrugmap.evaluation.evaluate",
+}
+
+__all__ = ["DATASETS", "MODELS", "__version__", "benchmark", "embed", "load_model", "predict", "read_h5ad"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from where it lives."""
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    message = f"module 'scdrugmap' has no attribute '{name}'"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Embeddings of cells, computed once and cached."""

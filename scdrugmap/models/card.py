@@ -1,0 +1,55 @@
+"""What is known about a model before its weights are touched: one frozen record per model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Kind = Literal["foundation", "llm", "bundled", "baseline"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's weights come from and how they may be used."""
+
+    files: tuple[str, ...]  # names inside the folder, in the upstream project's own layout
+    licence: str  # of the weights, which may differ from the code's
+    hub: str = ""  # "owner/name" on the Hugging Face Hub, empty where no copy is published
+    revision: str = ""  # pinned 40-hex commit of `hub`
+    official: str = ""  # page of the official place, where there is no Hub copy
+    instruction: str = ""  # what a person does to get the files, one sentence
+    bundled: str = ""  # folder inside the package, for models that need no download
+    size_mb: float | None = None  # of the download
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One model of the registry. `key` is its name in Python, CLI, URL, files and on screen."""
+
+    key: str
+    title: str
+    kind: Kind
+    summary: str  # one sentence for a biologist
+    paper: str  # "doi:..." or "arXiv:..."; empty for ours
+    code: str
+    licence: str  # of the code
+    weights: Weights
+    dim: int  # width of a cell embedding with the default weights
+    genes: Literal["symbol", "ensembl"]  # identifier of the vocabulary
+    input: Literal["counts", "log1p-cp10k", "ranks", "text"]  # what the model makes of raw counts, first step
+    n_parameters: int | None = None  # checked against the network by a test
+    max_length: int | None = None  # tokens a cell may use, special tokens included
+    pretrained_on: str = ""  # corpus, in words
+    pretrained_accessions: frozenset[str] = frozenset()  # accessions seen in pretraining, for the leak badge
+    lora_targets: tuple[str, ...] = ()  # names of the plain linears that LoRA adapts
+    settings: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # knobs and defaults
+    variants: tuple[str, ...] = ()
+    fitted: bool = False  # baselines: genes and loadings are fitted on the training side of each split
+    cites: str = ""  # BibTeX key or reference line
+    recipe: int = 1  # bump when embeddings change for the same weights and settings
+
+    @property
+    def module(self) -> str:
+        """Import path of the model's folder: `scgpt-mini` lives in `scdrugmap.models.scgpt_mini`."""
+        return "scdrugmap.models." + self.key.replace("-", "_").replace(".", "_")

@@ -1,0 +1,1 @@
+"""From unlabelled cells to P(resistant), calibrated and flagged where it is novel."""
