@@ -10,6 +10,8 @@ STAMP := $(VENV)/.installed
 
 # The stamp makes the second call start at once; a changed dependency list refreshes the environment.
 $(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "scDrugMap needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
@@ -21,9 +23,13 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
-test: check
+test: check browser
 	$(BIN)/python -m pytest
+
+browser:
+	@scripts/ensure_browser.sh
 
 format: $(STAMP)
 	$(BIN)/ruff format .

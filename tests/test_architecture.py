@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "scdrugmap"
+
+# A layer may import the layers named beside it (design: imports point one way); root modules are free to all.
+ALLOWED = {
+    "data": set(),
+    "models": set(),
+    "embeddings": {"data", "models"},
+    "evaluation": {"data", "models", "embeddings"},
+    "prediction": {"data", "models", "embeddings", "evaluation"},
+    "app": {"data", "models", "embeddings", "evaluation", "prediction"},
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PAGES = sorted((ROOT / "pages").glob("*.py"))
+LONG_FUNCTION, LONG_MODULE = 40, 300
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    parts = path.relative_to(PACKAGE).parts
+    if len(parts) == 1:
+        return
+    layer = parts[0]
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("scdrugmap.")} & set(ALLOWED)
+    assert used <= ALLOWED[layer] | {layer}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_app_knows_streamlit(path):
+    if path.relative_to(PACKAGE).parts[0] != "app":
+        assert not {name for name in imports(path) if name.split(".")[0] == "streamlit"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_only_read_ask_and_draw(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert not roots & {"torch", "peft", "transformers", "anndata", "scanpy", "sklearn", "joblib"}
+    inner = {name for name in imports(path) if name.startswith("scdrugmap.")}
+    assert all(name.startswith("scdrugmap.app") for name in inner)
+
+
+@pytest.mark.parametrize("path", [*MODULES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_functions_stay_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONG_MODULE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            documented = ast.get_docstring(node, clean=False)
+            body = node.end_lineno - node.lineno + 1 - (documented.count("\n") + 1 if documented else 0)
+            assert body <= LONG_FUNCTION, f"{path.name}:{node.lineno} {node.name} has {body} lines"
+
+
+def test_importing_is_instant_and_touches_no_device():
+    code = "import sys, scdrugmap, scdrugmap.models, scdrugmap.data.catalog; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "False"
+
+
+def test_public_names_resolve():
+    import scdrugmap
+
+    for name in scdrugmap.__all__:
+        assert getattr(scdrugmap, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        scdrugmap.nothing  # noqa: B018
