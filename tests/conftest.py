@@ -1,0 +1,32 @@
+"""Fixtures that several test files share: simulated cells, and a cache and a results folder of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from anndata import AnnData
+
+from scdrugmap.data.simulate import simulate
+from scdrugmap.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def _cells() -> AnnData:
+    return simulate(n_cells=120, n_genes=400, n_samples=4, seed=7)
+
+
+@pytest.fixture
+def cells(_cells: AnnData) -> AnnData:
+    """120 simulated cells x 400 genes of 4 samples, with labels; a copy, so tests may change it."""
+    return _cells.copy()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of an empty cache and of an empty results folder, also set in the environment."""
+    monkeypatch.setenv("SCDRUGMAP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SCDRUGMAP_PRECOMPUTED", str(tmp_path / "precomputed"))
+    for name in ("SCDRUGMAP_PUBLIC", "SCDRUGMAP_MAX_UPLOAD_MB", "SCDRUGMAP_KEEP_JOBS_HOURS"):
+        monkeypatch.delenv(name, raising=False)
+    return Settings.from_env()
