@@ -1,1 +1,55 @@
-"""Models."""
+"""The models: a registry of cards, and the only way by which weights enter memory."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scdrugmap.models.card import ModelCard
+from scdrugmap.registry import Registry
+
+if TYPE_CHECKING:
+    from scdrugmap.models.encoder import Encoder
+
+# One folder and one line here make a model (docs/adding-a-model.md); the order is that of lists and menus.
+FOLDERS = ("scgpt",)
+
+
+def _cards() -> Iterator[ModelCard]:
+    for folder in FOLDERS:
+        yield importlib.import_module(f"{__name__}.{folder}.card").CARD
+
+
+MODELS: Registry[ModelCard] = Registry("model", _cards)
+
+
+def load_model(
+    key: str, weights: str | Path | None = None, device: str = "auto", precision: str = "float32", **settings: Any
+) -> Encoder:
+    """Load a model that turns cells into vectors.
+
+    Parameters
+    ----------
+    key
+        A key of `MODELS`.
+    weights
+        A folder in the upstream project's own layout, or a Hub id ("owner/name" or "owner/name@revision"). None takes
+        the card's source: bundled, already on this machine, or downloaded at the pinned revision.
+    device
+        "auto" (a CUDA device where there is one), "cpu", "cuda" or "cuda:<n>".
+    precision
+        "float32" (exact) or "bfloat16" (faster on GPUs, embeddings differ in the third digit).
+    settings
+        The knobs that the model's card documents, for example `max_length=1200`.
+
+    Raises `UnknownName` for a key or a setting that there is not, `WeightsMissing`, `WeightsInvalid`, and
+    `InvalidInput` for a device that this machine lacks.
+    """
+    from scdrugmap.models.loading import load
+
+    return load(MODELS[key], weights, device, precision, settings)
+
+
+__all__ = ["MODELS", "ModelCard", "load_model"]

@@ -13,7 +13,7 @@ Kind = Literal["foundation", "llm", "bundled", "baseline"]
 class Weights:
     """Where a model's weights come from and how they may be used."""
 
-    files: tuple[str, ...]  # names inside the folder, in the upstream project's own layout
+    files: tuple[str, ...]  # names (or patterns) inside the folder, in the upstream project's own layout
     licence: str  # of the weights, which may differ from the code's
     hub: str = ""  # "owner/name" on the Hugging Face Hub, empty where no copy is published
     revision: str = ""  # pinned 40-hex commit of `hub`
@@ -38,18 +38,34 @@ class ModelCard:
     dim: int  # width of a cell embedding with the default weights
     genes: Literal["symbol", "ensembl"]  # identifier of the vocabulary
     input: Literal["counts", "log1p-cp10k", "ranks", "text"]  # what the model makes of raw counts, first step
-    n_parameters: int | None = None  # checked against the network by a test
+    config: MappingProxyType[str, Any] = field(
+        default_factory=lambda: MappingProxyType({})
+    )  # sizes of the default weights
+    n_parameters: int | None = None  # of the network that embeds, without unused heads; checked by a test
     max_length: int | None = None  # tokens a cell may use, special tokens included
     pretrained_on: str = ""  # corpus, in words
     pretrained_accessions: frozenset[str] = frozenset()  # accessions seen in pretraining, for the leak badge
     lora_targets: tuple[str, ...] = ()  # names of the plain linears that LoRA adapts
     settings: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # knobs and defaults
     variants: tuple[str, ...] = ()
+    source_settings: tuple[str, ...] = ()  # those of `settings` that choose among the checkpoint's files or tensors
     fitted: bool = False  # baselines: genes and loadings are fitted on the training side of each split
+    context: bool = False  # cells see each other: they are embedded together, never in shards
+    architecture: str = ""  # key of the model whose code this one runs, where it has none of its own
     cites: str = ""  # BibTeX key or reference line
     recipe: int = 1  # bump when embeddings change for the same weights and settings
 
     @property
     def module(self) -> str:
         """Import path of the model's folder: `scgpt-mini` lives in `scdrugmap.models.scgpt_mini`."""
-        return "scdrugmap.models." + self.key.replace("-", "_").replace(".", "_")
+        return "scdrugmap.models." + folder_name(self.key)
+
+    @property
+    def code_module(self) -> str:
+        """Import path of the folder with `tokens`, `network` and `convert` (or `fit`): `scgpt-mini` runs scGPT's."""
+        return "scdrugmap.models." + folder_name(self.architecture or self.key)
+
+
+def folder_name(key: str) -> str:
+    """Give the model's folder in `scdrugmap/models`: its key as a Python name."""
+    return key.replace("-", "_").replace(".", "_")

@@ -1,0 +1,133 @@
+"""Embeddings of cells, shard by shard, through the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scdrugmap.data.dedupe import fingerprint
+from scdrugmap.embeddings import store
+from scdrugmap.embeddings.pending import Key, waiting
+from scdrugmap.models import load_model
+from scdrugmap.progress import Progress, reporting
+from scdrugmap.settings import Settings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scdrugmap.models.encoder import Encoder
+
+SHARD_CELLS = 4_096
+
+
+def embed(
+    adata: AnnData,
+    model: str = "scgpt-mini",
+    weights: str | Path | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "float32",
+    batch_size: int | None = None,
+    progress: Progress = False,
+    cache: Path | None = None,
+    **settings: Any,
+) -> AnnData:
+    """Write the cells' embedding into `adata.obsm["X_<model>"]` and what made it into `adata.uns`; gives `adata`.
+
+    The embedding is float32 (n_cells, dim). What was embedded before, in whole shards, is read from `cache` (the
+    settings' folder when None). `uns["scdrugmap"]["embedding"]["X_<model>"]` holds model, weights hash, recipe,
+    settings, precision, package version and gene coverage. Raises what `load_model` and `Encoder.tokenize` raise.
+    """
+    encoder = load_model(model, weights, device, precision, **settings)
+    root = Settings.from_env().embeddings if cache is None else cache
+    z = embed_cells(adata, encoder, cache=root, batch_size=batch_size, progress=progress)
+    adata.obsm[f"X_{model}"] = z
+    known = adata.uns.setdefault("scdrugmap", {})
+    known.setdefault("embedding", {})[f"X_{model}"] = provenance(encoder, adata)
+    return adata
+
+
+def embed_cells(
+    adata: AnnData,
+    encoder: Encoder,
+    *,
+    cache: Path | None = None,
+    batch_size: int | None = None,
+    progress: Progress = False,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Embed cells in the order of `adata`: (n_cells, dim) float32.
+
+    With `cache`, shards of `SHARD_CELLS` are kept there: an interrupted call resumes at the shard, a second one only
+    reads. A model whose cells see each other is one shard. `out` may be an array or memory map to write into.
+    """
+    if cache is None:
+        return encoder.embed(adata, batch_size, progress, out)
+    result = np.empty((adata.n_obs, encoder.dim), dtype=np.float32) if out is None else out
+    with reporting(progress, adata.n_obs, "cell") as tell:
+        for shard, rows in enumerate(shards(adata.n_obs, encoder)):
+            result[rows] = _shard(adata[rows], encoder, cache, shard, batch_size, tell)
+    return result
+
+
+def shards(n_cells: int, encoder: Encoder) -> Iterator[slice]:
+    """Rows of each shard."""
+    step = SHARD_CELLS if encoder.independent else max(n_cells, 1)
+    return (slice(start, min(start + step, n_cells)) for start in range(0, n_cells, step))
+
+
+def shard_key(encoder: Encoder, cells: AnnData, shard: int) -> Key:
+    """Give the key of these cells' embedding."""
+    return Key(
+        model=encoder.card.key,
+        weights=encoder.weights_hash,
+        recipe=encoder.card.recipe,
+        settings=settings_hash(encoder),
+        data=fingerprint(cells),
+        shard=shard,
+    )
+
+
+def settings_hash(encoder: Encoder) -> str:
+    """Hash what a user may choose and what changes numbers: the settings and the precision, not the device."""
+    chosen = json.dumps([encoder.settings, encoder.precision], sort_keys=True, default=str)
+    return "sha256:" + hashlib.sha256(chosen.encode()).hexdigest()
+
+
+def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
+    """Say what made an embedding, in plain values that an .h5ad can hold."""
+    from scdrugmap import __version__
+
+    found = encoder.coverage(adata)
+    return {
+        "model": encoder.card.key,
+        "weights": encoder.weights_hash,
+        "recipe": encoder.card.recipe,
+        "settings": json.dumps(encoder.settings, sort_keys=True, default=str),
+        "precision": encoder.precision,
+        "scdrugmap": __version__,
+        "n_genes_matched": found.n_matched,
+        "share_counts": found.share_counts,
+    }
+
+
+def _shard(cells: AnnData, encoder: Encoder, cache: Path, shard: int, batch_size: int | None, tell: Any) -> np.ndarray:
+    """Embedding of one shard from the store, computed when it is not there; `tell` hears of every cell once."""
+    cells = cells.to_memory() if cells.isbacked else cells
+    told = 0
+
+    def step(done: int, total: int) -> None:
+        nonlocal told
+        tell(done - told)
+        told = done
+
+    key = shard_key(encoder, cells, shard)
+    with waiting(key, lambda: encoder.embed(cells, batch_size, step)):
+        z = store.embedding(cache)(**key.arguments())
+    tell(cells.n_obs - told)
+    return z

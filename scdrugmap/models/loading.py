@@ -1,0 +1,155 @@
+"""From a card to an `Encoder`: find the weights, convert them once, build the network, fill it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid
+from scdrugmap.models import weights as store
+from scdrugmap.models.card import ModelCard
+from scdrugmap.models.checkpoint import DESCRIPTION, Checkpoint, account
+from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.inputs import Cells
+from scdrugmap.settings import Settings
+
+log = logging.getLogger(__name__)
+PRECISIONS = ("float32", "bfloat16")
+
+
+def load(
+    card: ModelCard, weights: str | Path | None, device: str, precision: str, settings: Mapping[str, Any]
+) -> Encoder:
+    """Do what `load_model` documents, for a card."""
+    chosen = settle(card, settings)
+    place = find_device(device)
+    if precision not in PRECISIONS:
+        message = f"precision='{precision}' is not known."
+        raise InvalidInput(message, f"Give one of {', '.join(PRECISIONS)}.")
+    root = Settings.from_env().weights
+    checkpoint, weights_hash = open_checkpoint(card, store.locate(card, weights, root), root, chosen)
+    return assemble(card, checkpoint, weights_hash, chosen, place, precision)
+
+
+def assemble(
+    card: ModelCard,
+    checkpoint: Checkpoint,
+    weights_hash: str,
+    settings: Mapping[str, Any],
+    device: torch.device,
+    precision: str = "float32",
+) -> Encoder:
+    """Build tokenizer and network and fill the network; raises `WeightsInvalid` when tensors and sizes disagree."""
+    network = empty_network(card, checkpoint.config, settings)
+    try:
+        network.load_state_dict(dict(checkpoint.tensors), strict=True, assign=True)
+    except RuntimeError as error:
+        message = f"The converted weights of '{card.key}' do not fit its network: {error}"
+        raise WeightsInvalid(" ".join(message.split()), "Delete the model's `converted` folder.") from error
+    tokenizer = code(card, "tokens").Tokenizer(checkpoint.vocabulary, settings)
+    return Encoder(card, tokenizer, network.to(device).eval(), settings, weights_hash, device, precision)
+
+
+def open_checkpoint(card: ModelCard, folder: Path, root: Path, settings: Mapping[str, Any]) -> tuple[Checkpoint, str]:
+    """Read a folder in our form or in upstream's, which is converted once into `root`; gives it and its hash."""
+    if (folder / DESCRIPTION).is_file():
+        paths = [folder / name for name in store.BUNDLED if (folder / name).is_file()]
+        return Checkpoint.read(folder), store.files_hash({path.name: store.sha256(path) for path in paths})
+    converter = code(card, "convert")
+    found = store.upstream_files(card, folder, converter)
+    converted = root / card.key / "converted"
+    hashes = store.digests(found, converted)
+    weights_hash = store.files_hash(hashes)
+    target = converted / _converted_name(card, converter.VERSION, weights_hash, settings)
+    if (target / "manifest.json").is_file():
+        return Checkpoint.read(target), weights_hash
+    checkpoint = convert(card, converter, found, settings)
+    _keep(checkpoint, target, found, hashes, weights_hash)
+    return checkpoint, weights_hash
+
+
+def convert(card: ModelCard, converter: Any, found: Mapping[str, Path], settings: Mapping[str, Any]) -> Checkpoint:
+    """Account for every tensor of an upstream checkpoint; raises `WeightsInvalid`."""
+    upstream = converter.read(found, settings)
+    shapes = {name: tuple(t.shape) for name, t in empty_network(card, upstream.config, settings).state_dict().items()}
+    tensors, unused = account(upstream, converter.pieces(upstream.config), shapes, converter.UNUSED)
+    return Checkpoint(upstream.config, upstream.vocabulary, tensors, unused)
+
+
+def empty_network(card: ModelCard, config: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    """Build the network on torch's meta device: names and shapes without memory or random numbers."""
+    network = code(card, "network")
+    with torch.device("meta"):
+        return network.Network(network.Config(**config), settings)
+
+
+def code(card: ModelCard, part: str) -> Any:
+    """Import `tokens`, `network`, `convert` or `fit` of the model's folder."""
+    return importlib.import_module(f"{card.code_module}.{part}")
+
+
+def settle(card: ModelCard, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the given settings over the card's defaults; raises `UnknownName` for one that the card lacks."""
+    for name in settings:
+        if name not in card.settings:
+            message = f"'{card.key}' has no setting called '{name}'."
+            raise UnknownName(message, f"Known: {', '.join(card.settings) or 'none'}.")
+    return dict(card.settings) | dict(settings)
+
+
+def find_device(device: str) -> torch.device:
+    """Give the device that "auto", "cpu", "cuda" or "cuda:<n>" names on this machine; raises `InvalidInput`."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        message = f"device='{device}' is not known."
+        raise InvalidInput(message, "Give auto, cpu, cuda or cuda:<n>.") from None
+    if place.type == "cpu" or (place.type == "cuda" and (place.index or 0) < torch.cuda.device_count()):
+        return place
+    message = f"device='{device}' is not on this machine ({torch.cuda.device_count()} CUDA devices)."
+    raise InvalidInput(message, "Give auto or cpu.")
+
+
+def _converted_name(card: ModelCard, version: int, weights_hash: str, settings: Mapping[str, Any]) -> str:
+    """Folder name of a conversion: what was converted, by which rules, with which choices among its tensors."""
+    choices = {name: settings[name] for name in card.source_settings}
+    tail = "-" + hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:8] if choices else ""
+    return f"{weights_hash.removeprefix('sha256:')[:16]}-v{version}{tail}"
+
+
+def _keep(
+    checkpoint: Checkpoint, target: Path, files: Mapping[str, Path], hashes: Mapping[str, str], weights_hash: str
+) -> None:
+    """Write the converted checkpoint, whole or not at all; a cache that cannot be written is only a pity."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as draft:
+            part = Path(draft) / "part"
+            checkpoint.save(part)
+            store.write_manifest(part, files, hashes, weights_hash)
+            if not target.exists():
+                part.rename(target)
+    except OSError as error:
+        log.warning("converted weights are not kept: %s", error)
+
+
+def refit(encoder: Encoder, cells: Cells) -> Encoder:
+    """Fit a baseline anew; its hash is over what was fitted. Raises `InvalidInput` for a model with fixed weights."""
+    if not encoder.card.fitted:
+        message = f"{encoder.card.title} has published weights and is not fitted to data."
+        raise InvalidInput(message, "Use hvg or hvg-pca, or train a head on its embeddings.")
+    checkpoint = code(encoder.card, "fit").fit(cells, encoder.settings)
+    return assemble(
+        encoder.card, checkpoint, checkpoint.content_hash(), encoder.settings, encoder.device, encoder.precision
+    )

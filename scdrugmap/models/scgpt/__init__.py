@@ -1,0 +1,1 @@
+"""scGPT: gene tokens with binned values."""

@@ -1,0 +1,1 @@
+"""scGPT-mini: our own small checkpoint for scGPT's code."""
