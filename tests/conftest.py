@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from anndata import AnnData
+from make_results import make_results
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.settings import Settings
@@ -30,3 +32,17 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("SCDRUGMAP_PUBLIC", "SCDRUGMAP_MAX_UPLOAD_MB", "SCDRUGMAP_KEEP_JOBS_HOURS"):
         monkeypatch.delenv(name, raising=False)
     return Settings.from_env()
+
+
+@pytest.fixture(scope="session")
+def _results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    make_results(root)
+    return root
+
+
+@pytest.fixture
+def filled_results(settings: Settings, _results: Path) -> Settings:
+    """Settings whose precomputed results hold made-up runs of simulated data sets; a copy, so tests may change it."""
+    shutil.copytree(_results, settings.precomputed)
+    return settings

@@ -1,0 +1,97 @@
+"""Everything that may vary between two runs, in one frozen record whose content is its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scdrugmap.errors import InvalidInput
+
+Strategy = Literal["freeze", "lora", "prompt"]
+Protocol = Literal["pooled", "cross-data"]
+SplitBy = Literal["cell", "sample", "patient_or_line", "dataset", "study"]
+
+STRATEGIES = ("freeze", "lora", "prompt")
+PROTOCOLS = ("pooled", "cross-data")
+SPLITS = ("cell", "sample", "patient_or_line", "dataset", "study")
+FACETS = ("all", "tissue", "cancer_type", "drug_type", "regimen")
+
+Scalar = str | int | float | bool | None
+Options = tuple[tuple[str, Scalar], ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One cell of the grid model x strategy x shots x protocol x split x facet.
+
+    `run_id` hashes all of it, the content of the data and the weights included: asked for twice it is one run, and the
+    same question about other cells or other weights is another.
+    """
+
+    model: str
+    head: str
+    datasets: tuple[str, ...]
+    contents: tuple[str, ...] = ()  # fingerprint of cells, labels and groups of each data set
+    weights: str = ""  # hash of the encoder's weights; empty where it is fitted on the training side
+    strategy: str = "freeze"
+    shots: int | None = None  # labelled target cells a class in training (cross-data); None: pooled, all there are
+    protocol: str = "pooled"
+    split_by: str = "cell"
+    facet: str = "all"
+    facet_value: str = ""
+    folds: int = 5
+    seed: int = 0
+    settings: Options = ()  # the encoder's knobs, sorted by name
+    options: Options = ()  # the head's, sorted by name
+    recipe: int = 1  # bump when the same experiment gives other numbers
+
+    def __post_init__(self) -> None:
+        """Refuse a word that the design does not have."""
+        for name, value, known in (
+            ("strategy", self.strategy, STRATEGIES),
+            ("protocol", self.protocol, PROTOCOLS),
+            ("split_by", self.split_by, SPLITS),
+            ("facet", self.facet, FACETS),
+        ):
+            if value not in known:
+                message = f"There is no {name} '{value}'."
+                raise InvalidInput(message, f"Known: {', '.join(known)}.")
+        if self.folds < 2:
+            message = f"{self.folds} fold{'s' * (self.folds != 1)} cannot hold anything out."
+            raise InvalidInput(message, "Ask for 2 folds or more.")
+
+    @property
+    def run_id(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of the content."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain lists, dictionaries and scalars, as a run record keeps them."""
+        plain = dataclasses.asdict(self)
+        return plain | {
+            "datasets": list(self.datasets),
+            "contents": list(self.contents),
+            "settings": dict(self.settings),
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Experiment:
+        """Read what `as_dict` wrote."""
+        return cls(
+            **plain
+            | {
+                "datasets": tuple(plain["datasets"]),
+                "contents": tuple(plain["contents"]),
+                "settings": sorted_options(plain["settings"]),
+                "options": sorted_options(plain["options"]),
+            }
+        )
+
+
+def sorted_options(options: dict[str, Any] | None) -> Options:
+    """Return options as pairs sorted by name, so that equal ones are one."""
+    return tuple(sorted((options or {}).items()))

@@ -1,0 +1,187 @@
+"""The record of one run: what was asked, what came out, and on what machine, with which versions and weights.
+
+A record is written once and never changed; `schema` is the number of its form, and a reader refuses all others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from scdrugmap.errors import InvalidInput
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.settings import CHECKOUT
+
+SCHEMA = 1
+PACKAGES = ("scdrugmap", "numpy", "scipy", "scikit-learn", "torch", "anndata", "polars", "joblib")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The scores of some test cells: one fold, one data set ("dataset:<name>") or "all" (out-of-fold, all folds)."""
+
+    fold: str
+    train: tuple[str, ...]  # data sets that training saw
+    test: tuple[str, ...]  # data sets of the scored cells
+    n_train: int  # cells; 0 for "all", where every fold has its own
+    n: int  # scored cells
+    prevalence: float | None  # share of sensitive cells among them
+    values: dict[str, float | None] = field(default_factory=dict)  # by metric; None where the cells do not define it
+    constants: dict[str, float] = field(default_factory=dict)  # what the constant classifier scores on these cells
+    low: dict[str, float | None] = field(default_factory=dict)  # 95 % bootstrap interval, where one was drawn
+    high: dict[str, float | None] = field(default_factory=dict)
+    unit: str = ""  # what the bootstrap drew: "sample", "cell", or "" where there is no interval
+    n_units: int = 0
+    undefined_draws: dict[str, int] = field(default_factory=dict)  # left out, by metric
+    reason: str = ""  # why this fold could not be scored
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out. A run that could not be done is recorded as failed, with its reason and what mends it."""
+
+    state: Literal["done", "failed"]
+    parts: tuple[Part, ...] = ()
+    warnings: tuple[str, ...] = ()
+    duplicates_removed: int = 0
+    n_cells: int = 0  # labelled cells after duplicates were removed
+    n_samples: int = 0
+    value_type: str = ""  # of the matrix: "counts", "log1p", "zscore", ...
+    error: str = ""  # name of the error's class
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run was made."""
+
+    date: str  # UTC, ISO 8601
+    git_commit: str  # empty outside a checkout; "-dirty" where files had changed
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    precision: str
+    weights: str
+    data: dict[str, str]  # fingerprint by data set
+    seconds: float
+    peak_memory_mb: float  # high-water mark of the process that ran it
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment's immutable record."""
+
+    experiment: Experiment
+    outcome: Outcome
+    environment: Environment
+    schema: int = SCHEMA
+
+    @property
+    def run_id(self) -> str:
+        """The experiment's content hash."""
+        return self.experiment.run_id
+
+    def to_json(self) -> str:
+        """Return the record as JSON, the same for the same record."""
+        plain = {
+            "schema": self.schema,
+            "run_id": self.run_id,
+            "experiment": self.experiment.as_dict(),
+            "outcome": dataclasses.asdict(self.outcome),
+            "environment": dataclasses.asdict(self.environment),
+        }
+        return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """Read a record; refuse a form that this version does not know."""
+        plain = json.loads(text)
+        if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
+            found = plain.get("schema") if isinstance(plain, dict) else None
+            message = f"A run record has schema {found!r}; this version reads schema {SCHEMA}."
+            raise InvalidInput(message, "Use the scDrugMap version that wrote it, or run the experiment again.")
+        outcome = plain["outcome"]
+        parts = tuple(
+            Part(**part | {side: tuple(part[side]) for side in ("train", "test")}) for part in outcome["parts"]
+        )
+        return cls(
+            experiment=Experiment.from_dict(plain["experiment"]),
+            outcome=Outcome(**outcome | {"parts": parts, "warnings": tuple(outcome["warnings"])}),
+            environment=Environment(**plain["environment"]),
+        )
+
+
+def defined(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the values with None for NaN, as JSON can hold them."""
+    return {key: None if math.isnan(value) else float(value) for key, value in values.items()}
+
+
+def write_once(path: Path, text: str | bytes, *, replace: bool = False) -> bool:
+    """Write a file whole or not at all; return False, and leave it, where it stands already.
+
+    A reader sees the old file, or the new one, never half of it; killing the writer leaves at most a `.tmp` file.
+    """
+    if path.exists() and not replace:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return True
+
+
+def environment(*, device: str, precision: str, weights: str, data: Mapping[str, str], seconds: float) -> Environment:
+    """Return where this process runs; `seconds` is how long the experiment took."""
+    return Environment(
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        git_commit=git_commit(),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        device=device,
+        precision=precision,
+        weights=weights,
+        data=dict(data),
+        seconds=round(seconds, 3),
+        peak_memory_mb=round(_peak_bytes() / 2**20, 1),
+    )
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+@functools.cache
+def git_commit() -> str:
+    """Return the commit of this checkout, "" where the package is installed without one."""
+    if not (CHECKOUT / ".git").exists():
+        return ""
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,72 @@
+"""Made-up runs of simulated data sets, written as real ones are: for the tests of results and of the pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.records import Outcome, Run, environment
+from scdrugmap.evaluation.results import write_run, write_scores
+from scdrugmap.evaluation.scoring import score_all, score_part
+
+# model, head -> how far its scores tell the classes apart, split by cell and split by sample
+EFFECTS = {
+    ("constant", "constant"): (0.0, 0.0),
+    ("hvg", "logistic"): (1.5, 0.7),
+    ("hvg-pca", "mlp"): (1.2, 0.5),
+    ("hvg", "gradient-boosting"): (1.4, 0.6),
+    ("scgpt-mini", "mlp"): (1.6, 0.5),
+    ("scgpt-mini", "logistic"): (1.7, 0.8),
+}
+GROUPS = {"simulated-a": ("simulated-a",), "simulated-b": ("simulated-b",), "Cell line": ("simulated-a", "simulated-b")}
+
+
+def make_predictions(datasets: tuple[str, ...], effect: float, seed: int = 0, n: int = 120) -> pl.DataFrame:
+    rng = np.random.default_rng([seed, len(datasets)])
+    sample = np.repeat(np.arange(8 * len(datasets)), n // 8)
+    resistant = sample % 2 == 1
+    logit = effect * np.where(resistant, 1, -1) + (rng.normal(size=len(sample)) if effect else 0)
+    return pl.DataFrame(
+        {
+            "cell": [f"cell-{i}" for i in range(len(sample))],
+            "dataset": np.repeat(datasets, n).tolist(),
+            "sample": [f"sample-{i}" for i in sample],
+            "split": [f"{i // 2 % 4}" for i in sample],
+            "label": np.where(resistant, "resistant", "sensitive").tolist(),
+            "p_resistant": (1 / (1 + np.exp(-logit))).astype(np.float32),
+        }
+    )
+
+
+def make_run(experiment: Experiment, effect: float) -> tuple[Run, pl.DataFrame]:
+    rows = make_predictions(experiment.datasets, effect, experiment.seed)
+    folds = [score_part(rows.filter(split=name), name, experiment.datasets, n_train=90) for name in "0123"]
+    outcome = Outcome("done", (*score_all(rows, experiment.datasets), *folds), n_cells=len(rows), value_type="counts")
+    return Run(experiment, outcome, make_environment()), rows
+
+
+def make_failure() -> Run:
+    experiment = Experiment("hvg", "logistic", ("simulated-b",), split_by="sample", facet_value="confounded")
+    reason = "confounded (label = sample): 'simulated-b' has one sensitive sample only."
+    outcome = Outcome("failed", error="LabelsMissing", reason=reason, remedy="Split by dataset or study.")
+    return Run(experiment, outcome, make_environment())
+
+
+def make_environment():
+    return environment(device="cpu", precision="float32", weights="", data={}, seconds=1.5)
+
+
+def make_results(root: Path) -> None:
+    for value, datasets in GROUPS.items():
+        facet = "tissue" if len(datasets) > 1 else "all"
+        for (model, head), effects in EFFECTS.items():
+            for split_by, effect in zip(("cell", "sample"), effects, strict=True):
+                experiment = Experiment(
+                    model, head, datasets, split_by=split_by, facet=facet, facet_value=value, folds=4
+                )
+                write_run(root, *make_run(experiment, effect))
+    write_run(root, make_failure())
+    write_scores(root)
