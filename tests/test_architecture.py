@@ -18,6 +18,7 @@ ALLOWED = {
     "evaluation": {"data", "models", "embeddings"},
     "prediction": {"data", "models", "embeddings", "evaluation"},
     "app": {"data", "models", "embeddings", "evaluation", "prediction"},
+    "cli": {"data", "models", "embeddings", "evaluation", "prediction"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = sorted((ROOT / "pages").glob("*.py"))

@@ -1,0 +1,5 @@
+"""`python -m scdrugmap` is the command line."""
+
+from scdrugmap.cli import main
+
+main()

@@ -1,0 +1,70 @@
+"""`scdrugmap data`: the catalogue of 60 data sets, and checks of your own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scdrugmap.cli.options import AsJson, File
+from scdrugmap.cli.printing import plain, print_record, print_rows
+from scdrugmap.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from scdrugmap.data.h5ad import Check
+
+data = typer.Typer(no_args_is_help=True, help="The 60 data sets, and checks of your own files.")
+
+
+@data.command("list")
+def data_list(
+    collection: Annotated[str | None, typer.Option(help="primary or external")] = None,
+    cancer_type: Annotated[str | None, typer.Option(help="e.g. Melanoma")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the 60 data sets of the catalogue."""
+    import polars as pl
+
+    from scdrugmap.data.catalog import table
+
+    rows = table()
+    for column, wanted in {"collection": collection, "cancer_type": cancer_type}.items():
+        if wanted is None:
+            continue
+        known = rows[column].unique().sort().to_list()
+        if wanted not in known:
+            raise InvalidInput(f"No data set has {column} '{wanted}'.", f"Possible: {', '.join(known)}.")
+        rows = rows.filter(pl.col(column) == wanted)
+    shown = rows.select("key", "collection", "cancer_type", "drug_type", "regimen", "cells", "label_basis", "flags")
+    print_rows((rows if as_json else shown).to_dicts(), as_json=as_json)
+
+
+@data.command("show")
+def data_show(key: Annotated[str, typer.Argument(help="e.g. gse149214")], as_json: AsJson = False) -> None:
+    """Show a data set's card: labels, samples, corrections, warnings."""
+    from scdrugmap.data.catalog import DATASETS
+
+    card = DATASETS[key]
+    print_record({name: plain(value) for name, value in card.to_row().items()}, as_json=as_json)
+    if not as_json:
+        for warning in card.warnings:
+            typer.echo(f"! {warning}")
+
+
+@data.command("validate")
+def data_validate(file: File, as_json: AsJson = False) -> None:
+    """Check a file as the app does on upload: what is in it, and what would stop a prediction."""
+    from scdrugmap.data.h5ad import read_h5ad
+
+    try:
+        found = read_h5ad(file).uns["scdrugmap"]["input"]
+    except InvalidInput as error:
+        _print_checks(getattr(error, "checks", []), as_json=as_json)
+        raise
+    checks = zip(found["checks_level"], found["checks_message"], strict=True)
+    print_rows([{"level": str(level), "check": str(message)} for level, message in checks], as_json=as_json)
+
+
+def _print_checks(checks: Iterable[Check], *, as_json: bool) -> None:
+    print_rows([{"level": check.level, "check": check.message} for check in checks], as_json=as_json)

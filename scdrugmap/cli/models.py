@@ -1,0 +1,78 @@
+"""`scdrugmap models`: cards, weights, checks."""
+
+from __future__ import annotations
+
+import typer
+
+from scdrugmap.cli.options import AsJson, Device, Key, WeightsOption
+from scdrugmap.cli.printing import plain, print_record, print_rows
+from scdrugmap.settings import Settings
+
+models = typer.Typer(no_args_is_help=True, help="The models: cards, weights, checks.")
+
+
+@models.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """List the models, and which are ready on this machine."""
+    from scdrugmap.models import MODELS
+    from scdrugmap.models.weights import state
+
+    settings = Settings.from_env()
+    rows = (
+        {
+            "model": card.key,
+            "title": card.title,
+            "kind": card.kind,
+            "state": state(card, settings.weights),
+            "dim": card.dim,
+            "parameters": card.n_parameters,
+            "weights licence": card.weights.licence,
+        }
+        for card in MODELS.values()
+    )
+    print_rows(rows, as_json=as_json)
+
+
+@models.command("show")
+def models_show(key: Key, as_json: AsJson = False) -> None:
+    """Show a model's card: paper, licences, where the weights are, what it saw."""
+    from dataclasses import fields
+
+    from scdrugmap.models import MODELS
+
+    card = MODELS[key]
+    record = {field.name: getattr(card, field.name) for field in fields(card)}
+    weights = record.pop("weights")
+    record |= {f"weights {field.name}": getattr(weights, field.name) for field in fields(weights)}
+    print_record({name: plain(value) for name, value in record.items()}, as_json=as_json)
+
+
+@models.command("fetch")
+def models_fetch(key: Key) -> None:
+    """Download a model's weights at their pinned revision, or say where to get them."""
+    from scdrugmap.models import MODELS
+    from scdrugmap.models.weights import fetch
+
+    typer.echo(fetch(MODELS[key], Settings.from_env().weights))
+
+
+@models.command("check")
+def models_check(key: Key, weights: WeightsOption = None, device: Device = "auto") -> None:
+    """Load a model and embed a few simulated cells: are the weights whole, and does it run here?"""
+    from scdrugmap.data.simulate import simulate
+    from scdrugmap.models import load_model
+
+    encoder = load_model(key, weights, device=device)
+    cells = simulate(n_cells=8, seed=0)
+    found = encoder.coverage(cells)
+    embedding = encoder.embed(cells)
+    print_record(
+        {
+            "model": key,
+            "weights": encoder.weights_hash,
+            "device": str(encoder.device),
+            "embedding": f"{embedding.shape[0]} simulated cells x {embedding.shape[1]}",
+            "genes found": f"{found.n_matched} of {found.n_genes}",
+        },
+        as_json=False,
+    )
