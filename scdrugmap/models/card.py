@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -64,6 +65,10 @@ class ModelCard:
     def code_module(self) -> str:
         """Import path of the folder with `tokens`, `network` and `convert` (or `fit`): `scgpt-mini` runs scGPT's."""
         return "scdrugmap.models." + folder_name(self.architecture or self.key)
+
+    def source_choices(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Give those of the settings that choose among the checkpoint's files or tensors."""
+        return {name: settings[name] for name in self.source_settings}
 
 
 def folder_name(key: str) -> str:

@@ -53,6 +53,7 @@ class Upstream:
     state: Mapping[str, Tensor]
     config: Mapping[str, Any]  # keyword arguments of `network.Config`
     vocabulary: Mapping[str, Any]  # what `tokens.Tokenizer` reads; plain JSON values
+    unused: tuple[str, ...] = ()  # prefixes beside `convert.UNUSED` that these sizes and settings leave out
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def open_checkpoint(card: ModelCard, folder: Path, root: Path, settings: Mapping
         paths = [folder / name for name in store.BUNDLED if (folder / name).is_file()]
         return Checkpoint.read(folder), store.files_hash({path.name: store.sha256(path) for path in paths})
     converter = code(card, "convert")
-    found = store.upstream_files(card, folder, converter)
+    found = store.upstream_files(card, folder, converter, settings)
     converted = root / card.key / "converted"
     hashes = store.digests(found, converted)
     weights_hash = store.files_hash(hashes)
@@ -81,7 +81,8 @@ def convert(card: ModelCard, converter: Any, found: Mapping[str, Path], settings
     """Account for every tensor of an upstream checkpoint; raises `WeightsInvalid`."""
     upstream = converter.read(found, settings)
     shapes = {name: tuple(t.shape) for name, t in empty_network(card, upstream.config, settings).state_dict().items()}
-    tensors, unused = account(upstream, converter.pieces(upstream.config), shapes, converter.UNUSED)
+    known = (*converter.UNUSED, *upstream.unused)
+    tensors, unused = account(upstream, converter.pieces(upstream.config), shapes, known)
     return Checkpoint(upstream.config, upstream.vocabulary, tensors, unused)
 
 
@@ -123,7 +124,7 @@ def find_device(device: str) -> torch.device:
 
 def _converted_name(card: ModelCard, version: int, weights_hash: str, settings: Mapping[str, Any]) -> str:
     """Folder name of a conversion: what was converted, by which rules, with which choices among its tensors."""
-    choices = {name: settings[name] for name in card.source_settings}
+    choices = card.source_choices(settings)
     tail = "-" + hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:8] if choices else ""
     return f"{weights_hash.removeprefix('sha256:')[:16]}-v{version}{tail}"
 

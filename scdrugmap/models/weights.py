@@ -96,9 +96,12 @@ def download(card: ModelCard, hub: str, revision: str, target: Path, *, endpoint
     return target
 
 
-def upstream_files(card: ModelCard, folder: Path, converter: Any) -> dict[str, Path]:
-    """Files by role that the model's `convert` reads from `folder`; raises `WeightsMissing` where one is not there."""
-    found = converter.files(folder)
+def upstream_files(card: ModelCard, folder: Path, converter: Any, settings: Mapping[str, Any]) -> dict[str, Path]:
+    """Files by role that the model's `convert` reads from `folder`; raises `WeightsMissing` where one is not there.
+
+    A card's `source_settings` are given to `converter.files` by name, since they may choose among the files.
+    """
+    found = converter.files(folder, **card.source_choices(settings))
     lacking = [path.name for path in found.values() if not path.is_file()]
     if lacking:
         message = f"'{folder}' lacks {', '.join(lacking)}, so it holds no weights for '{card.key}'."
