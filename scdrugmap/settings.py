@@ -26,6 +26,7 @@ class Settings:
     public: bool = False  # a shared deployment: hides Runs, shortens what is kept
     max_upload_mb: int = 2048
     keep_jobs_hours: float = 24.0
+    dask: str = ""  # address of a Dask scheduler for the app's jobs; empty starts a local one
 
     @classmethod
     def from_env(cls) -> Settings:
@@ -39,6 +40,7 @@ class Settings:
             public=env.get("SCDRUGMAP_PUBLIC", "") not in ("", "0"),
             max_upload_mb=int(env.get("SCDRUGMAP_MAX_UPLOAD_MB", cls.max_upload_mb)),
             keep_jobs_hours=float(env.get("SCDRUGMAP_KEEP_JOBS_HOURS", cls.keep_jobs_hours)),
+            dask=env.get("SCDRUGMAP_DASK", cls.dask),
         )
 
     @property

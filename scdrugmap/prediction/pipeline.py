@@ -1,0 +1,176 @@
+"""From cells to P(resistant) for each of them: read, embed, score, map. The same path serves Python, CLI and app."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scdrugmap.data.h5ad import read_h5ad
+from scdrugmap.data.labels import RESISTANT, SENSITIVE
+from scdrugmap.embeddings.compute import embed_cells
+from scdrugmap.errors import InvalidInput
+from scdrugmap.models import load_model
+from scdrugmap.models.encoder import Encoder
+from scdrugmap.prediction.output import check_target, to_table, write
+from scdrugmap.prediction.projection import Projection, project
+from scdrugmap.prediction.reference import Reference, Scores, find_reference, load_reference
+from scdrugmap.prediction.summary import THRESHOLD, sample_column, summary
+from scdrugmap.progress import Progress
+from scdrugmap.settings import Settings
+
+__all__ = ["STAGES", "predict", "predict_file", "summary", "to_table"]
+
+STAGES = ("read", "load", "embed", "score", "map", "write")  # in this order; `embed` is the one that counts cells
+
+
+def predict(
+    adata: AnnData,
+    model: str = "scgpt-mini",
+    weights: str | Path | None = None,
+    *,
+    reference: str | Path | Reference | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    batch_size: int | None = None,
+    progress: Progress = False,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    cache: Path | None = None,
+    sample: str | None = None,
+    seed: int = 0,
+    settings: Settings | None = None,
+    **model_settings: Any,
+) -> AnnData:
+    """Predict P(resistant) for every cell, zero-shot: nothing is learned from `adata`.
+
+    Writes into `adata` and returns it: obs `p_resistant` (float32, calibrated), `response` ("resistant" from 0.5 on),
+    `novelty` (float32 in [0, 1]), `novel` (bool), `cluster`; obsm `X_<model>`, `X_umap`; uns `scdrugmap/prediction`.
+    Labels that the file brought in obs `response` move to `response_given`. On an error `adata` is left as it was.
+
+    Args:
+        adata: cells on a linear scale with gene symbols, as `read_h5ad` returns them.
+        model: key of `MODELS`.
+        weights: folder or Hub id; None is the card's source.
+        reference: name or folder of a fitted reference, or a `Reference`; None is the bundled or only one of the model.
+        device: "auto", "cpu", "cuda", ...
+        precision: "float32" or "bfloat16".
+        batch_size: cells a batch; None follows the model's token budget.
+        progress: True for a bar, or a callable (done, total) that may raise `Cancelled`.
+        on_stage: called with each of `STAGES` as it begins; may raise `Cancelled`.
+        cache: folder of the embedding store; None keeps nothing.
+        sample: obs column that tells samples apart; None looks for a usual name.
+        seed: of the map and the clusters.
+        settings: where references live; read from the environment if None.
+        **model_settings: the model's own knobs.
+
+    Raises:
+        InvalidInput: no cells, too few of the model's genes, or a reference that does not belong to the encoder.
+        ReferenceMissing: no reference for the model, or several to choose from.
+        WeightsMissing: published weights that are not on this machine.
+
+    """
+    if adata.n_obs == 0:
+        raise InvalidInput("There are no cells to predict.", "Check how the file was filtered.")
+    column = sample_column(adata.obs, sample)
+    on_stage("load")
+    fitted = _reference(reference, model, settings)
+    encoder = load_model(model, weights, device=device, precision=precision, **model_settings)
+    fitted.check_encoder(encoder)
+    coverage = encoder.coverage(adata)
+    on_stage("embed")
+    embedding = np.ascontiguousarray(
+        embed_cells(adata, encoder, cache=cache, batch_size=batch_size, progress=progress), dtype=np.float32
+    )
+    on_stage("score")
+    scores = fitted.score(embedding)
+    on_stage("map")
+    projection = project(embedding, seed=seed)
+    provenance = _provenance(fitted, encoder, column, projection, seed, coverage)
+    _write_into(adata, encoder, embedding, scores, projection, provenance)
+    return adata
+
+
+def predict_file(path: str | Path, output: str | Path | None = None, **options: Any) -> AnnData:
+    """Read a file through the one safe door, predict, and write `output` (.csv or .h5ad) atomically if it is named.
+
+    `options` are those of `predict`. The input file is never overwritten. Raises `InvalidInput` with what is wrong with
+    the file or the output name, before any work is done where that can be known.
+    """
+    source = Path(path)
+    target = check_target(Path(output), source) if output is not None else None
+    on_stage = options.get("on_stage", lambda stage: None)
+    on_stage("read")
+    adata = predict(read_h5ad(source), **options)
+    if target is not None:
+        on_stage("write")
+        write(adata, target)
+    return adata
+
+
+def _reference(reference: str | Path | Reference | None, model: str, settings: Settings | None) -> Reference:
+    if isinstance(reference, Reference):
+        return reference
+    if isinstance(reference, Path):
+        return load_reference(reference)
+    return load_reference(find_reference(model, reference, settings))
+
+
+def _write_into(
+    adata: AnnData,
+    encoder: Encoder,
+    embedding: NDArray[np.float32],
+    scores: Scores,
+    projection: Projection,
+    provenance: dict[str, Any],
+) -> None:
+    obs = adata.obs
+    if "response" in obs and "p_resistant" not in obs:  # else `response` is an earlier prediction of ours
+        obs["response_given"] = obs["response"]
+    called = np.where(scores.p_resistant >= THRESHOLD, RESISTANT, SENSITIVE)
+    obs["response"] = pd.Categorical(called, categories=[SENSITIVE, RESISTANT])
+    obs["p_resistant"], obs["novelty"], obs["novel"] = scores.p_resistant, scores.novelty, scores.novel
+    obs["cluster"] = pd.Categorical(projection.cluster, categories=sorted(set(projection.cluster), key=int))
+    adata.obsm[f"X_{encoder.card.key}"] = embedding
+    adata.obsm["X_umap"] = projection.umap
+    adata.uns["scdrugmap"] = {**adata.uns.get("scdrugmap", {}), "prediction": provenance}
+
+
+def _provenance(
+    fitted: Reference, encoder: Encoder, column: str | None, projection: Projection, seed: int, coverage: Any
+) -> dict[str, Any]:
+    """Where the numbers come from, as nested scalars and string arrays that h5ad can hold."""
+    card, headline = fitted.card, fitted.card.headline
+    known = {key: value for key, value in headline.items() if value is not None}
+    return {
+        "model": encoder.card.key,
+        "weights_hash": encoder.weights_hash,
+        "recipe": encoder.card.recipe,
+        "settings": {key: str(value) for key, value in encoder.settings.items()},
+        "precision": encoder.precision,
+        "device": str(encoder.device),
+        "reference": card.name,
+        "reference_date": card.date,
+        "trained_on": np.array([f"{row['dataset']} ({row['study']})" for row in card.trained_on], dtype=object),
+        "held_out": {"protocol": card.held_out["protocol"], "verdict": card.held_out["verdict"], **known},
+        "calibration": card.calibration["method"],
+        "novelty_threshold": fitted.novelty.threshold,
+        "threshold": THRESHOLD,
+        "n_genes_matched": int(coverage.n_matched),
+        "n_genes_model": int(coverage.n_genes),
+        "share_genes": float(coverage.share_genes),
+        "share_counts": float(coverage.share_counts),
+        "sample_column": column or "",
+        "map": projection.method,
+        "n_laid_out": projection.n_laid_out,
+        "seed": seed,
+        "version": importlib.metadata.version("scdrugmap"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "use": "Research use only; not for treatment decisions.",
+    }

@@ -1,0 +1,208 @@
+"""Fit a reference head on labelled collections, and measure it on studies that it did not see.
+
+Order of work: drop unlabelled cells and duplicates, embed, hold out every study in turn (fit on the others, score it),
+calibrate on those out-of-fold scores, measure, and only then fit the head that is kept, on all of it. Every fit sees as
+many sensitive as resistant cells, shared equally among studies, so that no large one-class study decides.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scdrugmap.data.dedupe import cell_hashes
+from scdrugmap.data.labels import RESISTANT, SENSITIVE, read_labels
+from scdrugmap.embeddings.compute import embed_cells
+from scdrugmap.errors import InvalidInput, LabelsMissing
+from scdrugmap.evaluation.heads import make_head
+from scdrugmap.models.encoder import Encoder
+from scdrugmap.prediction import heldout
+from scdrugmap.prediction.calibration import fit_calibration
+from scdrugmap.prediction.card import ReferenceCard
+from scdrugmap.prediction.novelty import fit_novelty
+from scdrugmap.prediction.sampling import balanced_sample
+from scdrugmap.prediction.stored import (
+    NAME,
+    Reference,
+    Scores,
+    describe_encoder,
+    find_reference,
+    load_reference,
+    references,
+)
+from scdrugmap.progress import Progress
+
+__all__ = [
+    "Reference",
+    "ReferenceCard",
+    "Scores",
+    "find_reference",
+    "fit_reference",
+    "load_reference",
+    "references",
+]
+
+_PACKAGES = ("scdrugmap", "torch", "scikit-learn", "numpy", "anndata")
+_DESCRIBED = {"drugs": "drug", "cancer_types": "cancer_type", "tissues": "tissue", "time_points": "time_point"}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Labelled, deduplicated cells of all data sets, with their embedding."""
+
+    parts: tuple[AnnData, ...]  # data sets in the order given, cells as kept
+    obs: pd.DataFrame  # response, dataset, study, sample of every kept cell, (n_cells, ...)
+    embedding: NDArray[np.float32]  # (n_cells, D)
+    n_duplicates: int
+
+    @property
+    def resistant(self) -> NDArray[np.bool_]:
+        """Which cells are resistant, (n_cells,)."""
+        return (self.obs["response"] == RESISTANT).to_numpy()
+
+
+def fit_reference(
+    collections: Sequence[AnnData],
+    encoder: Encoder,
+    *,
+    name: str = "mine",
+    head: str = "logistic",
+    seed: int = 0,
+    label_basis: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+    summary: str = "",
+    cache: Path | None = None,
+    progress: Progress = False,
+) -> Reference:
+    """Fit head, calibration and novelty on labelled data sets.
+
+    Args:
+        collections: AnnData as `load_dataset` returns them (`response`, `dataset`, `study`, `sample` in obs).
+        encoder: what embeds the cells; the reference will only accept the same weights, recipe and settings.
+        name: what the reference is called.
+        head: "logistic" or "mlp".
+        seed: of head, choices of cells and stored cells.
+        label_basis: what the labels of a data set rest on, by data set name, for the card.
+        notes: further sentences for the card.
+        summary: one sentence for the card; made from the data sets when empty.
+        cache: folder of the embedding store, or None.
+        progress: as in `embed_cells`, for each data set.
+
+    Raises:
+        InvalidInput: an impossible name, or too few cells.
+        LabelsMissing: no labels, or one class only.
+
+    """
+    if not NAME.fullmatch(name):
+        raise InvalidInput(f"A reference cannot be called '{name}'.", "Use letters, digits, dots and dashes.")
+    cells = _gather(collections, encoder, cache, progress)
+    resistant, studies = cells.resistant, cells.obs["study"].to_numpy(dtype=str)
+    folds = heldout.score_held_out(cells.parts, cells.obs, cells.embedding, encoder, head, seed)
+    scored = folds.scored
+    calibration, report = fit_calibration(folds.raw[scored], resistant[scored], folds.unit_of[scored])
+    novelty = fit_novelty(cells.embedding, cells.obs["sample"].to_numpy(dtype=str), studies, seed=seed)
+    chosen = balanced_sample(resistant, studies, seed=seed)
+    final = make_head(head, seed=seed).fit(cells.embedding[chosen], cells.obs["response"].to_numpy()[chosen])
+    card = ReferenceCard(
+        model=encoder.card.key,
+        name=name,
+        summary=summary or _summary(cells.obs),
+        encoder=describe_encoder(encoder),
+        head={
+            "name": head,
+            "n_sensitive": int((~resistant[chosen]).sum()),
+            "n_resistant": int(resistant[chosen].sum()),
+        },
+        trained_on=[_row(part, encoder, label_basis or {}) for part in cells.parts],
+        n_duplicates=cells.n_duplicates,
+        held_out=heldout.measure(folds, report.p_held_out, cells.obs),
+        calibration=report.record(),
+        novelty={
+            "threshold": novelty.threshold,
+            "neighbours": novelty.neighbours,
+            "points": len(novelty.points),
+            "meaning": "share of reference cells that were nearer when their own sample was held out",
+        },
+        notes=list(notes),
+        versions={package: importlib.metadata.version(package) for package in _PACKAGES},
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seed=seed,
+    )
+    return Reference(card, final, calibration, novelty)
+
+
+def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None, progress: Progress) -> Collection:
+    """Keep labelled cells, each once, and embed them."""
+    if not collections:
+        raise LabelsMissing("A reference needs at least one labelled data set.", "Name one: --data FILE")
+    labelled = [_labelled(adata) for adata in collections]
+    seen: set[bytes] = set()
+    parts = []
+    for adata in labelled:
+        hashes = cell_hashes(adata)
+        first = np.zeros(len(hashes), dtype=bool)
+        for position, value in enumerate(hashes.tolist()):
+            first[position] = value not in seen
+            seen.add(value)
+        parts.append(adata[first].copy())
+    parts = [part for part in parts if part.n_obs]
+    obs = pd.concat([part.obs[["response", "dataset", "study", "sample"]].astype(str) for part in parts])
+    counts = obs["response"].value_counts()
+    if len(counts) < 2:
+        raise LabelsMissing(
+            f"All {len(obs)} labelled cells are {counts.index[0] if len(counts) else 'missing'}.",
+            "Add a data set that holds the other class.",
+        )
+    embedding = np.concatenate(
+        [np.asarray(embed_cells(part, encoder, cache=cache, progress=progress)) for part in parts]
+    )
+    total = sum(adata.n_obs for adata in labelled)
+    return Collection(tuple(parts), obs.reset_index(drop=True), embedding, total - len(obs))
+
+
+def _labelled(adata: AnnData) -> AnnData:
+    missing = [column for column in ("response", "dataset", "study", "sample") if column not in adata.obs]
+    if missing:
+        raise LabelsMissing(f"The data set lacks the obs columns {', '.join(missing)}.", "Load it with load_dataset.")
+    labels = read_labels(adata.obs["response"].to_numpy())
+    has = np.array([label is not None for label in labels], dtype=bool)
+    if not has.any():
+        raise LabelsMissing(
+            f"'{adata.obs['dataset'].iloc[0]}' has no labelled cells.", "Leave it out, or label its cells."
+        )
+    kept = adata[has].copy()
+    kept.obs["response"] = labels[has]
+    return kept
+
+
+def _row(part: AnnData, encoder: Encoder, label_basis: Mapping[str, str]) -> dict[str, Any]:
+    """What the card says about one data set."""
+    obs = part.obs
+    dataset, study = str(obs["dataset"].iloc[0]), str(obs["study"].iloc[0])
+    described = {
+        key: sorted(obs[column].dropna().astype(str).unique()) for key, column in _DESCRIBED.items() if column in obs
+    }
+    return {
+        "dataset": dataset,
+        "study": study,
+        "n_sensitive": int((obs["response"] == SENSITIVE).sum()),
+        "n_resistant": int((obs["response"] == RESISTANT).sum()),
+        "n_samples": int(obs["sample"].nunique()),
+        **described,
+        "value_type": str(part.uns.get("scdrugmap", {}).get("input", {}).get("value_type", "unknown")),
+        "label_basis": label_basis.get(dataset, "as given in the file"),
+        "seen_in_pretraining": study in encoder.card.pretrained_accessions,
+    }
+
+
+def _summary(obs: pd.DataFrame) -> str:
+    return f"{len(obs):,} cells of {obs['dataset'].nunique()} data sets from {obs['study'].nunique()} studies."

@@ -1,0 +1,173 @@
+"""What a prediction says about a whole file: shares with intervals, by sample and by cluster, and against labels.
+
+An interval says how far the share would move with other cells or other samples of the same kind, given the model. It
+does not say whether the model is right: that is what the held-out score of the reference is for. It is a bootstrap over
+samples where there are `MIN_SAMPLES` or more (cells of one sample resemble each other), and else Wilson's interval over
+cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from scdrugmap.data.labels import RESISTANT, read_labels
+from scdrugmap.errors import InvalidInput
+from scdrugmap.evaluation.metrics import bootstrap, constants, score
+
+THRESHOLD = 0.5  # a cell at or above it is called resistant
+MIN_SAMPLES = 3
+LEVEL = 0.95
+DRAWS = 2000
+# Where files keep the sample of a cell, most specific first; compared without regard to case.
+SAMPLE_COLUMNS = (
+    "sample",
+    "sample_id",
+    "orig.ident",
+    "patient_or_line",
+    "patient",
+    "patient_id",
+    "donor",
+    "donor_id",
+    "batch",
+)
+
+
+def sample_column(obs: pd.DataFrame, wanted: str | None = None) -> str | None:
+    """Return the obs column that tells samples apart, or None; raises `InvalidInput` when `wanted` is not there."""
+    if wanted is not None:
+        if wanted not in obs:
+            message = (
+                f"There is no obs column called '{wanted}'; there are: {', '.join(map(str, obs.columns)) or 'none'}."
+            )
+            raise InvalidInput(message, "Name one of them as the sample column.")
+        return wanted
+    lowered = {str(column).lower(): str(column) for column in reversed(obs.columns)}
+    return next((lowered[name] for name in SAMPLE_COLUMNS if name in lowered), None)
+
+
+def share_interval(
+    flags: NDArray[np.bool_], samples: NDArray[np.str_] | None = None, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return the share of true `flags`, (n_cells,), with its 95 % interval and what the interval was drawn over."""
+    n_cells = len(flags)
+    if n_cells == 0:
+        return {"share": None, "low": None, "high": None, "n": 0, "n_cells": 0, "unit": "cell", "n_units": 0}
+    units = np.unique(samples) if samples is not None else np.empty(0)
+    if samples is not None and len(units) >= MIN_SAMPLES:
+        low, high = _over_samples(flags, samples, seed)
+        unit, n_units = "sample", len(units)
+    else:
+        ci = binomtest(int(flags.sum()), n_cells).proportion_ci(LEVEL, method="wilson")
+        low, high, unit, n_units = float(ci.low), float(ci.high), "cell", n_cells
+    count = int(flags.sum())
+    return {
+        "share": count / n_cells,
+        "low": low,
+        "high": high,
+        "n": count,
+        "n_cells": n_cells,
+        "unit": unit,
+        "n_units": n_units,
+    }
+
+
+def summary(adata: AnnData) -> dict[str, Any]:
+    """Return what `predict` found in plain values that JSON can hold.
+
+    Keys: `n_cells`, `threshold`, `resistant` (headline share and interval), `resistant_known` (the same without novel
+    cells), `novel`, `by_sample` and `by_cluster` (lists of rows), `metrics` (against the file's own labels; empty
+    without any), `provenance`. Raises `InvalidInput` for an AnnData that has not been through `predict`.
+    """
+    if "p_resistant" not in adata.obs or "prediction" not in adata.uns.get("scdrugmap", {}):
+        message = "These cells carry no prediction (obs has no 'p_resistant')."
+        raise InvalidInput(message, "Run sdm.predict(adata) first.")
+    provenance = adata.uns["scdrugmap"]["prediction"]
+    column = provenance["sample_column"] or None
+    resistant = adata.obs["p_resistant"].to_numpy() >= THRESHOLD
+    novel = adata.obs["novel"].to_numpy(dtype=bool)
+    samples = adata.obs[column].astype(str).to_numpy() if column else None
+    known = ~novel
+    return {
+        "n_cells": adata.n_obs,
+        "threshold": THRESHOLD,
+        "resistant": share_interval(resistant, samples),
+        "resistant_known": share_interval(resistant[known], samples[known] if samples is not None else None),
+        "novel": share_interval(novel, samples),
+        "by_sample": _table(adata.obs, column, None) if column else [],
+        "by_cluster": _table(adata.obs, "cluster", samples),
+        "metrics": label_metrics(adata.obs, samples),
+        "provenance": to_plain(provenance),
+    }
+
+
+def label_metrics(obs: pd.DataFrame, samples: NDArray[np.str_] | None) -> dict[str, Any]:
+    """Score P(resistant) against the labels that came with the file; empty where there are none that can be read."""
+    if "response_given" not in obs:
+        return {}
+    try:
+        labels = read_labels(obs["response_given"].to_numpy())
+    except InvalidInput as error:
+        return {"not_scored": error.line}
+    has = np.array([label is not None for label in labels], dtype=bool)
+    if not has.any():
+        return {}
+    p, truth = obs["p_resistant"].to_numpy()[has].astype(np.float64), labels[has]
+    groups = samples[has] if samples is not None else None
+    drawn = bootstrap(truth, p, groups, threshold=THRESHOLD)
+    prevalence = float(np.mean(truth != RESISTANT))
+    constant = constants(prevalence)
+    rows = {
+        key: {"value": value, "low": drawn.interval[key][0], "high": drawn.interval[key][1], "constant": constant[key]}
+        for key, value in score(truth, p, THRESHOLD).items()
+        if np.isfinite(value)
+    }
+    return {"n": int(has.sum()), "prevalence": prevalence, "unit": drawn.unit, "n_units": drawn.n_units, "scores": rows}
+
+
+def to_plain(value: Any) -> Any:
+    """Return nested dictionaries, arrays and numpy scalars as what JSON holds."""
+    if isinstance(value, dict):
+        return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [to_plain(inner) for inner in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _over_samples(flags: NDArray[np.bool_], samples: NDArray[np.str_], seed: int) -> tuple[float, float]:
+    _, codes = np.unique(samples, return_inverse=True)
+    sizes, counts = np.bincount(codes), np.bincount(codes, weights=flags)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=DRAWS)  # (DRAWS, samples)
+    shares = (drawn @ counts) / (drawn @ sizes)
+    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _groups(obs: pd.DataFrame, column: str) -> Iterator[tuple[Hashable, NDArray[np.intp]]]:
+    names = obs[column].astype(str).to_numpy()
+    sizes = pd.Series(names).value_counts()
+    for name in sorted(sizes.index, key=lambda name: (-sizes[name], name)):
+        yield name, np.flatnonzero(names == name)
+
+
+def _table(obs: pd.DataFrame, column: str, samples: NDArray[np.str_] | None) -> list[dict[str, Any]]:
+    """One row a group, the largest first."""
+    p = obs["p_resistant"].to_numpy()
+    novel, novelty = obs["novel"].to_numpy(dtype=bool), obs["novelty"].to_numpy()
+    return [
+        {
+            "group": name,
+            **share_interval(p[cells] >= THRESHOLD, samples[cells] if samples is not None else None),
+            "mean_p_resistant": float(p[cells].mean()),
+            "share_novel": float(novel[cells].mean()),
+            "mean_novelty": float(novelty[cells].mean()),
+        }
+        for name, cells in _groups(obs, column)
+    ]
