@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from scdrugmap.models.encoder import Encoder
 
 # One folder and one line here make a model (docs/adding-a-model.md); the order is that of lists and menus.
-FOLDERS = ("scgpt",)
+FOLDERS = (
+    "scgpt",
+    "hvg_pca",
+    "hvg",
+)
 
 
 def _cards() -> Iterator[ModelCard]:

@@ -71,9 +71,8 @@ class Checkpoint:
         described = {"format": FORMAT, "config": dict(self.config), "vocabulary": dict(self.vocabulary)}
         described["unused"] = list(self.unused)
         (folder / DESCRIPTION).write_text(json.dumps(described))
-        safetensors.torch.save_file(
-            {name: tensor.contiguous() for name, tensor in self.tensors.items()}, folder / TENSORS
-        )
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        (folder / TENSORS).write_bytes(safetensors.torch.save(tensors))  # `save_file` would hide it from other users
 
     def content_hash(self) -> str:
         """Give "sha256:..." over everything that the checkpoint holds, for weights that are no file."""

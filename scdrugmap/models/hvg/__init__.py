@@ -1,0 +1,1 @@
+"""Baseline: the most variable genes, log-normalised."""

@@ -1,0 +1,28 @@
+"""Baseline: log-normalised expression of the most variable genes."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from scdrugmap.models.card import ModelCard, Weights
+
+CARD = ModelCard(
+    key="hvg",
+    title="HVG",
+    kind="baseline",
+    summary="No model at all: the log-normalised counts of the 2,000 most variable genes.",
+    paper="",
+    code="https://github.com/scverse/scanpy",
+    licence="MIT",
+    weights=Weights(files=("checkpoint.json", "model.safetensors"), licence="MIT", bundled="weights"),
+    dim=2000,
+    genes="symbol",
+    input="log1p-cp10k",
+    config=MappingProxyType({"n_features": 2000}),
+    n_parameters=0,
+    pretrained_on="genes chosen on 2,173 cells of GSE118767, GSE149214 and 10x PBMC3k; evaluation chooses them anew",
+    pretrained_accessions=frozenset({"GSE118767", "GSE149214", "10x PBMC3k"}),
+    settings=MappingProxyType({"n_genes": 2000}),
+    fitted=True,
+    cites="Wolf et al. 2018, Genome Biology 19:15 (the usual scanpy recipe)",
+)

@@ -1,0 +1,1 @@
+"""Baseline: principal components of the most variable genes."""

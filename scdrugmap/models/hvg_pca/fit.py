@@ -1,0 +1,28 @@
+"""Principal components of the most variable genes of training cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from sklearn.decomposition import PCA
+
+from scdrugmap.models.checkpoint import Checkpoint
+from scdrugmap.models.hvg.fit import choose
+from scdrugmap.models.inputs import Cells
+
+
+def fit(cells: Cells, settings: Mapping[str, Any]) -> Checkpoint:
+    """Give `n_components` components of the `n_genes` most variable genes, fewer where the cells allow fewer.
+
+    Centred, not scaled. The solver works on the genes' covariance, so memory does not grow with the cells, and draws
+    no random numbers.
+    """
+    values, vocabulary = choose(cells, settings["n_genes"])
+    n_components = min(settings["n_components"], vocabulary["n_features"], max(len(cells) - 1, 1))
+    pca = PCA(n_components, svd_solver="covariance_eigh").fit(values.astype("float64"))
+    weight, mean = torch.from_numpy(pca.components_), torch.from_numpy(pca.mean_)  # (K, F), (F,)
+    tensors = {"components.weight": weight.float(), "components.bias": -(weight @ mean).float()}
+    config = {"n_features": vocabulary["n_features"], "n_components": n_components}
+    return Checkpoint(config, vocabulary, tensors)

@@ -1,0 +1,48 @@
+"""Models at toy size with random weights: real tokens and network, no download. For tests and checks only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from scdrugmap.models.card import ModelCard
+from scdrugmap.models.checkpoint import Checkpoint
+from scdrugmap.models.inputs import Cells
+from scdrugmap.models.loading import assemble, code, refit, settle
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scdrugmap.models.encoder import Encoder
+
+
+def toy_encoder(card: ModelCard, adata: AnnData, *, seed: int = 0, **settings: Any) -> Encoder:
+    """Build the model at toy size over the genes of `adata`; a fitted baseline is fitted to its cells.
+
+    The weights are random, seeded and independent of torch's global generator: embeddings mean nothing.
+    """
+    if card.fitted:
+        from scdrugmap.models import load_model
+
+        return refit(load_model(card.key, device="cpu", **settings), Cells.of(adata))
+    checkpoint = toy_checkpoint(card, adata, seed=seed)
+    return assemble(card, checkpoint, checkpoint.content_hash(), settle(card, settings), torch.device("cpu"))
+
+
+def toy_checkpoint(card: ModelCard, adata: AnnData, *, seed: int = 0) -> Checkpoint:
+    """Random weights of a tiny network over the genes of `adata`."""
+    config, vocabulary = code(card, "convert").toy(adata.var_names.tolist(), _ensembl_ids(adata))
+    network = code(card, "network")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tensors = network.Network(network.Config(**config), card.settings).state_dict()
+    return Checkpoint(config, vocabulary, tensors)
+
+
+def _ensembl_ids(adata: AnnData) -> Sequence[str]:
+    """The cells' own Ensembl ids, or made-up ones of that form."""
+    if "ensembl_id" in adata.var:
+        return [str(name) for name in adata.var["ensembl_id"]]
+    return [f"ENSG{row:011d}" for row in range(adata.n_vars)]
