@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from scdrugmap.data.card import CONFIDENCE, split_regimen
+from scdrugmap.data.card import CONFIDENCE
 from scdrugmap.data.catalog import CATALOG, DATASETS, cell_count, facets, pool_of, published_groups, read_card, table
+from scdrugmap.data.regimens import split_regimen
 from scdrugmap.errors import InvalidInput, UnknownName
 
 FACTS = Path(__file__).parent / "facts"
@@ -28,6 +29,8 @@ def read(name):
 
 CATALOGUE = read("catalogue.csv")
 FACET_TABLE = read("facets.csv")
+TOML = (CATALOG / "gse139386.toml").read_text("utf-8")
+TOML_WITHOUT_CELLS = "\n".join(line for line in TOML.splitlines() if not line.startswith("cells_"))
 PAPER = [key for key, card in DATASETS.items() if card.collection != "added"]
 
 
@@ -256,6 +259,15 @@ def test_the_pools_hold_each_set_of_unknown_size_once():
     assert pool_of("gse139386") is None
 
 
+def test_each_card_says_where_its_cells_come_from():
+    assert DATASETS["gse163836"].cells_note.endswith(
+        "Together with gse131984-paclitaxel it has 9,171 cells: 3,039 sensitive, 6,132 resistant."
+    )
+    assert DATASETS["gse138267"].cells_note.startswith("Derived")
+    assert DATASETS["gse139386"].cells_note.startswith("The source gives these numbers")
+    assert read_card("gse1", TOML_WITHOUT_CELLS).cells_note.startswith("The source does not say")
+
+
 def test_a_part_of_a_pool_is_said_to_be_uncounted():
     count = cell_count(["gse139386", "gse163836"])
     assert (count.total, count.uncounted) == (6986, ("gse163836",))
@@ -358,9 +370,14 @@ def test_the_table_has_a_typed_row_for_each_set():
     assert rows["share_sensitive"].is_null().sum() == sum(card.cells is None for card in DATASETS.values())
 
 
-# ---- a card that is wrong -------------------------------------------------------------------------------------------
+def test_the_record_of_a_card_holds_all_it_says():
+    record = DATASETS["gse262288"].to_record()
+    assert record.keys() >= set(DATASETS["gse262288"].to_row()) | {"notes", "raw_data", "geo_url", "pooled_with"}
+    assert {c["field"]: c["published"] for c in record["corrections"]}["drug_type"] == "Immunotherapy"
+    assert "slips" not in record
 
-TOML = (CATALOG / "gse139386.toml").read_text("utf-8")
+
+# ---- a card that is wrong -------------------------------------------------------------------------------------------
 
 
 def test_cards_are_frozen():

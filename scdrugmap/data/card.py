@@ -7,13 +7,13 @@ follows from the declared fields (confounding, confidence, drugs, links, warning
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from scdrugmap.data.regimens import split_regimen
 from scdrugmap.errors import UnknownName
 
 Collection = Literal["primary", "external", "added"]
@@ -51,8 +51,6 @@ ROW_LISTS = ("drugs", "confounded", "flags", "warnings")
 
 # Where one cancer goes by a narrower name in one collection than in the other.
 _BROADER_CANCER = {"Non-small cell lung cancer": "Lung cancer", "Hepatocellular cancer": "Liver cancer"}
-_SAME_DRUG = {"5-FU": "5-fluorouracil", "Cyclin-dependent kinase 4/6 inhibitors": "CDK4/6 inhibitors"}
-_BETWEEN_DRUGS = re.compile(r"\s*(?:\+|\bOR\b|\bor\b|\band\b|\bcombined with\b)\s*")
 
 
 class Slip(BaseModel):
@@ -107,8 +105,11 @@ class DatasetCard(BaseModel):
     processing: str = ""
     notes: tuple[Text, ...] = ()
     slips: tuple[Slip, ...] = ()
-    shares_controls_with: tuple[str, ...] = ()  # set by the catalogue, which sees all cards of the study
-    shared_sensitive_cells: int | None = None  # set by the catalogue
+    # Set by the catalogue, which sees all cards:
+    shares_controls_with: tuple[str, ...] = ()
+    shared_sensitive_cells: int | None = None
+    pooled_with: tuple[str, ...] = ()  # sets whose cells are published only together with these
+    pooled_cells: tuple[int, int] | None = None  # sensitive and resistant cells of this set and those
 
     @model_validator(mode="after")
     def _check(self) -> DatasetCard:
@@ -163,6 +164,21 @@ class DatasetCard(BaseModel):
     def share_sensitive(self) -> float | None:
         """Sensitive cells among all cells, 0 to 1, None where unknown."""
         return self.cells_sensitive / self.cells if self.cells and self.cells_sensitive is not None else None
+
+    @property
+    def cells_note(self) -> str:
+        """Where the number of cells comes from, as a sentence."""
+        if self.cells_source == "published":
+            return "The source gives these numbers for this data set."
+        if self.cells_source:
+            return "Derived: the only numbers that agree with the sums which the source gives for groups of data sets."
+        if not self.pooled_cells:
+            return "The source does not say how many cells of each response there are."
+        sensitive, resistant = self.pooled_cells
+        return (
+            f"The source gives no numbers for this data set alone. Together with {', '.join(self.pooled_with)} it has "
+            f"{sensitive + resistant:,} cells: {sensitive:,} sensitive, {resistant:,} resistant."
+        )
 
     # ---- names and links -------------------------------------------------------------------------------------------
     @property
@@ -245,6 +261,17 @@ class DatasetCard(BaseModel):
         lists = {name: list(getattr(self, name)) for name in ROW_LISTS}
         return {name: getattr(self, name) for name in ROW} | lists
 
+    def to_record(self) -> dict[str, Any]:
+        """Return all that the card says, derived values included, as plain values (dates as they are)."""
+        derived = ("study", "samples_total", "cells_note", "geo_url", "pubmed_url")
+        slips = [asdict(correction) for correction in self.corrections]
+        return (
+            self.to_row()
+            | self.model_dump(exclude={"slips"})
+            | {n: getattr(self, n) for n in derived}
+            | {"corrections": slips}
+        )
+
 
 _CONFOUNDED: dict[tuple[str, ...], str] = {
     ("sample", "time point"): (
@@ -260,16 +287,3 @@ _CONFOUNDED: dict[tuple[str, ...], str] = {
         "so a score inside this data set also measures the treatment effect."
     ),
 }
-
-
-def split_regimen(regimen: str) -> tuple[str, ...]:
-    """Return the drugs of a regimen, alternatives included: "a + (b or c)" -> a, b, c.
-
-    A bracket that lists ("DARA-KRD (daratumumab + ...)") replaces its acronym; one that abbreviates is dropped.
-    """
-    acronym = re.fullmatch(r"[^()+]+\(([^()]*\+[^()]*)\)", regimen)
-    plain = acronym[1] if acronym else re.sub(r"(?<=\w)\s*\([^()]*\)", "", regimen)
-    anti = re.sub(r"(anti-[\w-]+)\+(?!\s|anti-)", r"\1 + anti-", plain)  # "anti-CTLA4+PD-1" names two antibodies
-    parts = (part.strip(" ()") for part in _BETWEEN_DRUGS.split(anti))
-    drugs = (_SAME_DRUG.get(part, part[0].lower() + part[1:] if part[1:].islower() else part) for part in parts if part)
-    return tuple(dict.fromkeys(drugs))

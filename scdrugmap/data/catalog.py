@@ -148,7 +148,7 @@ def _read() -> list[DatasetCard]:
     cards = [read_card(path.stem, path.read_text("utf-8")) for path in paths]
     cards.sort(key=lambda card: (COLLECTIONS.index(card.collection), card.series or 0, card.key))
     shared = dict(_shared_controls(cards))
-    return [card.model_copy(update=shared.get(card.key, {})) for card in cards]
+    return [card.model_copy(update=shared.get(card.key, {}) | _pooled(card.key)) for card in cards]
 
 
 def _shared_controls(cards: list[DatasetCard]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -168,6 +168,14 @@ def _shared_controls(cards: list[DatasetCard]) -> Iterator[tuple[str, dict[str, 
             for card in group:
                 others = tuple(other.key for other in group if other is not card)
                 yield card.key, {"shares_controls_with": others, "shared_sensitive_cells": counts[0]}
+
+
+def _pooled(key: str) -> dict[str, Any]:
+    pool = pool_of(key)
+    if pool is None:
+        return {}
+    others = tuple(member for member in pool.members if member != key)
+    return {"pooled_with": others, "pooled_cells": (pool.cells_sensitive, pool.cells_resistant)}
 
 
 def _facet_value(card: DatasetCard, facet: str, *, published: bool, broad: bool) -> str | None:

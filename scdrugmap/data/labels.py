@@ -91,7 +91,7 @@ def read_labels(values: Iterable[object], mapping: Mapping[object, str | None] |
 
 def is_sensitive(labels: Iterable[object]) -> np.ndarray:
     """Return whether each label is "sensitive", shape (n_cells,), bool; a missing or foreign label is an error."""
-    array = np.asarray(list(labels), dtype=object)
+    array = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels), dtype=object)
     sensitive = array == SENSITIVE
     known = sensitive | (array == RESISTANT)
     if not known.all():
