@@ -1,0 +1,114 @@
+"""Cells that are one cell: published sets of one study share their untreated cells, and a split must not separate them.
+
+A cell's hash is a sum over its genes, so neither the order of genes nor genes that it does not show matter. Each gene
+has two fixed 64-bit keys (BLAKE2b of its name); each value is scrambled with each key (the finaliser of SplitMix64,
+Steele et al. 2014, doi 10.1145/2660193.2660195) and the results are added with wrap-around. Two cells of different
+content meet in both sums with a chance of about 2^-128.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+LEAST_COUNTS = 50  # below that, equal content may be chance: two cells with one molecule of one gene are not one cell
+ROWS = 4096
+EMPTY = b"\x00" * 16
+
+
+def cell_hashes(adata: AnnData) -> np.ndarray:
+    """Return a hash of each cell's genes and values, shape (n_cells,), dtype S32: 32 hex digits.
+
+    Values are hashed as float32. Zeros are ignored, and so are cell names, obs and the order of genes; the names of the
+    genes count, so hash what `read_h5ad` returned. An empty cell hashes to 32 zeros.
+    """
+    keys = _gene_keys(tuple(adata.var_names))
+    sums = np.concatenate([_sums(rows, keys) for rows in _bands(adata)]) if adata.n_obs else np.zeros((0, 2), np.uint64)
+    digests = sums.astype(">u8").tobytes()
+    return np.array([digests[start : start + 16].hex() for start in range(0, len(digests), 16)], dtype="S32")
+
+
+def fingerprint(adata: AnnData) -> str:
+    """Return "sha256:..." of the cells' content in their order, and of the gene names; obs does not count."""
+    digest = hashlib.sha256(cell_hashes(adata).tobytes())
+    digest.update("\n".join(sorted(set(adata.var_names))).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def duplicate_groups(
+    hashes: np.ndarray, *, counts: np.ndarray | None = None, barcodes: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Return the places of cells that are one cell, an array of at least two places each, by first occurrence.
+
+    Content decides; barcodes differ by prefix and suffix between data sets. Only where a cell holds fewer than
+    `LEAST_COUNTS` molecules, by `counts` (n_cells,), the core of its barcode, by `barcodes` (n_cells,), must agree too:
+    without barcodes such cells are never duplicates. Without `counts` only empty cells are left out.
+    """
+    labels = np.asarray(hashes).astype("S64")
+    small = labels == EMPTY.hex().encode()
+    if counts is not None:
+        small = small | (np.asarray(counts) < LEAST_COUNTS)
+    if barcodes is None:
+        places = np.flatnonzero(~small)
+    else:
+        cores = np.array([barcode_core(str(name)) if tiny else "" for name, tiny in zip(barcodes, small, strict=True)])
+        labels = np.char.add(labels, np.char.encode(cores))
+        places = np.flatnonzero(~small | (cores != ""))
+    codes = np.unique(labels[places], return_inverse=True)[1]
+    order = np.argsort(codes, kind="stable")
+    groups = np.split(places[order], np.flatnonzero(np.diff(codes[order])) + 1)
+    return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
+
+
+def first_of_duplicates(adata: AnnData) -> np.ndarray:
+    """Return a mask that keeps each cell once, the first time it stands in `adata`, shape (n_cells,), bool."""
+    keep = np.ones(adata.n_obs, dtype=bool)
+    counts = np.asarray(adata.X.sum(axis=1)).ravel()
+    for group in duplicate_groups(cell_hashes(adata), counts=counts, barcodes=adata.obs_names.to_numpy(str)):
+        keep[group[1:]] = False
+    return keep
+
+
+def barcode_core(name: str) -> str:
+    """Return the longest run of A, C, G, T in a cell name (at least 8 letters), or "" where there is none.
+
+    >>> barcode_core("GSM123_AAACCTGAGCAGCGTA-1")
+    'AAACCTGAGCAGCGTA'
+    """
+    runs = "".join(letter if letter in "ACGT" else " " for letter in name.upper()).split()
+    longest = max(runs, key=len, default="")
+    return longest if len(longest) >= 8 else ""
+
+
+def _gene_keys(names: tuple[str, ...]) -> np.ndarray:
+    """Two fixed keys for each gene name, (G, 2) uint64."""
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=16).digest() for name in names)
+    return np.frombuffer(digests, dtype="<u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _bands(adata: AnnData) -> Iterator[sp.csr_matrix]:
+    """Yield rows as canonical float32 CSR, a band at a time."""
+    for start in range(0, adata.n_obs, ROWS):
+        rows = sp.csr_matrix(adata.X[start : start + ROWS], dtype=np.float32)
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        yield rows
+
+
+def _sums(rows: sp.csr_matrix, keys: np.ndarray) -> np.ndarray:
+    """Sum of scrambled (gene, value) pairs by row, modulo 2^64, (rows, 2) uint64."""
+    bits = rows.data.view(np.uint32).astype(np.uint64)[:, None]  # (nnz, 1)
+    scrambled = _scramble(keys[rows.indices] ^ _scramble(bits * np.uint64(0x9E3779B97F4A7C15)))  # (nnz, 2)
+    total = np.concatenate([np.zeros((1, 2), np.uint64), np.cumsum(scrambled, axis=0, dtype=np.uint64)])
+    return total[rows.indptr[1:]] - total[rows.indptr[:-1]]
+
+
+def _scramble(x: np.ndarray) -> np.ndarray:
+    """Finalise as SplitMix64 does: a bijection in which every input bit reaches every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,266 @@
+"""The one safe door: every matrix that enters comes through `read_h5ad`, checked, on a linear scale, with known genes.
+
+What is done, in this order: the kind of file is told by its bytes; sizes and structure are checked before anything is
+allocated (`readers`); raw counts are looked for in layers, X and raw; the values are judged and, being logarithms,
+undone (`values`); genes get current symbols (`naming`). Everything found on the way is a check in the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scdrugmap.data.naming import Named, add_up, looks_transposed, name_genes
+from scdrugmap.data.readers.anndata_file import PART_LAYERS, Table, open_anndata
+from scdrugmap.data.readers.checks import Check, InputRefused, Journal, Limits
+from scdrugmap.data.readers.delimited import read_delimited
+from scdrugmap.data.readers.formats import recognise
+from scdrugmap.data.readers.matrix import Matrix, Scan
+from scdrugmap.data.readers.tenx import open_tenx
+from scdrugmap.data.readers.triplet import read_triplet
+from scdrugmap.data.values import Verdict, judge, not_a_log, undo
+
+__all__ = ["ACCEPTED", "Check", "InputRefused", "Limits", "read_h5ad"]
+
+ACCEPTED = ("counts", "cpm", "log1p")
+ORDER = ("counts", "cpm", "log1p", "log2p1", "log10p1", "zscore")  # from the best to the least useful
+LOGS = ("log1p", "log2p1", "log10p1")
+FEW_GENES = 200  # a cell with fewer detected genes is usually an empty droplet or a dying cell
+KEEP_COUNTS = "Keep the counts before you normalise or scale: adata.layers['counts'] = adata.X.copy()."
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The matrix that was taken from a file, read and judged."""
+
+    where: str
+    var: pd.DataFrame
+    values: sp.csr_matrix  # (n_cells, n_names) float32
+    verdict: Verdict
+
+
+def read_h5ad(path: str | Path, *, limits: Limits | None = None, accept: Sequence[str] = ACCEPTED) -> AnnData:
+    """Return the cells of a file, checked and ready for every model: X CSR float32 on a linear scale.
+
+    Reads .h5ad, 10x .h5, a folder or zip of matrix.mtx + features + barcodes, and .csv/.tsv(.gz), told apart by
+    content. Raw counts are taken from a layer called "counts" (or alike), X or raw, whichever has most genes; without
+    counts, normalised values are taken, and logarithms undone with a warning. var_names become current HGNC symbols
+    (names of one gene added up) with `var["ensembl_id"]` and `var["original_name"]`; genes that nobody knows keep their
+    name. obs is as in the file, except that repeated barcodes are made unique; obsm comes along, other layers, uns,
+    obsp and varm do not. `uns["scdrugmap"]["input"]` says what was found: file, value_type, found_in, identifier,
+    organism, n_cells, n_genes, n_genes_known and the checks.
+
+    Parameters
+    ----------
+    limits
+        The largest sizes that are read; see `Limits`.
+    accept
+        Kinds of values to take: "counts", "cpm" (any linear normalisation), "log1p" (logarithms of any base) and, only
+        if asked for, "zscore", which stay as they are, negatives included.
+
+    Raises
+    ------
+    InputRefused
+        An `InvalidInput` with one line of what is wrong, a remedy, and `.checks`, what was found until then.
+    """
+    path = Path(path)
+    journal = Journal(path.name, limits or Limits())
+    if not path.exists():
+        journal.stop("there is no such file.", f"Looked for {path}; check the spelling.")
+    with _open(path, journal) as table:
+        _check_orientation(table, journal)
+        chosen = _choose(table, journal, tuple(accept))
+    named = _name(chosen, journal)
+    X = add_up(chosen.values, named, average=chosen.verdict.value_type == "zscore")
+    adata = AnnData(X, obs=_unique(table.obs, journal), var=named.var, obsm=table.obsm)
+    _check_cells(adata, chosen.verdict, journal)
+    record = _record(chosen, named, adata.shape, journal)
+    adata.uns["scdrugmap"] = {"input": record} | ({"simulated": True} if table.simulated else {})
+    return adata
+
+
+@contextlib.contextmanager
+def _open(path: Path, journal: Journal) -> Iterator[Table]:
+    """Open whatever it is; what is stored in HDF5 can be read inside the context."""
+    kind = recognise(path, journal)
+    openers = {"h5ad": open_anndata, "10x": open_tenx}
+    if kind in openers:
+        with openers[kind](path, journal) as table:
+            yield table
+    else:
+        yield {"triplet": read_triplet, "text": read_delimited}[kind](path, journal)
+
+
+def _check_orientation(table: Table, journal: Journal) -> None:
+    """Refuse genes x cells; tables without labels of their own were turned by their reader already."""
+    var = table.matrices[0].var
+    if looks_transposed(table.obs.index.to_numpy(object), var.index.to_numpy(object)) and _known_columns(var) < 0.1:
+        journal.stop(
+            "lies on its side: its obs_names are genes and its var_names are not.",
+            "Transpose it: adata = adata.T; adata.write_h5ad('new.h5ad').",
+        )
+
+
+def _known_columns(var: pd.DataFrame) -> float:
+    return float(name_genes(var.iloc[:500]).match.known.mean())
+
+
+def _choose(table: Table, journal: Journal, accept: tuple[str, ...]) -> Chosen:
+    """Judge the matrices by some rows, take the best kind with most genes, read it and judge it as a whole."""
+    judged: list[tuple[Matrix, Verdict]] = []
+    for matrix in sorted(table.matrices, key=_breadth):
+        with journal.translated(table.kind):
+            rows = matrix.sample()
+        judged.append((matrix, judge(rows)))
+        if judged[-1][1].value_type == "counts" and not _is_part(matrix):
+            break  # those that follow have no more genes and can be no better
+    matrix, verdict = min(judged, key=lambda pair: _rank(*pair))
+    with journal.translated(table.kind):
+        values, scan = matrix.load()
+    journal.ok(f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes ({table.kind})")
+    verdict = not_a_log(verdict, scan.largest)
+    _check_values(matrix, scan, verdict, journal)
+    _check_kind(matrix, verdict, accept, journal)
+    _tell(matrix, scan, verdict, journal)
+    return Chosen(matrix.where, matrix.var, undo(values, verdict), verdict)
+
+
+def _rank(matrix: Matrix, verdict: Verdict) -> tuple[int, tuple[bool, int]]:
+    """Sort key: kind of values, then whole counts and most genes (the table's order breaks ties)."""
+    return ORDER.index(verdict.value_type) if verdict.value_type in ORDER else len(ORDER), _breadth(matrix)
+
+
+def _breadth(matrix: Matrix) -> tuple[bool, int]:
+    return _is_part(matrix), -matrix.shape[1]
+
+
+def _is_part(matrix: Matrix) -> bool:
+    return matrix.where.removeprefix("layers/") in PART_LAYERS
+
+
+def _check_values(matrix: Matrix, scan: Scan, verdict: Verdict, journal: Journal) -> None:
+    """Refuse NaN, infinities and negatives with the first place where they stand."""
+    if scan.first_bad is not None:
+        place, value = scan.first_bad
+        remedy = "Find out where it comes from (a division by zero?), or set such values to 0, and write the file anew."
+        journal.stop(f"{matrix.where} holds {_called(value)} at {_where(matrix, place)}.", remedy)
+    if scan.first_negative is not None and verdict.value_type != "zscore":
+        place, value = scan.first_negative
+        at = f"the first, {value:.4g}, at {_where(matrix, place)}"
+        journal.stop(f"{matrix.where} holds {scan.n_negative:,} negative values ({at}); counts never are.", KEEP_COUNTS)
+
+
+def _called(value: float) -> str:
+    return "NaN (or an empty field)" if np.isnan(value) else f"{value:.4g}, which is not a count,"
+
+
+def _where(matrix: Matrix, place: int) -> str:
+    row, column = matrix.locate(place)
+    return f"row {row}, column {column} ('{str(matrix.var.index[column])[:40]}')"
+
+
+def _check_kind(matrix: Matrix, verdict: Verdict, accept: tuple[str, ...], journal: Journal) -> None:
+    """Refuse a kind of values that was not asked for, saying what was seen."""
+    kind = verdict.value_type
+    if kind == "empty":
+        journal.stop(f"{matrix.where} holds only zeros.", "Look at the step that wrote it.")
+    if kind in ("negative", "scaled01") or not {kind, "log1p" if kind in LOGS else kind} & set(accept):
+        wanted = f" Accepted here: {', '.join(accept)}." if kind in ORDER else ""
+        journal.stop(f"{matrix.where} holds {verdict.says}, not counts.", KEEP_COUNTS + wanted)
+
+
+def _tell(matrix: Matrix, scan: Scan, verdict: Verdict, journal: Journal) -> None:
+    """Note what the values are, and what was done about it."""
+    found = f"{verdict.says} in {matrix.where}"
+    if verdict.value_type == "counts":
+        journal.ok(found)
+        if not verdict.doubt and scan.n_fractional and "fractional" not in verdict.says:
+            journal.warn(f"{scan.n_fractional:,} of the values are fractional.")
+    elif verdict.base is not None:
+        done = "undone to whole counts" if verdict.whole else "undone; raw counts would be better"
+        journal.warn(f"{found}: {done}.", "" if verdict.whole else KEEP_COUNTS)
+    else:
+        journal.warn(f"{found}; raw counts would be better.", KEEP_COUNTS)
+    if verdict.doubt:
+        journal.warn(f"{verdict.doubt[0].upper()}{verdict.doubt[1:]}.")
+    if _is_part(matrix):
+        journal.warn(f"{matrix.where} is a part of the counts only.", "Add layers['counts'] with all of them.")
+
+
+def _name(chosen: Chosen, journal: Journal) -> Named:
+    """Recognise the genes and note how many; refuse a matrix in which there are none."""
+    named = name_genes(chosen.var)
+    match, n = named.match, len(named.match.name)
+    shown = ", ".join(str(name)[:30] for name in match.name[:4])
+    if match.n_known == 0:
+        remedy = "Name the genes by HGNC symbol or Ensembl id in adata.var_names, or in a var column 'gene_symbols'."
+        journal.stop(f"none of its {n:,} gene names is known (the first are {shown}).", remedy)
+    how = f"by {named.identifier}" + ("" if named.source == "var_names" else f" in var['{named.source}']")
+    message = f"{match.n_known:,} of {n:,} genes are known ({match.n_known / n:.0%}, {how})"
+    if match.n_known < 0.5 * n:
+        journal.warn(message + ".", "Unknown names are kept, but no model knows them; are they human genes?")
+    else:
+        journal.ok(message)
+    if named.identifier == "mouse":
+        journal.warn("The genes are mouse genes: they were read as their human orthologs.")
+    if named.n_merged:
+        done = "averaged" if chosen.verdict.value_type == "zscore" else "added up"
+        journal.warn(f"{named.n_merged:,} names mean a gene that has another column too: they were {done}.")
+    return named
+
+
+def _unique(obs: pd.DataFrame, journal: Journal) -> pd.DataFrame:
+    """Make repeated barcodes unique by numbering them, as anndata does."""
+    n_repeated = int(obs.index.duplicated().sum())
+    if not n_repeated:
+        return obs
+    journal.warn(f"{n_repeated:,} barcodes are repeated: they were numbered.")
+    taken, names = set(obs.index), []
+    counts: dict[str, int] = {}
+    for name, repeated in zip(obs.index, obs.index.duplicated(), strict=True):
+        new = name
+        while repeated and new in taken:
+            counts[name] = counts.get(name, 0) + 1
+            new = f"{name}-{counts[name]}"
+        taken.add(new)
+        names.append(new)
+    return obs.set_axis(pd.Index(names))
+
+
+def _check_cells(adata: AnnData, verdict: Verdict, journal: Journal) -> None:
+    """Note empty cells, poor cells and genes that no cell shows; all are kept."""
+    if verdict.value_type == "zscore":
+        return
+    detected = np.diff(adata.X.indptr)
+    n_empty, n_poor = int((detected == 0).sum()), int((detected < FEW_GENES).sum())
+    if n_empty:
+        journal.warn(f"{n_empty:,} cells hold no counts: kept, but nothing can be said about them.")
+    if n_poor > n_empty and adata.n_vars >= 5 * FEW_GENES:
+        journal.warn(f"{n_poor - n_empty:,} cells show fewer than {FEW_GENES} genes: kept, but uncertain.")
+    n_silent = adata.n_vars - len(np.unique(adata.X.indices))
+    if n_silent:
+        journal.ok(f"{n_silent:,} genes are zero in all cells")
+
+
+def _record(chosen: Chosen, named: Named, shape: tuple[int, int], journal: Journal) -> dict[str, object]:
+    """Return what h5ad can store: plain scalars and arrays of text."""
+    return {
+        "file": journal.file,
+        "value_type": chosen.verdict.value_type,
+        "found_in": chosen.where,
+        "identifier": named.identifier,
+        "organism": named.match.organism,
+        "n_cells": int(shape[0]),
+        "n_genes": int(shape[1]),
+        "n_genes_known": len(set(named.match.symbol[named.match.known])),
+        "checks_level": np.array([check.level for check in journal.checks], dtype=object),
+        "checks_message": np.array([check.message for check in journal.checks], dtype=object),
+        "checks_remedy": np.array([check.remedy for check in journal.checks], dtype=object),
+    }

@@ -1,0 +1,262 @@
+"""Matrices that may hold the counts: looked at by a few rows, and read whole only when chosen.
+
+A stored matrix is dense, CSR or CSC in an HDF5 file, of any numeric type. It is read in slabs, turned to float32 CSR on
+the way and never densified; every value is checked while it passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scdrugmap.data.readers.checks import Journal
+from scdrugmap.data.readers.structure import Guard, attribute
+
+SLAB = 2**23  # values that pass at a time
+N_BLOCKS, BLOCK_ROWS = 20, 25  # rows looked at to judge the values: blocks all over the file
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass
+class Scan:
+    """What all values of a matrix were found to be."""
+
+    n_negative: int = 0
+    n_fractional: int = 0
+    largest: float = 0.0
+    first_bad: tuple[int, float] | None = None  # place among the stored values, and the value
+    first_negative: tuple[int, float] | None = None
+
+    def see(self, values: np.ndarray, start: int) -> None:
+        """Look at a slab that begins at place `start`."""
+        if values.dtype.kind == "f":
+            bad = ~np.isfinite(values) | (np.abs(values) > LARGEST)
+            if self.first_bad is None and bad.any():
+                place = int(bad.argmax())
+                self.first_bad = start + place, float(values[place])
+            self.n_fractional += int(np.count_nonzero(values != np.floor(values)))
+        if values.dtype.kind != "u" and values.dtype.kind != "b":
+            negative = values < 0
+            if negative.any():
+                place = int(negative.argmax())
+                self.first_negative = self.first_negative or (start + place, float(values[place]))
+                self.n_negative += int(np.count_nonzero(negative))
+        if values.size:
+            self.largest = max(self.largest, float(values.max()))
+
+
+class Matrix(Protocol):
+    """Cells x genes, not read yet; all of the readers give these."""
+
+    where: str
+    var: pd.DataFrame  # (G,)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells, genes."""
+
+    def sample(self) -> sp.csr_matrix:
+        """Return some rows as float64, at most N_BLOCKS * BLOCK_ROWS of them."""
+
+    def load(self) -> tuple[sp.csr_matrix, Scan]:
+        """Return all rows as float32 CSR without stored zeros, and what was seen of the values."""
+
+    def locate(self, place: int) -> tuple[int, int]:
+        """Row and column of the stored value number `place`."""
+
+
+def sample_starts(n_rows: int) -> list[int]:
+    """First rows of the blocks that are looked at, spread over the file."""
+    if n_rows <= N_BLOCKS * BLOCK_ROWS:
+        return list(range(0, n_rows, BLOCK_ROWS))
+    return np.linspace(0, n_rows - BLOCK_ROWS, N_BLOCKS).astype(int).tolist()
+
+
+@dataclass
+class HeldMatrix:
+    """A matrix in memory: what 10x files, triplets and text tables become."""
+
+    where: str
+    var: pd.DataFrame
+    values: sp.csr_matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells, genes."""
+        return self.values.shape
+
+    def sample(self) -> sp.csr_matrix:
+        """Return some rows as float64."""
+        parts = [self.values[start : start + BLOCK_ROWS] for start in sample_starts(self.shape[0])]
+        return sp.vstack(parts, format="csr").astype(np.float64)
+
+    def load(self) -> tuple[sp.csr_matrix, Scan]:
+        """Return all rows as float32, checked."""
+        scan = Scan()
+        for start in range(0, self.values.nnz, SLAB):
+            scan.see(self.values.data[start : start + SLAB], start)
+        with np.errstate(over="ignore"):  # too large a value was noted by the scan
+            values = self.values.astype(np.float32)
+        return _tidy(values), scan
+
+    def locate(self, place: int) -> tuple[int, int]:
+        """Row and column of the stored value number `place`."""
+        return int(np.searchsorted(self.values.indptr, place, side="right")) - 1, int(self.values.indices[place])
+
+
+@dataclass
+class StoredMatrix:
+    """A matrix in an HDF5 file: a data set (dense) or a group of data, indices and indptr (CSR or CSC)."""
+
+    where: str
+    var: pd.DataFrame
+    item: h5py.Dataset | h5py.Group
+    layout: str  # "dense", "csr" or "csc"
+    shape: tuple[int, int]
+    journal: Journal
+    _pointers: np.ndarray | None = field(default=None, repr=False)
+    _loaded: tuple[sp.csr_matrix, Scan] | None = field(default=None, repr=False)
+
+    @property
+    def n_stored(self) -> int:
+        """Values that the file keeps, zeros of a dense matrix included."""
+        return int(np.prod(self.shape)) if self.layout == "dense" else self.item["data"].shape[0]
+
+    def sample(self) -> sp.csr_matrix:
+        """Return some rows as float64; a CSC matrix must be read whole for that."""
+        if self.layout == "csc":
+            self._loaded = self._loaded or self.load()
+            return HeldMatrix(self.where, self.var, self._loaded[0]).sample()
+        parts = [self._rows(start, min(start + BLOCK_ROWS, self.shape[0])) for start in sample_starts(self.shape[0])]
+        return sp.vstack(parts, format="csr")
+
+    def load(self) -> tuple[sp.csr_matrix, Scan]:
+        """Return all rows as float32, checked."""
+        if self._loaded is None:
+            self._loaded = self._dense() if self.layout == "dense" else self._sparse()
+        return self._loaded
+
+    def locate(self, place: int) -> tuple[int, int]:
+        """Row and column of the stored value number `place`."""
+        if self.layout == "dense":
+            return place // self.shape[1], place % self.shape[1]
+        major = int(np.searchsorted(self._indptr(), place, side="right")) - 1
+        minor = int(self.item["indices"][place])
+        return (major, minor) if self.layout == "csr" else (minor, major)
+
+    def _indptr(self) -> np.ndarray:
+        if self._pointers is None:
+            pointers = self.item["indptr"][()].astype(np.int64)
+            n_major = self.shape[0] if self.layout == "csr" else self.shape[1]
+            if pointers.shape != (n_major + 1,) or pointers[0] != 0 or pointers[-1] != self.n_stored:
+                message = f"{self.where}/indptr does not fit {self.n_stored} values"
+                raise ValueError(message)
+            if (np.diff(pointers) < 0).any():
+                message = f"{self.where}/indptr decreases"
+                raise ValueError(message)
+            self._pointers = pointers
+        return self._pointers
+
+    def _rows(self, start: int, stop: int) -> sp.csr_matrix:
+        """Return rows `start` to `stop` of a dense or CSR matrix as float64."""
+        if self.layout == "dense":
+            return sp.csr_matrix(self.item[start:stop].astype(np.float64))
+        pointers = self._indptr()[start : stop + 1]
+        part = slice(int(pointers[0]), int(pointers[-1]))
+        indices = _checked(self.item["indices"][part], self.shape[1], self.where)
+        values = self.item["data"][part].astype(np.float64)
+        return sp.csr_matrix((values, indices, pointers - pointers[0]), (stop - start, self.shape[1]))
+
+    def _sparse(self) -> tuple[sp.csr_matrix, Scan]:
+        scan, n = Scan(), self.n_stored
+        wide = max(*self.shape, n) >= 2**31
+        data, indices = np.empty(n, np.float32), np.empty(n, np.int64 if wide else np.int32)
+        n_minor = self.shape[1] if self.layout == "csr" else self.shape[0]
+        for start in range(0, n, SLAB):
+            part = slice(start, min(start + SLAB, n))
+            values = self.item["data"][part]
+            scan.see(values, start)
+            with np.errstate(over="ignore", invalid="ignore"):  # noted by the scan
+                data[part] = values
+            indices[part] = _checked(self.item["indices"][part], n_minor, self.where)
+        make = sp.csr_matrix if self.layout == "csr" else sp.csc_matrix
+        matrix = make((data, indices, self._indptr().astype(indices.dtype)), shape=self.shape)
+        return _tidy(matrix.tocsr()), scan
+
+    def _dense(self) -> tuple[sp.csr_matrix, Scan]:
+        scan, parts, n = Scan(), [], 0
+        for start, stop in self._slabs():
+            block = self.item[start:stop]
+            scan.see(block.ravel(), start * self.shape[1])
+            with np.errstate(over="ignore", invalid="ignore"):  # noted by the scan
+                parts.append(sp.csr_matrix(block.astype(np.float32)))
+            n += parts[-1].nnz
+            self.journal.within(f"The number of values in {self.where}", n, self.journal.limits.nonzeros)
+        return _tidy(sp.vstack(parts, format="csr")), scan
+
+    def _slabs(self) -> Iterator[tuple[int, int]]:
+        """Row ranges of about SLAB values that hold whole chunks, so that no chunk is unpacked twice."""
+        per_chunk = self.item.chunks[0] if self.item.chunks else 1
+        step = max(1, SLAB // max(self.shape[1], 1) // per_chunk) * per_chunk
+        for start in range(0, self.shape[0], step):
+            yield start, min(start + step, self.shape[0])
+
+
+def _checked(indices: np.ndarray, n: int, where: str) -> np.ndarray:
+    if indices.size and (indices.min() < 0 or indices.max() >= n):
+        message = f"{where}/indices leaves the matrix"
+        raise ValueError(message)
+    return indices
+
+
+def _tidy(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Sort, add up and drop what a canonical CSR matrix does not hold."""
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def stored(guard: Guard, path: str, where: str, var: pd.DataFrame) -> StoredMatrix | None:
+    """Describe the matrix at `path` from metadata, or return None where there is none (an empty X is no matrix)."""
+    item = guard.file[path]
+    if isinstance(item, h5py.Dataset):
+        layout, shape = "dense", item.shape
+        if len(shape) != 2:
+            return None
+    else:
+        kind = attribute(item, "encoding-type") or attribute(item, "h5sparse_format")
+        layout = kind.removesuffix("_matrix")
+        if layout not in ("csr", "csc") or not {"data", "indices", "indptr"} <= set(item):
+            return None
+        shape = tuple(int(n) for n in item.attrs["shape" if "shape" in item.attrs else "h5sparse_shape"])
+    admit_shape(guard.journal, shape, where)
+    guard.admit(item)
+    kind = (item if layout == "dense" else item["data"]).dtype.kind
+    if kind not in "biuf":
+        guard.journal.stop(f"{where} holds text, not numbers.", "Convert it: adata.X = adata.X.astype('float32').")
+    matrix = StoredMatrix(where, var, item, layout, (int(shape[0]), int(shape[1])), guard.journal)
+    if layout != "dense":
+        guard.journal.within(f"The number of values in {where}", matrix.n_stored, guard.journal.limits.nonzeros)
+    elif item.chunks:
+        limits = guard.journal.limits
+        slab_mb = item.chunks[0] * item.shape[1] * item.dtype.itemsize / 2**20
+        remedy = "Write it anew: adata.X = scipy.sparse.csr_matrix(adata.X); adata.write_h5ad('new.h5ad')."
+        guard.journal.within(f"A band of whole chunks of {where} (MB)", slab_mb, 2 * limits.chunk_mb, remedy)
+    return matrix
+
+
+def admit_shape(journal: Journal, shape: tuple[int, ...], where: str) -> None:
+    """Refuse sizes that no limit admits, and matrices without cells or genes."""
+    if len(shape) != 2 or min(shape) < 0:
+        journal.stop(f"{where} has shape {shape}, not cells x genes.", "Pass a matrix with a row for each cell.")
+    journal.within(f"The number of cells in {where}", shape[0], journal.limits.cells)
+    journal.within(f"The number of genes in {where}", shape[1], journal.limits.genes)
+    if shape[0] == 0 or shape[1] == 0:
+        empty = "cells" if shape[0] == 0 else "genes"
+        journal.stop(f"{where} holds no {empty} ({shape[0]} cells x {shape[1]} genes).", "Look at the filtering step.")
