@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -49,6 +49,7 @@ class ModelCard:
     lora_targets: tuple[str, ...] = ()  # names of the plain linears that LoRA adapts
     settings: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # knobs and defaults
     variants: tuple[str, ...] = ()
+    variant_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by variant, in place of weights.files
     source_settings: tuple[str, ...] = ()  # those of `settings` that choose among the checkpoint's files or tensors
     fitted: bool = False  # baselines: genes and loadings are fitted on the training side of each split
     context: bool = False  # cells see each other: they are embedded together, never in shards
@@ -69,6 +70,11 @@ class ModelCard:
     def source_choices(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Give those of the settings that choose among the checkpoint's files or tensors."""
         return {name: settings[name] for name in self.source_settings}
+
+    def for_variant(self, settings: Mapping[str, Any]) -> ModelCard:
+        """Give the card with the files of the variant that the settings choose, where they choose one."""
+        files = self.variant_files.get(settings.get("variant", ""))
+        return replace(self, weights=replace(self.weights, files=files)) if files else self
 
 
 def folder_name(key: str) -> str:

@@ -36,7 +36,8 @@ def load(
         message = f"precision='{precision}' is not known."
         raise InvalidInput(message, f"Give one of {', '.join(PRECISIONS)}.")
     root = Settings.from_env().weights
-    checkpoint, weights_hash = open_checkpoint(card, store.locate(card, weights, root), root, chosen)
+    folder = store.locate(card.for_variant(chosen), weights, root)
+    checkpoint, weights_hash = open_checkpoint(card, folder, root, chosen)
     return assemble(card, checkpoint, weights_hash, chosen, place, precision)
 
 
