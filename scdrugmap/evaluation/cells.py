@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scdrugmap.data.dedupe import duplicate_groups
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.errors import LabelsMissing
 
@@ -34,7 +35,7 @@ class CellTable:
     sample: np.ndarray  # str, unique over studies
     patient_or_line: np.ndarray  # str, unique over studies
     label: np.ndarray  # object, "sensitive" or "resistant"
-    content: np.ndarray  # str, hash of the cell's genes and values
+    content: np.ndarray  # int, the same for copies of one cell
 
     def __len__(self) -> int:
         return len(self.label)
@@ -52,22 +53,26 @@ class CellTable:
         return len(np.unique(self.sample))
 
 
-def tabulate(adatas: Sequence[AnnData], contents: Sequence[np.ndarray]) -> CellTable:
-    """Return the table of cells that all have a label; `contents` holds each AnnData's cell hashes.
+def tabulate(adatas: Sequence[AnnData], hashes: Sequence[np.ndarray], *, counted: bool = True) -> CellTable:
+    """Return the table of cells that all have a label; `hashes` holds each AnnData's cell hashes.
 
-    obs needs `response`, `dataset`, `study`, `sample` and `patient_or_line` (as `load_dataset` gives them).
+    obs needs `response`, `dataset`, `study`, `sample` and `patient_or_line` (as `load_dataset` gives them). `counted`
+    tells that values add up to a cell's molecules; of nearly empty cells the barcode decides then (data.dedupe).
     """
-    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(CellTable)}
-    for adata, content in zip(adatas, contents, strict=True):
+    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(CellTable) if field.name != "content"}
+    for adata in adatas:
         columns["name"].append(np.asarray(adata.obs_names, dtype=str))
-        columns["content"].append(np.asarray(content, dtype=str))
         columns["label"].append(np.asarray(adata.obs["response"], dtype=object))
         for column in ("dataset", "study", "sample", "patient_or_line"):
             columns[column].append(np.asarray(adata.obs[column].astype(str), dtype=str))
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     for column in ("sample", "patient_or_line"):
         joined[column] = _unique_over(joined[column], joined["study"])
-    return CellTable(**joined)
+    totals = np.concatenate([np.asarray(adata.X.sum(axis=1)).ravel() for adata in adatas]) if counted else None
+    content = np.arange(len(joined["name"]))
+    for group in duplicate_groups(np.concatenate(hashes), counts=totals, barcodes=joined["name"]):
+        content[group] = group[0]
+    return CellTable(**joined, content=content)
 
 
 def _unique_over(names: np.ndarray, studies: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,12 @@ def runs(root: Path) -> Iterator[Run]:
 
 def build_scores(root: Path) -> pl.DataFrame:
     """Return the table of scores derived from the runs below `root`, always in the same order."""
-    rows = [row for run in runs(root) for part in run.outcome.parts if not part.reason for row in _rows(run, part)]
+    return scores_of(runs(root))
+
+
+def scores_of(of: Iterable[Run]) -> pl.DataFrame:
+    """Return the scores of some runs, in their order; a failed run has none."""
+    rows = [row for run in of for part in run.outcome.parts if not part.reason for row in _rows(run, part)]
     return pl.DataFrame(rows, schema=SCORES, orient="row")
 
 
@@ -97,6 +102,16 @@ def read_scores(settings: Settings | None = None) -> pl.DataFrame:
 def read_run(run_id: str, settings: Settings | None = None) -> Run:
     """Return the record of a run; `UnknownName` where there is none."""
     return Run.from_json(_find("runs", run_id, ".json", settings).read_text())
+
+
+def find_done(run_id: str, settings: Settings | None = None) -> Run | None:
+    """Return the record of a run that is done, precomputed or run here; None where it is still to do."""
+    for root in _roots(settings):
+        path = root / "runs" / f"{run_id}.json"
+        run = Run.from_json(path.read_text()) if path.is_file() else None
+        if run and run.outcome.state == "done":
+            return run
+    return None
 
 
 def read_predictions(run_id: str, settings: Settings | None = None) -> pl.DataFrame:

@@ -1,0 +1,110 @@
+"""The folds of one experiment: dropped copies, splits, and a head fitted and scored on each."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from scdrugmap.errors import LabelsMissing
+from scdrugmap.evaluation import protocols
+from scdrugmap.evaluation.cells import CellTable
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.heads import HEADS, make_head
+from scdrugmap.evaluation.material import Material
+from scdrugmap.evaluation.records import Outcome, Part
+from scdrugmap.evaluation.results import PREDICTIONS
+from scdrugmap.evaluation.scoring import score_all, score_part
+from scdrugmap.evaluation.vectors import Vectors
+
+FEW_CELLS = 50  # of a class: below it, a run says so
+
+
+class Folds:
+    """The cells and folds of one experiment, the same for every model and head that is asked the same question."""
+
+    def __init__(self, experiment: Experiment, material: Material, rows: np.ndarray, removed: int, notes: list[str]):
+        self.experiment, self.value_type = experiment, material.value_type
+        self.rows = rows  # of the material's table
+        self.cells: CellTable = material.table.take(rows)
+        self.removed, self.notes = removed, notes
+        self.splits = protocols.splits(
+            self.cells, experiment.protocol, experiment.split_by, experiment.folds, experiment.seed
+        )
+
+    @classmethod
+    def of(cls, experiment: Experiment, material: Material) -> Folds:
+        """Drop copies, then split; raises where the protocol is not possible on these cells."""
+        kept, copies, contrary = protocols.distinct(material.table)
+        notes = protocols.warnings(material.table.take(kept), experiment.split_by, experiment.protocol)
+        if contrary:
+            notes.append(f"{contrary} cells stand in the data with both labels and were left out")
+        for label in ("sensitive", "resistant"):
+            n = int(np.count_nonzero(material.table.label[kept] == label))
+            if n < FEW_CELLS:
+                notes.append(f"few cells: {n} {label}")
+        rows = kept if experiment.protocol == "pooled" else np.arange(len(material.table))
+        return cls(experiment, material, rows, copies + contrary, notes)
+
+    def score(self, made: Vectors, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
+        """Fit and score every fold; return the outcome and the predictions of all scored cells."""
+        tables, parts, notes = [], [], dict.fromkeys(self.notes)
+        for split in self.splits:
+            if split.reason:
+                parts.append(self._unscored(split))
+                continue
+            p, note = self._predict(split, made)
+            tables.append(self._table(split, p))
+            notes |= dict.fromkeys([note] if note else [])
+            own = self.experiment.protocol == "cross-data"  # a fold is a test set of its own there
+            train = np.unique(self.cells.dataset[split.train])
+            parts.append(score_part(tables[-1], split.name, train, n_train=len(split.train), interval=own))
+        if not tables:
+            raise LabelsMissing(parts[0].reason, "Add data sets of the other class.")
+        predictions = pl.concat(tables)
+        scored = [split for split in self.splits if not split.reason]
+        train = np.unique(np.concatenate([self.cells.dataset[split.train] for split in scored]))
+        parts = [*score_all(predictions, train), *parts]
+        if parts[0].unit == "cell":
+            notes |= dict.fromkeys(["interval over cells: there are too few samples, so that it is too narrow"])
+        outcome = Outcome(
+            "done",
+            tuple(parts),
+            warnings=(*said, *notes),
+            duplicates_removed=self.removed,
+            n_cells=len(self.cells),
+            n_samples=self.cells.n_samples(),
+            value_type=self.value_type,
+        )
+        return outcome, predictions
+
+    def _predict(self, split: protocols.Split, made: Vectors) -> tuple[np.ndarray, str]:
+        """Fit the head on the training side; return P(resistant) of the test side and what there is to say."""
+        asked, note = self.experiment, ""
+        train, test = made.sides(self.rows[split.train], self.rows[split.test])
+        device = made.device if made.device.startswith("cuda") else "cpu"
+        head = make_head(asked.head, seed=asked.seed, device=device, **dict(asked.options))
+        side = self.cells.take(split.train)
+        validation = None
+        if HEADS[asked.head].chooses_epoch:
+            validation, unit = protocols.validation_rows(side, asked.split_by, asked.seed)
+            if validation is None:
+                validation, unit = np.zeros(len(side), dtype=bool), "nothing, the last epoch being kept"
+            if unit != asked.split_by:
+                note = f"the validation part of a training side is split by {unit}, as units do not suffice"
+        return head.fit(train, side.label, validation).predict_proba(test), note
+
+    def _table(self, split: protocols.Split, p: np.ndarray) -> pl.DataFrame:
+        cells = self.cells.take(split.test)
+        columns = {
+            "cell": cells.name,
+            "dataset": cells.dataset,
+            "sample": cells.sample,
+            "split": [split.name] * len(cells),
+            "label": cells.label.astype(str),
+            "p_resistant": p,
+        }
+        return pl.DataFrame(columns, schema=PREDICTIONS)
+
+    def _unscored(self, split: protocols.Split) -> Part:
+        train, test = (tuple(np.unique(self.cells.dataset[side]).tolist()) for side in (split.train, split.test))
+        return Part(split.name, train, test, len(split.train), len(split.test), None, reason=split.reason)
