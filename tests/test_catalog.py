@@ -395,6 +395,7 @@ def test_cards_are_frozen():
         (TOML.replace("cells_resistant = 4622", ""), "belong together"),
         (TOML + '[[slips]]\nfield = "tissue"\npublished = "Cell line"\nwhy = "."', "the slip of 'tissue'"),
         (TOML + '[[slips]]\nfield = "colour"\npublished = "blue"\nwhy = "."', "the slip of 'colour'"),
+        ('time_point = "pre"\n' + TOML, "not all samples can be 'pre'"),
         (TOML + "oops", "is not a data set card"),
         ('key = "other"\n' + TOML, "multiple values for keyword argument 'key'"),
     ],

@@ -117,6 +117,11 @@ class DatasetCard(BaseModel):
         if any(count is None for count in counts) and any(count is not None for count in counts):
             message = "cells_sensitive, cells_resistant and cells_source belong together: give all three or none"
             raise ValueError(message)
+        if self.time_point and self.label_basis == "time point":
+            message = (
+                f"label_basis is the time point, so not all samples can be '{self.time_point}': leave time_point out"
+            )
+            raise ValueError(message)
         for slip in self.slips:
             if getattr(self, slip.field, slip.published) == slip.published:
                 message = f"the slip of '{slip.field}' names no field of the card, or the value that the card has"
