@@ -1,0 +1,71 @@
+"""Datasets: the catalogue of 60, what their labels can show, and each one's card."""
+
+from __future__ import annotations
+
+import polars as pl
+import streamlit as st
+from scdrugmap.app import cards, charts_catalogue, header, queries, sentences, tables, widgets
+
+FILTERS = {
+    "collection": ("Collection", "collection"),
+    "cancer_group": ("Cancer", ""),
+    "tissue": ("Tissue", ""),
+    "drug_type": ("Drug type", ""),
+    "drugs": ("Drug", ""),
+    "label_basis": ("Label basis", "label basis"),
+}
+CHARTS = ["By cancer", "Drug type and tissue", "Timeline"]
+
+
+def browse(catalogue: pl.DataFrame) -> None:
+    rows = ask(catalogue)
+    st.markdown(sentences.found(rows, catalogue.height, queries.count_cells(rows).total))
+    if rows.is_empty():
+        header.nothing_yet("No data set has all of these.", "Take a filter away, or search for another word.")
+        return
+    draw(rows)
+    st.dataframe(
+        tables.catalogue(rows), key="catalogue", hide_index=True, column_config=tables.catalogue_columns(),
+        on_select=widgets.open_row("dataset", rows["key"].to_list(), "catalogue"), selection_mode="single-row",
+        height=560,
+    )  # fmt: skip
+    st.caption("Choose a row to open its card. The link in the address bar opens this view for others.")
+
+
+def ask(catalogue: pl.DataFrame) -> pl.DataFrame:
+    places = [*st.columns(4), *st.columns(4)]
+    chosen = {
+        column: widgets.several(label, tables.values(catalogue, column), column, word=word, place=place)
+        for place, (column, (label, word)) in zip(places, FILTERS.items(), strict=False)
+    }
+    flags = widgets.several(
+        "Flags", [*tables.values(catalogue, "flags"), tables.BUILT], "flags", word="confounded", place=places[6]
+    )
+    text = widgets.search("Search", "search", "accession, drug, cancer …", place=places[7])
+    return tables.filtered(catalogue, chosen, flags, text)
+
+
+def draw(rows: pl.DataFrame) -> None:
+    ink = header.ink()
+    by_cancer, by_tissue, when = st.tabs(
+        ["By cancer", "Drug type and tissue", "Timeline"], key="chart", bind="query-params"
+    )
+    with by_cancer:
+        st.altair_chart(
+            charts_catalogue.cells_by(queries.cells_by(rows, "cancer_group"), ink),
+            alt="cells by cancer type and response",
+        )
+    with by_tissue:
+        st.altair_chart(charts_catalogue.coverage(rows, ink), alt="data sets by drug type and tissue")
+    with when:
+        st.altair_chart(charts_catalogue.timeline(rows, ink), alt="data sets by day of publication")
+    header.caption(*sentences.catalogue_caption(rows, queries.count_cells(rows)))
+
+
+with header.page("datasets"):
+    catalogue, asked = queries.catalogue(), widgets.opened("dataset")
+    if asked:
+        widgets.back("All data sets", "dataset")
+        cards.dataset(queries.dataset(asked), queries.is_built(asked))
+    else:
+        browse(catalogue)

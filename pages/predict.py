@@ -1,0 +1,39 @@
+"""Predict: bring cells, see the checks, choose a model, run, and read the result. The job's link survives everything."""
+
+from __future__ import annotations
+
+import streamlit as st
+from scdrugmap.app import header, jobs, result, steps, widgets
+from scdrugmap.errors import UnknownName
+
+
+def show(job_id: str) -> None:
+    service = jobs.service()
+    try:
+        status = service.status(job_id)
+    except UnknownName as error:
+        header.problem(error)
+        widgets.back("Bring other cells", "job")
+        return
+    jobs.hold(job_id)
+    steps.title(status)
+    if status.state == "uploaded":
+        service.check(job_id)
+        st.rerun()
+    elif status.active:
+        steps.checks(status)
+        steps.watch(job_id)
+    elif status.state == "done":
+        result.draw(status)
+    else:
+        steps.failed(status)
+        steps.checks(status)
+        steps.choose(status)
+
+
+with header.page("predict"):
+    asked = widgets.opened("job")
+    if asked:
+        show(asked)
+    else:
+        steps.bring()

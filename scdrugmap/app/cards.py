@@ -1,0 +1,166 @@
+"""One record in full: the card of a data set, the card of a model."""
+
+from __future__ import annotations
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app import charts_catalogue, header, tables, widgets, words
+from scdrugmap.data.card import CONFIDENCE, DatasetCard
+from scdrugmap.models.card import ModelCard
+
+
+def dataset(card: DatasetCard, built: bool) -> None:
+    """Draw the card of a data set: warnings first, then what its labels rest on."""
+    st.subheader(card.title, anchor=False)
+    st.markdown(f"{card.cancer_subtype} · {card.material} · {card.tissue} · {card.drug_type}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if card.geo_url:
+            st.link_button("GEO", card.geo_url, icon=":material/open_in_new:")
+        if card.pubmed_url:
+            st.link_button("PubMed", card.pubmed_url, icon=":material/open_in_new:")
+        st.code(card.key, language=None, width="content")
+    for warning in card.warnings:
+        st.warning(warning, icon=":material/warning:")
+    left, right = st.columns(2, gap="large")
+    with left:
+        _balance(card)
+    with right:
+        _samples(card)
+    st.markdown("##### Where it comes from")
+    widgets.facts(
+        {
+            "Accession": card.accession + (f", {card.subgroup}" if card.subgroup else ""),
+            "Collection": card.collection + (", also in the preprint's" if card.in_preprint else ""),
+            "Public since": f"{card.public_since:%d %b %Y}",
+            "Label basis": card.label_basis,
+            "Confidence in the label": f"{card.confidence}: {CONFIDENCE[card.confidence]}",
+            "Label level": f"{card.label_level}: every cell inherits it",
+            "Time point": card.time_point or "before and after",
+            "Protocol": card.protocol,
+            "Processing": card.processing,
+            "Reads": card.raw_data,
+            "Organism": card.organism,
+            "Cell counts": card.cells_source or "",
+        }
+    )
+    _corrections(card)
+    _cells_here(card, built)
+
+
+def _balance(card: DatasetCard) -> None:
+    st.markdown("##### Label balance", help=words.tip("response"))
+    if card.cells_sensitive is None or card.cells_resistant is None:
+        st.markdown("The source does not say how many cells of each response there are.")
+        return
+    ink = header.ink()
+    st.altair_chart(charts_catalogue.balance(card.cells_sensitive, card.cells_resistant, ink), alt="label balance")
+    header.caption(
+        f"{words.count(card.cells)} cells: {words.count(card.cells_sensitive)} sensitive, "
+        f"{words.count(card.cells_resistant)} resistant",
+        f"calling every cell sensitive scores F1 {words.number(words.constant_f1(card.share_sensitive))}",
+    )
+
+
+def _samples(card: DatasetCard) -> None:
+    st.markdown("##### Samples", help=words.tip("confounded"))
+    rows = [("sensitive", i) for i in range(card.samples_sensitive)] + [
+        ("resistant", i) for i in range(card.samples_resistant)
+    ]
+    frame = pl.DataFrame(rows, schema=["response", "sample"], orient="row")
+    st.altair_chart(charts_catalogue.samples(frame, header.ink()), alt="samples of each response")
+    header.caption(f"{card.samples_sensitive} sensitive and {card.samples_resistant} resistant samples, one dot each")
+
+
+def _corrections(card: DatasetCard) -> None:
+    for note in card.notes:
+        st.info(note, icon=":material/info:")
+    if card.corrections:
+        st.markdown("##### Corrections to the source's table", help=words.tip("corrected"))
+        rows = [
+            {
+                "field": c.field.replace("_", " "),
+                "published": str(c.published),
+                "corrected": str(c.corrected),
+                "why": c.why,
+            }
+            for c in card.corrections
+        ]
+        st.table(rows)
+
+
+def _cells_here(card: DatasetCard, built: bool) -> None:
+    st.markdown("##### Its cells")
+    if built:
+        st.markdown("They are on this machine, under the key of this card. Benchmark them:")
+        st.code(f"scdrugmap benchmark run --data {card.key} --model scgpt-mini --split-by sample", language="bash")
+        return
+    st.markdown(
+        "They are not on this machine: this repository carries the catalogue, not the cells. Download the accession, "
+        f"label its samples as above, and save it as `{card.key}.h5ad`; this checks it:"
+    )
+    st.code(f"scdrugmap data validate {card.key}.h5ad", language="bash")
+
+
+def paper_url(paper: str) -> str:
+    """Return the link behind `doi:...` or `arXiv:...`, empty for anything else."""
+    kind, _, name = paper.partition(":")
+    return {"doi": f"https://doi.org/{name}", "arXiv": f"https://arxiv.org/abs/{name}"}.get(kind, "") if name else ""
+
+
+def model(card: ModelCard, state: str, board: pl.DataFrame) -> None:
+    """Draw the card of a model: what it is, what it may be used for, how to get it, what it scored."""
+    st.subheader(card.title, anchor=False)
+    st.markdown(card.summary)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(card.kind, color="gray")
+        st.badge(state, color="green" if state != "needs weights" else "orange")
+        if paper_url(card.paper):
+            st.link_button("Paper", paper_url(card.paper), icon=":material/open_in_new:")
+        if card.code.startswith("http"):
+            st.link_button("Code", card.code, icon=":material/open_in_new:")
+        st.code(card.key, language=None, width="content")
+    weights = card.weights
+    widgets.facts(
+        {
+            "Licence of the code": card.licence,
+            "Licence of the weights": weights.licence,
+            "Cite": card.cites,
+            "Parameters": words.parameters(card.n_parameters),
+            "Width of an embedding": f"{card.dim} numbers",
+            "Tokens a cell": words.count(card.max_length) if card.max_length else "no limit",
+            "Gene identifiers": card.genes,
+            "Makes of raw counts": card.input,
+            "Pretrained on": card.pretrained_on or "nothing: it is fitted on the training cells of each split",
+        }
+    )
+    st.markdown("##### Its weights")
+    _weights(card, state)
+    st.markdown("##### What it scored")
+    rows = board.filter(pl.col("model") == card.key)
+    if rows.is_empty():
+        header.nothing_yet(
+            "Nothing was measured or reported for this model.",
+            "Run it on a labelled file.",
+            f"scdrugmap benchmark run --data mine.h5ad --model {card.key}",
+        )
+        return
+    shown = tables.scores_of(rows)
+    st.dataframe(
+        shown, key="scores", hide_index=True, column_config=tables.scores_of_columns(), selection_mode="single-row",
+        on_select=widgets.open_row("run", shown["run_id"].to_list(), "scores"),
+    )  # fmt: skip
+    st.caption("F1, with the constant classifier of the same cells beside it. Choose a row to open the run.")
+
+
+def _weights(card: ModelCard, state: str) -> None:
+    if state == "bundled":
+        st.markdown("They come with the package: nothing to download.")
+    elif state == "ready":
+        st.markdown("They are on this machine.")
+    else:
+        weights = card.weights
+        size = f" ({weights.size_mb:.0f} MB)" if weights.size_mb else ""
+        where = f"[{weights.hub}](https://huggingface.co/{weights.hub})" if weights.hub else weights.official
+        st.markdown(f"They are not on this machine. Source: {where}{size}. {weights.instruction}")
+        st.code(f"scdrugmap models fetch {card.key}", language="bash")

@@ -1,0 +1,137 @@
+"""Scores as pictures: a data frame in, an Altair chart out. No streamlit here, so each chart is tested as a function.
+
+Frames have one row per mark: `title` (what stands on the axis), `value`, `ci_low`, `ci_high`, `constant` (the
+always-sensitive classifier on the same cells), `source` ("measured", "reported" or "simulated").
+Measured marks are filled, reported hollow, simulated dashed; the constant is a dark tick.
+"""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from scdrugmap.app.palette import Ink
+
+SOURCES = ("measured", "reported", "simulated")
+ROW = 34  # px a row: a finger's width at 390 px, and two lines of text do not touch
+LABELS = 168  # px for names on the axis; longer ones are cut with an ellipsis and whole in the tooltip
+Chart = alt.Chart | alt.LayerChart
+
+
+def _names(order: list[str]) -> alt.Y:
+    axis = alt.Axis(labelLimit=LABELS, labelPadding=8, grid=False, labelFontSize=13)
+    return alt.Y("title:N", sort=order, title=None, axis=axis)
+
+
+def _scores(metric: str, low: float, high: float) -> alt.X:
+    axis = alt.Axis(format=".1f", tickCount=6, labelFontSize=12, titlePadding=8, grid=True)
+    return alt.X("value:Q", title=metric, scale=alt.Scale(domain=[low, high], nice=False), axis=axis)
+
+
+def _domain(frame: pl.DataFrame, columns: tuple[str, ...]) -> tuple[float, float]:
+    """Span the marks with a little air; scores between 0 and 1 keep their natural ends when marks come near."""
+    values = [v for c in columns if c in frame.columns for v in frame[c].drop_nulls().drop_nans().to_list()]
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    low = 0.0 if 0 <= low < 0.35 else low - 0.06
+    high = 1.0 if 0.85 < high <= 1 else high + 0.06
+    return round(low, 2), round(high, 2)
+
+
+def _tooltip(frame: pl.DataFrame, fields: dict[str, str]) -> list[alt.Tooltip]:
+    tips = []
+    for field, title in fields.items():
+        if field in frame.columns:
+            numeric = frame.schema[field].is_float()
+            tips.append(alt.Tooltip(f"{field}:{'Q' if numeric else 'N'}", title=title, format=".2f" if numeric else ""))
+    return tips
+
+
+def ranking(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
+    """Draw one row per model, best first: dot, 95 % whisker, and the constant classifier of the same cells."""
+    order = list(dict.fromkeys(frame.sort("value", descending=True, nulls_last=True)["title"].to_list()))
+    low, high = _domain(frame, ("value", "ci_low", "ci_high", "constant"))
+    base = alt.Chart(frame).encode(y=_names(order))
+    tips = _tooltip(
+        frame,
+        {"title": "model", "value": metric, "ci_low": "from", "ci_high": "to", "constant": "always sensitive",
+         "source": "source", "where": "evaluated on"},
+    )  # fmt: skip
+    whiskers = base.mark_rule(strokeWidth=2.5, opacity=0.55, color=ink.accent).encode(
+        x=_scores(metric, low, high), x2="ci_high:Q"
+    )
+    whiskers = whiskers.encode(x=alt.X("ci_low:Q", scale=alt.Scale(domain=[low, high], nice=False), title=metric))
+    constants = base.mark_tick(thickness=3, size=ROW * 0.62, color=ink.text, opacity=0.85).encode(x="constant:Q")
+    dots = base.mark_point(size=130, strokeWidth=2.2, opacity=1).encode(
+        x=_scores(metric, low, high),
+        stroke=alt.value(ink.accent),
+        fill=alt.Fill(
+            "source:N", scale=alt.Scale(domain=SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None
+        ),
+        strokeDash=alt.StrokeDash(
+            "source:N", scale=alt.Scale(domain=SOURCES, range=[[1, 0], [1, 0], [2.5, 2]]), legend=None
+        ),
+        tooltip=tips,
+    )
+    layers = [whiskers, constants, dots, _constant_label(frame, order, ink)]
+    return alt.layer(*layers).properties(height=ROW * len(order) + 26)
+
+
+def _constant_label(frame: pl.DataFrame, order: list[str], ink: Ink) -> alt.Chart:
+    """Name the tick once, above the first row that has one."""
+    known = frame.drop_nulls("constant").sort("value", descending=True, nulls_last=True).head(1)
+    label = known.with_columns(pl.lit("always “sensitive”").alias("label"))
+    return (
+        alt.Chart(label)
+        .mark_text(dy=-ROW * 0.62, fontSize=12, color=ink.soft, align="center")
+        .encode(x="constant:Q", y=alt.Y("title:N", sort=order), text="label:N")
+    )
+
+
+def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
+    """Draw the paper's split beside the leak-safe one: one row per model, two dots and the line between them.
+
+    Columns: `title`, `by_cell`, `safe`, `safe_low`, `safe_high`, `safe_name` (what was kept whole), `constant`.
+    """
+    order = frame.sort("safe", descending=True, nulls_last=True)["title"].to_list()
+    low, high = _domain(frame, ("by_cell", "safe", "safe_low", "safe_high", "constant"))
+    scale = alt.Scale(domain=[low, high], nice=False)
+    axis = alt.Axis(format=".1f", tickCount=6, labelFontSize=12, titlePadding=8, grid=True)
+    base = alt.Chart(frame).encode(y=_names(order))
+    safe_name = f"split by {frame['safe_name'][0]}" if frame.height else "leak-safe split"
+    splits = alt.Scale(domain=["split by cell (the paper's)", safe_name], range=[ink.soft, ink.accent])
+    legend = alt.Legend(title=None, orient="top", symbolSize=130, labelLimit=260, offset=4, direction="horizontal")
+    tips = _tooltip(
+        frame, {"title": "model", "by_cell": f"{metric} by cell", "safe": f"{metric} {safe_name}",
+                "gap": "leakage gap", "constant": "always sensitive"}
+    )  # fmt: skip
+    span = base.mark_rule(strokeWidth=3, opacity=0.35, color=ink.soft).encode(
+        x=alt.X("safe:Q", scale=scale, title=metric, axis=axis), x2="by_cell:Q"
+    )
+    whisker = base.mark_rule(strokeWidth=1.5, opacity=0.8, color=ink.accent).encode(x="safe_low:Q", x2="safe_high:Q")
+    dots = [
+        alt.Chart(frame.with_columns(split=pl.lit(name)))
+        .mark_point(size=150, filled=True, opacity=1)
+        .encode(x=f"{field}:Q", y=_names(order), color=alt.Color("split:N", scale=splits, legend=legend), tooltip=tips)
+        for field, name in (("by_cell", splits.domain[0]), ("safe", safe_name))
+    ]
+    constants = base.mark_tick(thickness=3, size=ROW * 0.62, color=ink.text, opacity=0.85).encode(
+        x="constant:Q", tooltip=tips
+    )
+    label = _constant_label(frame.with_columns(value=pl.col("safe")), order, ink)
+    return alt.layer(span, whisker, constants, *dots, label).properties(height=ROW * len(order) + 60)
+
+
+def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
+    """Draw score against measured speed; columns `title`, `value`, `cells_per_second`, `source`."""
+    low, high = _domain(frame, ("value",))
+    base = alt.Chart(frame).encode(
+        x=alt.X("cells_per_second:Q", scale=alt.Scale(type="log"), title="cells per second, log scale"),
+        y=alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), title=metric),
+    )
+    dots = base.mark_point(size=140, filled=True, opacity=1, color=ink.accent).encode(
+        tooltip=_tooltip(frame, {"title": "model", "value": metric, "cells_per_second": "cells per second"})
+    )
+    names = base.mark_text(dy=-14, fontSize=12, color=ink.text).encode(text="title:N")
+    return alt.layer(dots, names).properties(height=320)

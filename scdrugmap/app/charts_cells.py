@@ -1,0 +1,122 @@
+"""Predicted cells as pictures: a data frame in, an Altair chart out. No streamlit here."""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from scdrugmap.app.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN, Ink
+
+DRAWN = 20_000  # cells that a browser draws smoothly as SVG-free canvas points
+FEW = 12  # categories that can be told apart by colour
+PROBABILITY = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], range=list(DIVERGING), clamp=True)
+
+
+def sample_cells(frame: pl.DataFrame, n: int = DRAWN, seed: int = 0) -> pl.DataFrame:
+    """Return at most `n` cells, drawn evenly at random with a fixed seed, in their own order."""
+    if frame.height <= n:
+        return frame
+    return frame.with_row_index("_row").sample(n, seed=seed).sort("_row").drop("_row")
+
+
+def _colour(frame: pl.DataFrame, by: str, ink: Ink) -> alt.Color:
+    legend = alt.Legend(title=by.replace("_", " "), orient="bottom", titleOrient="top", labelLimit=180)
+    if by == "p_resistant":
+        bar = alt.Legend(
+            title="P(resistant)", orient="bottom", gradientLength=220, format=".1f", titleOrient="top",
+            values=[0, 0.25, 0.5, 0.75, 1],
+        )  # fmt: skip
+        return alt.Color("p_resistant:Q", scale=PROBABILITY, legend=bar)
+    if set(frame[by].drop_nulls().cast(pl.String).unique()) <= {"sensitive", "resistant"}:
+        scale = alt.Scale(domain=["sensitive", "resistant"], range=[RESPONSE["sensitive"], RESPONSE["resistant"]])
+        return alt.Color(f"{by}:N", scale=scale, legend=legend)
+    if frame.schema[by].is_numeric():
+        bar = alt.Legend(title=by.replace("_", " "), orient="bottom", gradientLength=220, titleOrient="top")
+        return alt.Color(f"{by}:Q", scale=alt.Scale(range=[ink.faint, ink.accent]), legend=bar)
+    values = frame[by].cast(pl.String).value_counts(sort=True)[by].drop_nulls().to_list()
+    named = sorted(values[:FEW])
+    colours = [CATEGORIES[i % len(CATEGORIES)] for i in range(len(named))]
+    return alt.Color(f"{by}:N", scale=alt.Scale(domain=named, range=colours), legend=legend)
+
+
+def cell_map(frame: pl.DataFrame, by: str, ink: Ink) -> alt.LayerChart:
+    """Draw the UMAP: columns `x`, `y`, `novel`, `p_resistant` and `by`. Novel cells are hollow and grey."""
+    position = {
+        "x": alt.X("x:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
+        "y": alt.Y("y:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
+    }
+    size = max(8, min(60, 90_000 / max(frame.height, 1)))
+    fields = dict.fromkeys(["cell", "p_resistant", "response", "novelty", "cluster", "sample", by])
+    tips = [
+        alt.Tooltip(f"{f}:{'Q' if frame.schema[f].is_float() else 'N'}", title=f.replace("_", " "),
+                    format=".2f" if frame.schema[f].is_float() else "")
+        for f in fields if f in frame.columns
+    ]  # fmt: skip
+    known = alt.Chart(frame.filter(~pl.col("novel"))).mark_circle(size=size, opacity=0.85)
+    known = known.encode(**position, color=_colour(frame, by, ink), tooltip=tips)
+    novel = alt.Chart(frame.filter(pl.col("novel"))).mark_point(size=size, strokeWidth=1, opacity=0.8)
+    if by == "p_resistant":
+        novel = novel.encode(**position, stroke=alt.value(UNKNOWN), tooltip=tips)
+    else:
+        novel = novel.encode(**position, color=_colour(frame, by, ink), tooltip=tips)
+    return alt.layer(known, novel).properties(height=440)
+
+
+def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart:
+    """Draw how P(resistant) is distributed, coloured by the side of the threshold; novel cells are grey."""
+    if frame.height == 0:
+        binned = pl.DataFrame(schema={"left": pl.Float64, "right": pl.Float64, "side": pl.String, "cells": pl.Int64})
+    else:
+        side = (
+            pl.when(pl.col("novel")).then(pl.lit("novel"))
+            .when(pl.col("p_resistant") >= threshold).then(pl.lit("resistant"))
+            .otherwise(pl.lit("sensitive"))
+        )  # fmt: skip
+        left = ((pl.col("p_resistant").cast(pl.Float64) * 40).floor().clip(0, 39) / 40).alias("left")
+        binned = frame.select(left, side.alias("side")).group_by("left", "side").agg(pl.len().alias("cells"))
+        binned = binned.with_columns(right=pl.col("left") + 1 / 40)
+    scale = alt.Scale(
+        domain=["sensitive", "resistant", "novel"], range=[RESPONSE["sensitive"], RESPONSE["resistant"], UNKNOWN]
+    )
+    bars = (
+        alt.Chart(binned)
+        .mark_bar(stroke=ink.paper, strokeWidth=0.5)
+        .encode(
+            x=alt.X("left:Q", title="P(resistant)", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".1f")),
+            x2="right:Q",
+            y=alt.Y("sum(cells):Q", title="cells", axis=alt.Axis(tickCount=4, format="~s")),
+            color=alt.Color("side:N", scale=scale, legend=alt.Legend(title=None, orient="top", symbolType="square")),
+            tooltip=[alt.Tooltip("left:Q", title="from", format=".3f"), "side:N", alt.Tooltip("cells:Q", format=",")],
+        )
+    )
+    at = pl.DataFrame({"threshold": [threshold]})
+    rule = alt.Chart(at).mark_rule(strokeWidth=2, color=ink.text, strokeDash=[5, 3]).encode(x="threshold:Q")
+    return alt.layer(bars, rule).properties(height=230)
+
+
+def shares(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
+    """Draw the share predicted resistant per group with its interval.
+
+    Columns: `group`, `share_resistant`, `low`, `high`, `n_cells`.
+    """
+    order = frame.sort("share_resistant", descending=True)["group"].cast(pl.String).to_list()
+    y = alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, grid=False))
+    scale = alt.Scale(domain=[0, 1])
+    tips = [
+        alt.Tooltip("group:N"),
+        alt.Tooltip("share_resistant:Q", title="predicted resistant", format=".0%"),
+        alt.Tooltip("low:Q", title="from", format=".0%"),
+        alt.Tooltip("high:Q", title="to", format=".0%"),
+        alt.Tooltip("n_cells:Q", title="cells", format=","),
+    ]
+    base = alt.Chart(frame).encode(y=y)
+    rules = base.mark_rule(strokeWidth=2.5, opacity=0.5, color=ink.soft).encode(
+        x=alt.X("low:Q", scale=scale, title="share predicted resistant", axis=alt.Axis(format=".0%", tickCount=5)),
+        x2="high:Q",
+    )
+    dots = base.mark_circle(size=130, opacity=1).encode(
+        x=alt.X("share_resistant:Q", scale=scale),
+        color=alt.Color("share_resistant:Q", scale=PROBABILITY, legend=None),
+        tooltip=tips,
+    )
+    return alt.layer(rules, dots).properties(height=30 * max(frame.height, 1) + 50)

@@ -1,0 +1,108 @@
+"""What every page shares: its head and foot, its empty and error states, captions, the colours of the moment.
+
+A page draws its own header and depends on nothing that app.py did, so that it works when it is opened or tested alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from scdrugmap import __version__
+from scdrugmap.app.pages import PAGES
+from scdrugmap.app.palette import DARK, LIGHT, Ink
+from scdrugmap.errors import ScDrugMapError
+
+_LOGO = Path(__file__).with_name("logo.svg")  # also the favicon: a Material symbol there would be asked of another host
+
+# Streamlit has no setting for these: a reading width, the word beside the logo, quieter captions, room at the top.
+_STYLE = """
+<style>
+[data-testid="stMainBlockContainer"] {max-width: 1240px; padding-top: 4.6rem; padding-bottom: 3rem;}
+[data-testid="stLogoLink"]::after, [data-testid="stHeaderLogo"] + span {font-weight: 650;}
+[data-testid="stCaptionContainer"] {font-size: .9rem; line-height: 1.45;}
+.sdm-kicker {font-size: 1.06rem; opacity: .78; margin: -.55rem 0 .9rem 0;}
+.sdm-foot {border-top: 1px solid rgba(128,140,150,.35); margin-top: 2.4rem; padding-top: .8rem; font-size: .86rem; opacity: .8;}
+.sdm-big {font-size: 1.35rem; line-height: 1.4; max-width: 46rem;}
+.sdm-count {font-size: 1.7rem; font-weight: 650; line-height: 1.15;}
+.sdm-checks {list-style: none; padding-left: 0; margin: 0;}
+.sdm-checks li {padding: .22rem 0 .22rem 1.7rem; text-indent: -1.7rem;}
+.sdm-checks b {display: inline-block; width: 1.7rem; text-indent: 0;}
+.sdm-checks .fix {opacity: .78;}
+@media (max-width: 640px) {
+  [data-testid="stMainBlockContainer"] {padding-left: 1rem; padding-right: 1rem;}
+  .sdm-big {font-size: 1.15rem;}
+}
+</style>
+"""
+
+
+@contextmanager
+def page(key: str) -> Iterator[None]:
+    """Draw a page's head and foot around its body; an error that a user can mend becomes one sentence and its remedy."""
+    record = PAGES[key]
+    st.set_page_config(page_title=f"{record.title} · scDrugMap", page_icon=str(_LOGO), layout="wide")
+    st.html(_STYLE)
+    st.logo(str(_LOGO), size="large")
+    if not record.default:
+        st.title(record.title, anchor=False)
+        st.html(f'<div class="sdm-kicker">{record.question}</div>')
+    try:
+        yield
+    except ScDrugMapError as error:
+        problem(error)
+    _foot()
+
+
+def _foot() -> None:
+    st.html(
+        '<div class="sdm-foot">Research use only: nothing here may guide the treatment of a patient. '
+        f"scDrugMap {__version__}, MIT licence. Follows the scDrugMap study, "
+        '<a href="https://doi.org/10.1038/s41467-025-67481-2" target="_blank">Nature Communications 17:730</a>.</div>'
+    )
+
+
+def problem(error: ScDrugMapError) -> None:
+    """Say what is wrong and what mends it; never a traceback."""
+    st.error(str(error), icon=":material/error:")
+    if error.remedy:
+        remedy(error.remedy)
+
+
+def remedy(text: str) -> None:
+    """Show a remedy as prose, and its command, if it ends in one, ready to copy."""
+    words, found, command = text.partition("scdrugmap ")
+    if words.strip():
+        st.markdown(f"**What to do:** {words.strip()}")
+    if found:
+        st.code(found + command.strip().removesuffix("."), language="bash")
+
+
+def nothing_yet(what: str, next_step: str, command: str = "") -> None:
+    """Draw the empty state: what is missing, what to do next, and the command that does it."""
+    with st.container(border=True):
+        st.markdown(f"**{what}**")
+        st.markdown(next_step)
+        if command:
+            st.code(command, language="bash")
+
+
+def caption(*parts: str) -> None:
+    """Draw the caption of a figure: what, n, split, interval kind, date."""
+    st.caption(" · ".join(part for part in parts if part))
+
+
+def ink() -> Ink:
+    """Return the colours for the theme that this browser shows."""
+    return DARK if st.context.theme.type == "dark" else LIGHT
+
+
+def public_url(page_key: str, **parameters: str) -> str:
+    """Return a relative link to a page with its choices in the query."""
+    from urllib.parse import urlencode
+
+    path = "" if PAGES[page_key].default else page_key
+    return f"/{path}" + (f"?{urlencode(parameters)}" if parameters else "")

@@ -1,0 +1,48 @@
+"""The pickers of the leaderboard: each offers only what there is under the choices before it."""
+
+from __future__ import annotations
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app import queries, widgets
+
+
+def leaderboard(board: pl.DataFrame) -> dict[str, str]:
+    """Ask for protocol, facet, value, split, strategy and metric; the words are those of the URL."""
+    places = [*st.columns(3), *st.columns(3)]
+    rows = board
+    picks: dict[str, str] = {}
+    asked = (
+        ("protocol", "Protocol", "protocol", "protocol"),
+        ("facet", "Facet", "facet", "facet"),
+        ("on", "Evaluated on", "on", "data set"),
+        ("split_by", "Split by", "split_by", "split by"),
+        ("strategy", "Strategy", "strategy", "strategy"),
+    )
+    for place, (column, label, key, word) in zip(places, asked, strict=False):
+        picks[column] = widgets.choose(label, _by_evidence(rows, column), key, word=word, place=place)
+        rows = rows.filter(pl.col(column) == picks[column])
+    names = [name for name, key in queries.SHOWN.items() if key in rows["metric"].to_list()]
+    picks["metric"] = widgets.choose("Metric", names, "metric", word="F1", place=places[5])
+    return picks
+
+
+def _by_evidence(rows: pl.DataFrame, column: str) -> list[str]:
+    """Return the values of a column, those with most measured entries first."""
+    measured = (pl.col("source") == "measured").sum().alias("measured")
+    ordered = (
+        rows.group_by(column)
+        .agg(measured, pl.len().alias("all"))
+        .sort("measured", "all", column, descending=[True, True, False])
+    )
+    return ordered[column].to_list()
+
+
+def shown(rows: pl.DataFrame) -> pl.DataFrame:
+    """Ask which kinds of numbers to show, and keep those."""
+    with st.container(horizontal=True, gap="medium"):
+        reported = widgets.toggle("Show reported", "reported", default=True, word="reported")
+        simulated = widgets.toggle("Show simulated", "simulated", default=False, word="simulated")
+    kinds = ["measured", *(["reported"] if reported else []), *(["simulated"] if simulated else [])]
+    return rows.filter(pl.col("source").is_in(kinds))

@@ -1,0 +1,247 @@
+"""Cached reads: the only door from the pages to the package that computes.
+
+What is read depends on the settings, and on the time stamp of what lies on disk, both part of each cache key: a
+benchmark that ends while the app runs is seen at the next click, and tests that move the cache see their own.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app import boards
+from scdrugmap.app.jobs import service
+from scdrugmap.data.card import DatasetCard
+from scdrugmap.data.catalog import DATASETS, CellCount, cell_count, table
+from scdrugmap.evaluation.metrics import METRICS, Metric
+from scdrugmap.evaluation.records import Run
+from scdrugmap.evaluation.results import read_run, read_runs, read_scores
+from scdrugmap.models import MODELS
+from scdrugmap.models.card import ModelCard
+from scdrugmap.models.weights import state
+from scdrugmap.prediction.reference import references
+from scdrugmap.settings import Settings
+
+# Metrics that are shown, in words of the screen; F1 first, as in the paper, and never alone.
+SHOWN = {"F1": "f1", "AUROC": "auroc", "MCC": "mcc", "balanced accuracy": "balanced_accuracy", "AUPRC": "auprc",
+         "F1 macro": "f1_macro", "Brier": "brier", "ECE": "ece"}  # fmt: skip
+
+
+def settings() -> Settings:
+    """Return the folders of this server."""
+    return Settings.from_env()
+
+
+def catalogue() -> pl.DataFrame:
+    """Return one row per data set, with `built`: whether its cells are on this machine."""
+    rows = _catalogue()
+    return rows.with_columns(built=pl.Series([is_built(key) for key in rows["key"]]))
+
+
+@st.cache_data(show_spinner=False)
+def _catalogue() -> pl.DataFrame:
+    return table()
+
+
+def count_cells(rows: pl.DataFrame) -> CellCount:
+    """Return the cells of these data sets, pools that the source counts together included."""
+    return cell_count(rows["key"])
+
+
+def cells_by(rows: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Return cells by response and the number of data sets per value of a column; see `charts_catalogue.cells_by`."""
+    groups = []
+    for (value,), part in rows.group_by(column, maintain_order=True):
+        found = cell_count(part["key"])
+        uncounted = len(found.uncounted)
+        groups.append((str(value), part.height, found.sensitive, found.resistant, uncounted))
+    return pl.DataFrame(groups, schema=["group", "datasets", "sensitive", "resistant", "uncounted"], orient="row")
+
+
+def dataset(key: str) -> DatasetCard:
+    """Return the card of a data set; raises `UnknownName`."""
+    return DATASETS[key]
+
+
+def is_built(key: str) -> bool:
+    """Tell whether the cells of a data set are on this machine."""
+    return (settings().data / f"{DATASETS[key].key}.h5ad").is_file()
+
+
+def models() -> pl.DataFrame:
+    """Return one row per model: `model`, `title`, `kind`, `state` of its weights here, sizes and licences."""
+    folder = settings().weights
+    return pl.DataFrame(
+        [
+            {
+                "model": card.key,
+                "title": card.title,
+                "kind": card.kind,
+                "state": state(card, folder),
+                "summary": card.summary,
+                "dim": card.dim,
+                "parameters": card.n_parameters,
+                "licence": card.licence,
+                "weights_licence": card.weights.licence,
+            }
+            for card in MODELS.values()
+        ],
+        schema_overrides={"parameters": pl.Int64},
+    )
+
+
+def model(key: str) -> ModelCard:
+    """Return the card of a model; raises `UnknownName`."""
+    return MODELS[key]
+
+
+def state_of(key: str) -> str:
+    """Return "ready", "bundled" or "needs weights"."""
+    return state(MODELS[key], settings().weights)
+
+
+def metric(name: str) -> Metric:
+    """Return a metric by the word that the screen uses for it."""
+    return METRICS[SHOWN[name]]
+
+
+def board() -> pl.DataFrame:
+    """Return all scores as tidy rows; empty before anything was measured or reported."""
+    here = settings()
+    return _board(here, _stamp(here))
+
+
+@st.cache_data(show_spinner="Reading scores", max_entries=8)
+def _board(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
+    return boards.tidy(read_scores(here), models())
+
+
+def _stamp(here: Settings) -> tuple[int, ...]:
+    places = [root / name for root in (here.precomputed, here.results) for name in ("scores.parquet", "runs")]
+    return tuple(place.stat().st_mtime_ns if place.exists() else 0 for place in places)
+
+
+def runs() -> pl.DataFrame:
+    """Return one row per run on this machine, failed ones included."""
+    here = settings()
+    return _runs(here, _stamp(here))
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _runs(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
+    return read_runs(here)
+
+
+def run(run_id: str) -> Run:
+    """Return the record of a run; raises `UnknownName`."""
+    return read_run(run_id, settings())
+
+
+@st.cache_resource(show_spinner=False)
+def device() -> str:
+    """Return what this server computes on, in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def installed() -> dict[str, Any]:
+    """Return what is on this machine: models ready and not, data sets built, runs and the day of the last."""
+    known, done = models(), runs()
+    return {
+        "ready": known.filter(pl.col("state") != "needs weights")["title"].to_list(),
+        "missing": known.filter(pl.col("state") == "needs weights")["title"].to_list(),
+        "built": int(catalogue()["built"].sum()),
+        "runs": done.filter(pl.col("state") == "done").height,
+        "measured": (done["date"].max() or "")[:10] if done.height else "",
+    }
+
+
+def date_of(run_ids: pl.Series) -> str:
+    """Return the day, or the first and last day, on which these runs were made; empty when none is a run."""
+    days = runs().filter(pl.col("run_id").is_in(run_ids.implode()))["date"].str.head(10).unique().sort().to_list()
+    return "" if not days else days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def predictors() -> pl.DataFrame:
+    """Return what can predict here: one row per reference of a model whose weights are ready."""
+    known = models()
+    ready = known.filter(pl.col("state") != "needs weights").select("model", "title", "summary")
+    rows = [card.to_row() for card in references(settings())]
+    if not rows:
+        return pl.DataFrame(schema={"model": pl.String, "name": pl.String, "label": pl.String, "caption": pl.String})
+    caption = pl.format(
+        "{} Fitted on {} cells of {}; on held-out data {} {}, constant {}.",
+        "summary", "cells", "studies", pl.col("held_out_metric").str.to_uppercase(),
+        pl.col("held_out").round(2), pl.col("constant").round(2),
+    )  # fmt: skip
+    label = pl.format("{} · {}", "title", "name")
+    return (
+        pl.DataFrame(rows, infer_schema_length=None).join(ready, on="model").with_columns(caption=caption, label=label)
+    )
+
+
+def waiting() -> pl.DataFrame:
+    """Return models that cannot predict here yet, what they need, and the command that gets it."""
+    able = predictors()["model"].to_list()
+    needs_weights = pl.col("state") == "needs weights"
+    return models().filter(~pl.col("model").is_in(able)).with_columns(
+        needs=pl.when(needs_weights).then(pl.lit("its weights are not on this machine")).otherwise(
+            pl.lit("no reference has been fitted")
+        ),
+        command=pl.when(needs_weights).then(pl.format("scdrugmap models fetch {}", "model")).otherwise(
+            pl.format("scdrugmap reference fit --model {} --data labelled.h5ad", "model")
+        ),
+    )  # fmt: skip
+
+
+def summary(job_id: str) -> dict[str, Any]:
+    """Return what `predict` found in the cells of a finished job."""
+    path = service().results(job_id)["summary"]
+    return dict(json.loads(path.read_text()))
+
+
+def cells(job_id: str) -> pl.DataFrame:
+    """Return one row per cell of a finished job: position, prediction, and every column of the file that can colour."""
+    path = service().results(job_id)["h5ad"]
+    return _cells(job_id, str(path), path.stat().st_mtime_ns)
+
+
+@st.cache_data(show_spinner="Reading the result", max_entries=4, scope="session")
+def _cells(job_id: str, path: str, stamp: int) -> pl.DataFrame:
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path) as file:
+        obs, umap = read_elem(file["obs"]), read_elem(file["obsm/X_umap"])
+    frame = pl.from_pandas(obs.reset_index(drop=True))
+    places = pl.DataFrame({"cell": obs.index.astype(str).to_numpy(str), "x": umap[:, 0], "y": umap[:, 1]})
+    mine = [name for name in frame.columns if name not in places.columns]
+    return pl.concat([places, frame.select(mine)], how="horizontal").with_columns(
+        pl.col(pl.Categorical, pl.Enum).cast(pl.String)
+    )
+
+
+def forget(job_id: str) -> None:
+    """Drop what this session remembers of a job that is deleted."""
+    _cells.clear()
+
+
+def colours(frame: pl.DataFrame) -> dict[str, str]:
+    """Return what the map may be coloured by: words on screen -> column."""
+    first = {"P(resistant)": "p_resistant", "prediction": "response", "novelty": "novelty", "cluster": "cluster"}
+    mine = {*first.values(), "cell", "x", "y", "novel"}
+    rest = [name for name in frame.columns if name not in mine and _colours(frame[name])]
+    return first | {name.replace("_", " "): name for name in rest}
+
+
+def _colours(values: pl.Series) -> bool:
+    """Tell whether a column says something by colour: numbers, or two to a hundred different words."""
+    different = values.drop_nulls().n_unique()
+    return different > 1 and (values.dtype.is_numeric() or different <= 100)

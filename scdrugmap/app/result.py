@@ -1,0 +1,141 @@
+"""The result of a prediction: headline, map, groups, comparison with labels, provenance, files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app import charts_cells, header, jobs, queries, report, sentences, steps, tables, widgets, words
+from scdrugmap.app.jobs_store import JobStatus
+
+
+def draw(status: JobStatus) -> None:
+    """Draw the whole result of a finished job."""
+    summary = queries.summary(status.job_id)
+    cells = queries.cells(status.job_id)
+    headline(summary, len_novel=int(cells["novel"].sum()))
+    downloads(status, summary)
+    names = [
+        "Map",
+        "Samples and clusters",
+        *(["Against your labels"] if summary["metrics"] else []),
+        "Checks",
+        "Provenance",
+    ]
+    places = dict(zip(names, st.tabs(names, key="view", bind="query-params"), strict=True))
+    with places["Map"]:
+        cell_map(status, cells, summary)
+    with places["Samples and clusters"]:
+        groups(summary)
+    if summary["metrics"]:
+        with places["Against your labels"]:
+            against_labels(summary["metrics"])
+    with places["Checks"]:
+        steps.checks(status)
+    with places["Provenance"]:
+        st.json(summary["provenance"])
+    meaning(summary)
+
+
+def headline(summary: dict[str, Any], *, len_novel: int) -> None:
+    """Draw the share resistant with its interval, the share novel, and the switch that leaves novel cells out."""
+    known_only = widgets.toggle("Leave novel cells out of the headline", "known", default=False, word="novelty")
+    part = summary["resistant_known" if known_only else "resistant"]
+    first, second, third = st.columns([3, 2, 2])
+    first.metric(
+        "Predicted resistant" + (" among cells the reference knows" if known_only else ""), sentences.share(part),
+        border=True, help=words.tip("P(resistant)"), delta=sentences.share_unit(part), delta_color="off", delta_arrow="off",
+    )  # fmt: skip
+    second.metric(
+        "Novel to the reference", sentences.share(summary["novel"]), border=True, help=words.tip("novelty"),
+        delta=f"{words.count(len_novel)} cells: drawn hollow and grey", delta_color="off", delta_arrow="off",
+    )  # fmt: skip
+    third.metric(
+        "Cells", words.count(summary["n_cells"]), border=True, delta=sentences.held_out(summary["provenance"]),
+        delta_color="off", delta_arrow="off", help=words.tip("reference"),
+    )  # fmt: skip
+
+
+def downloads(status: JobStatus, summary: dict[str, Any]) -> None:
+    """Offer the table, the AnnData and the report."""
+    files = jobs.service().results(status.job_id)
+    stem = status.file.split(".")[0] or "prediction"
+    with st.container(horizontal=True):
+        for kind, label, mime in (
+            ("csv", "Table (.csv)", "text/csv"),
+            ("h5ad", "For scanpy (.h5ad)", "application/x-hdf5"),
+        ):
+            st.download_button(
+                label, files[kind].read_bytes, file_name=f"{stem}_scdrugmap.{kind}", mime=mime, on_click="ignore",
+                icon=":material/download:", key=f"download_{kind}",
+            )  # fmt: skip
+        st.download_button(
+            "Report (.md)", report.markdown(status, summary), file_name=f"{stem}_scdrugmap.md", mime="text/markdown",
+            on_click="ignore", icon=":material/description:", key="download_report",
+        )  # fmt: skip
+
+
+def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) -> None:
+    """Draw the UMAP beside the histogram with its threshold."""
+    ink = header.ink()
+    names = queries.colours(cells)
+    by = names[widgets.choose("Colour by", list(names), "colour")]
+    shown = charts_cells.sample_cells(cells)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.altair_chart(charts_cells.cell_map(shown, by, ink), alt=f"UMAP of the cells, coloured by {by}")
+    with right:
+        cut = widgets.threshold()
+        st.altair_chart(charts_cells.histogram(cells, cut, ink), alt="distribution of P(resistant)")
+        above = float((cells["p_resistant"] >= cut).mean() or 0.0)  # type: ignore[arg-type]
+        st.markdown(f"**{words.percent(above)}** of all cells reach {words.number(cut)}.")
+    drawn = f"{words.count(shown.height)} of {words.count(cells.height)} cells drawn, chosen at random"
+    header.caption(
+        "UMAP of the model's embedding",
+        drawn if shown.height < cells.height else f"all {words.count(cells.height)} cells drawn",
+        "novel cells are hollow",
+        "simulated cells" if status.simulated else "",
+        summary["provenance"]["date"][:10],
+    )
+
+
+def groups(summary: dict[str, Any]) -> None:
+    """Draw the share predicted resistant per sample and per cluster, with intervals."""
+    ink = header.ink()
+    for name, rows in (("sample", summary["by_sample"]), ("cluster", summary["by_cluster"])):
+        if not rows:
+            st.markdown("There is no column that tells samples apart, so intervals are drawn over cells.")
+            continue
+        frame = pl.DataFrame(rows, infer_schema_length=None).rename({"share": "share_resistant"})
+        st.markdown(f"**By {name}**")
+        st.altair_chart(charts_cells.shares(frame.head(40), ink), alt=f"share predicted resistant by {name}")
+        units = sentences.listed(sorted(frame["unit"].unique().to_list()))
+        header.caption(
+            f"share of cells with P(resistant) ≥ {words.number(summary['threshold'])}, {frame.height} {name}s",
+            f"95 % interval over {units}s",
+            "the 40 largest are drawn" if frame.height > 40 else "",
+        )
+        st.dataframe(
+            tables.groups(frame, name), hide_index=True, column_config=tables.group_columns(name), key=f"by_{name}"
+        )
+
+
+def against_labels(metrics: dict[str, Any]) -> None:
+    """Show the scores against the labels that came with the file, each beside the constant classifier's."""
+    if "not_scored" in metrics:
+        st.warning(words.plain(metrics["not_scored"]), icon=":material/warning:")
+        return
+    st.dataframe(tables.scores(metrics["scores"]), hide_index=True, column_config=tables.score_columns(), key="labels")
+    header.caption(
+        f"{words.count(metrics['n'])} labelled cells, {words.percent(metrics['prevalence'])} of them sensitive",
+        f"95 % bootstrap interval over {words.count(metrics['n_units'])} {metrics['unit']}s",
+        "nothing was learnt from these labels",
+    )
+
+
+def meaning(summary: dict[str, Any]) -> None:
+    """Say what the score is and what it is not, always."""
+    with st.container(border=True):
+        st.markdown(sentences.what_it_is(summary["provenance"]))

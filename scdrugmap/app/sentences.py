@@ -1,0 +1,218 @@
+"""Sentences and captions that are made of the numbers they stand beside, so that they cannot disagree with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from scdrugmap.app.words import count, duration, interval, number, percent, signed
+from scdrugmap.data.catalog import CellCount
+
+WHY_THE_TWO_DIFFER = """
+Cells of one patient, plate or time point resemble each other far more than cells of another. When cells are divided at
+random, the test half holds neighbours of the training half, and a classifier can score by recognising *where a cell
+comes from*. Left-out patients, samples or studies take that away, and only what carries over counts.
+
+In 22 of the 36 primary data sets "sensitive" means *before treatment* and "resistant" means *after*, and in 14 there is
+one sample per class: there the label **is** the sample. The published numbers split by cell; we show both, and beside them
+what a classifier scores that calls every cell sensitive and has looked at nothing.
+"""
+
+
+def headline(rows: pl.DataFrame, metric: str) -> str:
+    """Say what the figure on the first page shows."""
+    best = rows.filter(pl.col("kind") != "baseline").head(1)
+    best = best if best.height else rows.head(1)
+    title, by_cell, safe, constant = (best[c].item() for c in ("title", "by_cell", "safe", "constant"))
+    base = rows.filter(pl.col("kind") == "baseline").head(1)
+    verdict = "above" if safe > constant else "not above"
+    text = (
+        f"Split by cell, as in the paper, **{title}** scores {metric} **{number(by_cell)}**. With each "
+        f"{best['safe_name'].item()} kept whole it scores **{number(safe)}**, {verdict} the {number(constant)} of calling every "
+        "cell sensitive."
+    )
+    if base.height and base["title"].item() != title:
+        text += f" The best baseline, {base['title'].item()}, reaches {number(base['safe'].item())}."
+    return text
+
+
+def headline_caption(rows: pl.DataFrame, metric: str, date: str) -> list[str]:
+    """Caption of the figure on the first page."""
+    return [
+        f"{metric} of {rows.height} classifiers on {rows['on'][0]}, {count(rows['n'].max())} cells",
+        f"k-fold over cells (the paper's split) beside k-fold over each {rows['safe_name'][0]}",
+        "whisker: 95 % bootstrap interval of the leak-safe score",
+        "dark tick: every cell called sensitive",
+        f"measured here{f' on {date}' if date else ''}",
+    ]
+
+
+def installed(found: Mapping[str, Any], device: str) -> str:
+    """Say what is on this machine."""
+    ready, missing = found["ready"], found["missing"]
+    lines = [
+        f"**Computes on** {device}.",
+        f"**Ready models:** {', '.join(ready) or 'none'}." + (f" {len(missing)} need weights." if missing else ""),
+        f"**Data sets built:** {found['built']}.",
+        f"**Measured runs:** {found['runs']}" + (f", the last on {found['measured']}." if found["measured"] else "."),
+    ]
+    return "  \n".join(lines)
+
+
+def looking_at(picks: Mapping[str, str], rows: pl.DataFrame) -> str:
+    """Say in one sentence what the pickers of the leaderboard chose."""
+    training = {
+        "cell": "random cells were held out, as in the paper: cells of one patient stand on both sides",
+        "sample": "whole samples were held out",
+        "patient_or_line": "whole patients or cell lines were held out",
+        "dataset": "whole data sets were held out",
+        "study": "whole studies were held out",
+    }[picks["split_by"]]
+    how = {
+        "freeze": "a head on frozen embeddings",
+        "lora": "encoders fine-tuned with LoRA",
+        "prompt": "prompted language models",
+    }[picks["strategy"]]
+    merged = (
+        "cells merged and divided" if picks["protocol"] == "pooled" else "trained on some data sets, tested on another"
+    )
+    measured = rows.filter(pl.col("source") == "measured").height
+    reported = rows.filter(pl.col("source") == "reported").height
+    return (
+        f"You are looking at **{picks['metric']}** of {how} on **{picks['on']}**, {picks['protocol']} ({merged}), "
+        f"where {training}: {measured} measured and {reported} reported."
+    )
+
+
+def ranking_caption(rows: pl.DataFrame, picks: Mapping[str, str], dates: str) -> list[str]:
+    """Caption of the leaderboard's figure."""
+    largest = rows["n"].max()
+    marks = ["filled: measured here"] if "measured" in rows["source"].to_list() else []
+    marks += ["hollow: reported by the paper"] if "reported" in rows["source"].to_list() else []
+    marks += ["dashed: simulated cells"] if "simulated" in rows["source"].to_list() else []
+    return [
+        f"{picks['metric']} on {picks['on']}" + (f", {count(largest)} cells" if largest else ""),
+        f"{picks['protocol']}, split by {picks['split_by'].replace('_', ' ')}",
+        "; ".join(marks),
+        "whisker: 95 % bootstrap interval",
+        "dark tick: the constant classifier on the same cells",
+        dates,
+    ]
+
+
+def at_constant(rows: pl.DataFrame) -> str:
+    """Say which reported numbers a classifier that looked at nothing would have got."""
+    lines = [
+        f"**{row['title']}, {row['on']}: reported {number(row['value'], 3)}.** There the share of sensitive cells is "
+        f"p = {number(row['prevalence'], 3)}, and calling every cell sensitive scores 2p/(1+p) = "
+        f"**{number(row['constant'], 3)}**. Without the predictions nobody can tell the two apart."
+        for row in rows.iter_rows(named=True)
+    ]
+    return "  \n".join(lines)
+
+
+def share(part: Mapping[str, Any]) -> str:
+    """Write a share with its interval: 41 % [38, 44]."""
+    if part["share"] is None:
+        return "–"
+    return f"{percent(part['share'])} [{100 * part['low']:.0f}–{100 * part['high']:.0f}]"
+
+
+def share_unit(part: Mapping[str, Any]) -> str:
+    """Say what an interval was drawn over."""
+    plural = "s" if part["n_units"] != 1 else ""
+    return f"95 % interval over {count(part['n_units'])} {part['unit']}{plural}"
+
+
+def score(value: float | None, low: float | None, high: float | None) -> str:
+    """Write a score with its interval."""
+    return f"{number(value)} {interval(low, high)}".strip()
+
+
+def remaining(seconds: float | None) -> str:
+    """Say how long a stage will still take."""
+    return f"about {duration(seconds)} left in this step" if seconds is not None else ""
+
+
+def listed(values: Sequence[str]) -> str:
+    """Join words as a sentence does."""
+    values = list(values)
+    return values[0] if len(values) == 1 else ", ".join(values[:-1]) + f" and {values[-1]}" if values else "none"
+
+
+def difference(value: float | None) -> str:
+    """Write a difference with its sign, or a dash."""
+    return signed(value)
+
+
+WHAT_MUST_BE_IN_THE_FILE = """
+* **Raw counts**, in `X`, `raw` or a layer; they are looked for. Log-normalised data are recognised, and undone where that
+  is possible. Scaled data (z-scores) are refused: what the model needs is gone from them.
+* **Gene symbols or Ensembl ids**, human; old symbols and version suffixes are understood.
+* No labels are needed. If there is a `response` column, the result is compared with it.
+* A column such as `sample` or `patient` lets intervals be drawn over samples instead of cells.
+"""
+
+NEVER_ALONE = (
+    "A score is never shown without what a classifier gets that calls every cell *sensitive* and has looked at nothing. "
+    "Numbers measured here are filled and lead to their run; numbers that the paper states are hollow."
+)
+
+
+def privacy(keep_hours: float, *, public: bool) -> str:
+    """Say what happens to a file, before it is brought."""
+    where = "this shared server" if public else "the machine that runs this app"
+    return (
+        f"**What happens to your file:** it is copied into a folder of its own on {where} and read only by this app. It is "
+        f"deleted when its job is done and you have closed the page, results after {keep_hours:.0f} h; the Delete button "
+        "removes both at once. Nothing is sent anywhere else. Whoever has the link of a job can see its result."
+    )
+
+
+def held_out(provenance: Mapping[str, Any]) -> str:
+    """Say in a few words how the reference did on studies that it had not seen."""
+    found = provenance["held_out"]
+    value, constant = found.get("value"), found.get("constant")
+    if value is None:
+        return "the reference was never tested on a held-out study"
+    return f"held-out {str(found['metric']).upper()} {number(value)}, constant {number(constant)}"
+
+
+def what_it_is(provenance: Mapping[str, Any]) -> str:
+    """Say what P(resistant) is here, how well its reference did where it was tested, and what it is not."""
+    found, trained = provenance["held_out"], [str(name) for name in provenance["trained_on"]]
+    tested = score(found.get("value"), found.get("low"), found.get("high"))
+    honest = (
+        f"On data that it had not seen ({found['protocol']}) this reference scored {str(found['metric']).upper()} **{tested}**; "
+        f"a classifier that looks at nothing scores {number(found.get('constant'))}. {found['verdict']}"
+        if found.get("value") is not None
+        else f"{found['verdict']}"
+    )
+    return (
+        f"**What this score is.** The {provenance['calibration']}-calibrated probability that a head fitted on {listed(trained)} "
+        f"gives to the label *resistant*, on the embedding of each cell by {provenance['model']}. The model knows "
+        f"{percent(provenance['share_genes'])} of the file's genes and {percent(provenance['share_counts'])} of its counts.  \n"
+        f"**How far to trust it.** {honest}  \n"
+        "**What it is not.** It is not a clinical probability, not specific to a drug that the reference never saw, and for "
+        "novel cells it is an extrapolation. Research use only."
+    )
+
+
+def found(rows: pl.DataFrame, of: int, cells: int) -> str:
+    """Say how much of the catalogue the filters leave."""
+    return (
+        f"**{rows.height} of {of}** data sets · **{count(cells)}** cells · **{rows['accession'].n_unique()}** studies · "
+        f"**{int(rows['built'].sum())}** built on this machine"
+    )
+
+
+def catalogue_caption(rows: pl.DataFrame, cells: CellCount) -> list[str]:
+    """Caption of the figures of the catalogue."""
+    missing = len(cells.uncounted)
+    return [
+        f"{rows.height} data sets, {count(cells.total)} cells as the study's supplementary tables count them",
+        "cells that data sets share count in each",
+        f"no source gives the cells of {missing} of them" if missing else "",
+    ]

@@ -1,0 +1,159 @@
+"""The steps of the Predict page up to the result: bring, check, choose, wait."""
+
+from __future__ import annotations
+
+import html
+from typing import BinaryIO
+
+import streamlit as st
+
+from scdrugmap.app import header, jobs, queries, sentences, widgets, words
+from scdrugmap.app.jobs_store import JobStatus
+
+TYPES = ["h5ad", "h5", "zip", "csv", "tsv", "gz"]
+MARKS = {"ok": ("✓", "#2E8B6F"), "warning": ("!", "#C9650E"), "stop": ("✕", "#C2375B")}
+STAGES = {
+    "": "Waiting for its turn",
+    "read": "Reading and checking the file",
+    "load": "Loading the model",
+    "embed": "Embedding the cells",
+    "score": "Scoring them against the reference",
+    "map": "Drawing the map",
+    "write": "Writing the files",
+}
+
+
+def bring() -> None:
+    """Ask for a file, or offer the example; what happens to a file stands before the place where it is dropped."""
+    here = queries.settings()
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader("1 · Bring cells", anchor=False)
+        st.markdown(sentences.privacy(here.keep_jobs_hours, public=here.public))
+        file = st.file_uploader(
+            f"One file with raw counts, up to {here.max_upload_mb / 1024:.3g} GB: .h5ad, 10x .h5, zipped .mtx triplet, "
+            ".csv or .tsv (cells × genes, may be .gz)",
+            type=TYPES, key="upload", max_upload_size=here.max_upload_mb,
+        )  # fmt: skip
+        if file is not None:
+            _received(file, file.name)
+    with right:
+        st.subheader("No file at hand?", anchor=False)
+        st.markdown(
+            "Simulated melanoma cells with known labels show every step. They are called simulated wherever they appear."
+        )
+        if st.button("Try the example", icon=":material/science:", key="example"):
+            _received(None, "")
+        with st.expander("What must be in the file?", icon=":material/checklist:"):
+            st.markdown(sentences.WHAT_MUST_BE_IN_THE_FILE)
+
+
+def _received(stream: BinaryIO | None, name: str) -> None:
+    service = jobs.service()
+    job_id = service.receive_example() if stream is None else service.receive(stream, name)
+    service.check(job_id)
+    st.query_params["job"] = job_id
+    st.rerun()
+
+
+def title(status: JobStatus) -> None:
+    """Name the file of the job, say that simulated cells are simulated, and offer to delete everything."""
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        name = "Example: simulated melanoma" if status.simulated else status.file
+        st.markdown(f"#### {words.plain(name)}")
+        with st.container(horizontal=True, width="content"):
+            if status.simulated:
+                st.badge("simulated cells", icon=":material/science:", color="gray", help=words.tip("simulated"))
+            st.button("New file", icon=":material/add:", on_click=widgets.close, args=("job",), key="new")
+            with st.popover("Delete", icon=":material/delete:"):
+                st.markdown("Deletes the file and every result of it from this server, now.")
+                st.button("Delete everything", type="primary", on_click=_delete, args=(status.job_id,), key="delete")
+
+
+def _delete(job_id: str) -> None:
+    jobs.service().delete(job_id)
+    queries.forget(job_id)
+    widgets.close("job")
+    st.toast("The file and its results are deleted.", icon=":material/delete:")
+
+
+def checks(status: JobStatus) -> None:
+    """List what the door found: a mark, what was seen, and the remedy of what stops."""
+    if not status.checks:
+        return
+    st.subheader("2 · Checks", anchor=False)
+    rows = []
+    for check in status.checks:
+        mark, colour = MARKS.get(check["level"], MARKS["warning"])
+        remedy = f' <span class="fix">{html.escape(check["remedy"])}</span>' if check.get("remedy") else ""
+        rows.append(
+            f'<li><b style="color:{colour}" title="{check["level"]}">{mark}</b>{html.escape(check["message"])}{remedy}</li>'
+        )
+    st.html(f'<ul class="sdm-checks">{"".join(rows)}</ul>')
+
+
+def failed(status: JobStatus) -> None:
+    """Say why a job stopped and what mends it."""
+    if status.state == "cancelled":
+        st.info("Stopped. What was embedded is kept while this page is open, so a second run begins where this one ended.",
+                icon=":material/stop_circle:")  # fmt: skip
+    elif status.state == "failed":
+        st.error(words.plain(status.error), icon=":material/error:")
+        if status.remedy:
+            header.remedy(words.plain(status.remedy))
+
+
+def choose(status: JobStatus) -> None:
+    """Ask for a model that is ready here, and run it; say of the others what they need."""
+    if any(check["level"] == "stop" for check in status.checks) or not (status.upload_kept or status.simulated):
+        return
+    ready = queries.predictors()
+    st.subheader("3 · Choose", anchor=False)
+    if ready.is_empty():
+        header.nothing_yet(
+            "No model has a reference on this machine.",
+            "A reference turns a model's embeddings into P(resistant); fit one on labelled cells.",
+            "scdrugmap reference fit --model scgpt-mini --data labelled.h5ad",
+        )
+        return
+    keys = (ready["model"] + "/" + ready["name"]).to_list()
+    wanted = [key for key in keys if key.startswith(f"{status.options.get('model') or widgets.opened('model')}/")]
+    chosen = st.radio(
+        "Model and the reference it was fitted on", keys, index=keys.index(wanted[0]) if wanted else 0, key="predictor",
+        format_func=dict(zip(keys, ready["label"], strict=True)).get, captions=ready["caption"].to_list(),
+        help=words.tip("reference"),
+    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button(
+            "Run again" if status.work == "predict" else "Run", type="primary", icon=":material/play_arrow:", key="run"
+        ):
+            model, _, reference = str(chosen).partition("/")
+            jobs.service().run(status.job_id, jobs.JobOptions(model=model, reference=reference))
+            st.rerun()
+        st.caption(f"Computes on {queries.device()}. Nothing leaves this machine.")
+    others = queries.waiting()
+    if others.height:
+        with st.expander(f"{others.height} more models need weights or a reference", icon=":material/download:"):
+            for row in others.iter_rows(named=True):
+                st.markdown(f"**{row['title']}**: {row['needs']}")
+                st.code(row["command"], language="bash")
+
+
+@st.fragment(run_every=1.0)
+def watch(job_id: str) -> None:
+    """Show how far the job is, and redraw the page when it has ended."""
+    status = jobs.service().status(job_id)
+    if not status.active:
+        st.rerun()
+    with st.container(border=True):
+        head = "4 · Running" if status.work == "predict" else "2 · Checking"
+        st.markdown(f"**{head}** · {STAGES.get(status.stage, status.stage)}")
+        part = status.done / status.total if status.total else 0.0
+        counted = f"{words.count(status.done)} of {words.count(status.total)} cells" if status.total else ""
+        text = " · ".join(part for part in (counted, sentences.remaining(status.eta_seconds)) if part)
+        st.progress(min(part, 1.0), text=text or "This step has no count.")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if st.button("Cancel", icon=":material/stop:", key="cancel"):
+                jobs.service().cancel(job_id)
+                st.rerun()
+            st.caption("You can close this tab: the link in the address bar brings you back.")

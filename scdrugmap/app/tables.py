@@ -1,0 +1,199 @@
+"""Tables: which rows, which columns, and how numbers are written in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app.words import tip
+from scdrugmap.evaluation.metrics import METRICS
+
+SEARCHED = ("key", "accession", "cancer_type", "cancer_subtype", "regimen", "tissue", "drug_type")
+
+
+BUILT = "built here"
+
+
+def values(frame: pl.DataFrame, column: str) -> list[str]:
+    """Return what a filter may offer: the different values of a column, or of its lists."""
+    found = frame[column].explode() if frame.schema[column] == pl.List(pl.String) else frame[column]
+    return found.drop_nulls().unique().sort().to_list()
+
+
+def filtered(
+    catalogue: pl.DataFrame, chosen: Mapping[str, Sequence[str]], wanted: Sequence[str], text: str
+) -> pl.DataFrame:
+    """Keep the data sets that have one of the chosen values in every column, all wanted flags, and every word of `text`."""
+    rows = catalogue
+    for column, picked in chosen.items():
+        if picked and rows.schema[column] == pl.List(pl.String):
+            rows = rows.filter(pl.col(column).list.set_intersection(list(picked)).list.len() > 0)
+        elif picked:
+            rows = rows.filter(pl.col(column).is_in(list(picked)))
+    for flag in wanted:
+        rows = rows.filter(pl.col("built") if flag == BUILT else pl.col("flags").list.contains(flag))
+    haystack = pl.concat_str(
+        [pl.col(c).cast(pl.String).fill_null("") for c in SEARCHED if c in rows.columns], separator=" "
+    )
+    for word in text.lower().split():
+        rows = rows.filter(haystack.str.to_lowercase().str.contains(word, literal=True))
+    return rows
+
+
+def catalogue(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of the catalogue that stand on screen."""
+    sensitive, cells = pl.col("cells_sensitive"), pl.col("cells_sensitive") + pl.col("cells_resistant")
+    return rows.select(
+        "key",
+        "cancer_type",
+        "regimen",
+        "tissue",
+        "cells",
+        (100 * sensitive / cells).alias("sensitive"),
+        pl.format(
+            "{} / {}", pl.col("samples_sensitive").fill_null("?"), pl.col("samples_resistant").fill_null("?")
+        ).alias("samples"),
+        "label_basis",
+        "flags",
+        "built",
+    )
+
+
+def catalogue_columns() -> dict[str, Any]:
+    """Return how the columns of the catalogue are headed and written."""
+    column = st.column_config
+    return {
+        "key": column.TextColumn("Data set", width="medium", pinned=True, help=tip("data set")),
+        "cancer_type": column.TextColumn("Cancer", width="small"),
+        "regimen": column.TextColumn("Drug", width="medium"),
+        "tissue": column.TextColumn("Tissue", width="small"),
+        "cells": column.NumberColumn("Cells", format="localized", width="small"),
+        "sensitive": column.ProgressColumn(
+            "% sensitive", format="%.0f %%", min_value=0, max_value=100, color="#2F7FC1", help=tip("response")
+        ),
+        "samples": column.TextColumn("Samples S / R", width="small", help="Samples labelled sensitive / resistant."),
+        "label_basis": column.TextColumn("Label basis", width="small", help=tip("label basis")),
+        "flags": column.ListColumn("Flags", width="medium", help=f"{tip('confounded')} {tip('shared controls')}"),
+        "built": column.CheckboxColumn("Built", width="small", help="Whether its cells are on this machine."),
+    }
+
+
+def ranking(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of the leaderboard that stand on screen, best first."""
+    joined = rows.join(known.select("model", "parameters", "weights_licence"), on="model", how="left")
+    return joined.with_row_index("rank", offset=1).select(
+        "rank", "title", "value", pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String).alias("interval"),
+        "constant", "delta", "gap", "source", "n", "parameters", "weights_licence", "run_id",
+    )  # fmt: skip
+
+
+def _interval(ends: pl.Series) -> str:
+    low, high = ends
+    return "" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+
+
+def ranking_columns(metric: str) -> dict[str, Any]:
+    """Return how the columns of the leaderboard are headed and written."""
+    column = st.column_config
+    return {
+        "rank": column.NumberColumn("#", width="small"),
+        "title": column.TextColumn("Model", width="medium", pinned=True, help=tip("model")),
+        "value": column.NumberColumn(metric, format="%.2f", width="small"),
+        "interval": column.TextColumn("95 % interval", width="small", help=tip("interval")),
+        "constant": column.NumberColumn("Constant", format="%.2f", width="small", help=tip("constant")),
+        "delta": column.NumberColumn("Δ best baseline", format="%+.2f", width="small",
+                                     help="Score minus that of the best baseline on the same cells."),
+        "gap": column.NumberColumn("Leakage gap", format="%+.2f", width="small", help=tip("leakage gap")),
+        "source": column.TextColumn("Source", width="small", help=f"{tip('measured')} {tip('reported')}"),
+        "n": column.NumberColumn("Cells", format="localized", width="small"),
+        "parameters": column.NumberColumn("Parameters", format="compact", width="small"),
+        "weights_licence": column.TextColumn("Licence of the weights", width="small"),
+        "run_id": column.TextColumn("Run", width="small", help=tip("run")),
+    }  # fmt: skip
+
+
+def models(known: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of the list of models that stand on screen."""
+    return known.select("title", "kind", "state", "summary", "parameters", "dim", "licence", "weights_licence")
+
+
+def models_columns() -> dict[str, Any]:
+    """Return how the list of models is headed and written."""
+    column = st.column_config
+    return {
+        "title": column.TextColumn("Model", width="small", pinned=True),
+        "kind": column.TextColumn("Kind", width="small"),
+        "state": column.TextColumn("Here", width="small", help="Whether its weights are on this machine."),
+        "summary": column.TextColumn("What it is", width="large"),
+        "parameters": column.NumberColumn("Parameters", format="compact", width="small"),
+        "dim": column.NumberColumn("Dimensions", width="small", help="Width of a cell's embedding."),
+        "licence": column.TextColumn("Licence of the code", width="small"),
+        "weights_licence": column.TextColumn("of the weights", width="small"),
+    }
+
+
+def groups(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return the table per sample or cluster."""
+    return frame.select(
+        "group", "n_cells", (100 * pl.col("share_resistant")).alias("resistant"),
+        pl.format("{}–{}", (100 * pl.col("low")).round(0).cast(pl.Int64), (100 * pl.col("high")).round(0).cast(pl.Int64)).alias("interval"),
+        "mean_p_resistant", (100 * pl.col("share_novel")).alias("novel"),
+    )  # fmt: skip
+
+
+def group_columns(name: str) -> dict[str, Any]:
+    """Return how the table per sample or cluster is headed and written."""
+    column = st.column_config
+    return {
+        "group": column.TextColumn(name.capitalize(), pinned=True),
+        "n_cells": column.NumberColumn("Cells", format="localized"),
+        "resistant": column.ProgressColumn(
+            "% resistant", format="%.0f %%", min_value=0, max_value=100, color="#DB7316"
+        ),
+        "interval": column.TextColumn("95 % interval", help=tip("interval")),
+        "mean_p_resistant": column.NumberColumn("Mean P(resistant)", format="%.2f", help=tip("P(resistant)")),
+        "novel": column.NumberColumn("% novel", format="%.0f %%", help=tip("novelty")),
+    }
+
+
+def scores(found: Mapping[str, Mapping[str, float]]) -> pl.DataFrame:
+    """Return the metrics against the file's own labels, in the order of the registry of metrics."""
+    return pl.DataFrame([{"metric": METRICS[key].title, **row} for key, row in found.items()])
+
+
+def score_columns() -> dict[str, Any]:
+    """Return how metrics are headed and written."""
+    column = st.column_config
+    return {
+        "metric": column.TextColumn("Metric", pinned=True),
+        "value": column.NumberColumn("Score", format="%.2f"),
+        "low": column.NumberColumn("from", format="%.2f", help=tip("interval")),
+        "high": column.NumberColumn("to", format="%.2f", help=tip("interval")),
+        "constant": column.NumberColumn("Constant", format="%.2f", help=tip("constant")),
+    }
+
+
+def scores_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return a model's F1s: where, how split, by whom, beside the constant."""
+    shown = rows.filter(pl.col("metric") == "f1").sort("source", "on", "split_by")
+    return shown.select("title", "on", "protocol", "split_by", "strategy", "value", "constant", "source", "n", "run_id")
+
+
+def scores_of_columns() -> dict[str, Any]:
+    """Return how a model's scores are headed and written."""
+    column = st.column_config
+    return {
+        "title": column.TextColumn("Entry", pinned=True),
+        "on": column.TextColumn("Evaluated on"),
+        "protocol": column.TextColumn("Protocol", help=tip("protocol")),
+        "split_by": column.TextColumn("Split by", help=tip("split by")),
+        "strategy": column.TextColumn("Strategy", help=tip("strategy")),
+        "value": column.NumberColumn("F1", format="%.2f", help=tip("F1")),
+        "constant": column.NumberColumn("Constant", format="%.2f", help=tip("constant")),
+        "source": column.TextColumn("Source", help=f"{tip('measured')} {tip('reported')}"),
+        "n": column.NumberColumn("Cells", format="localized"),
+        "run_id": column.TextColumn("Run", help=tip("run")),
+    }

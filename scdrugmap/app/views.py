@@ -1,0 +1,91 @@
+"""The views beside the ranking: what the split does, what the paper's numbers stand against, one run in full."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app import boards, charts, header, queries, sentences, widgets, words
+
+
+def split_matters(board: pl.DataFrame, metric: str) -> None:
+    """Draw the split by cell beside the leak-safe one, one set of cells at a time."""
+    both = boards.pairs(board.filter(pl.col("source") == "measured"), metric=queries.SHOWN[metric])
+    if both.is_empty():
+        header.nothing_yet(
+            "No model was measured both by cell and leak-safe on the same cells.",
+            "Run the same benchmark a second time with another split.",
+            "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini --split-by sample",
+        )
+        return
+    for (on, safe_name), rows in both.group_by("on", "safe_name", maintain_order=True):
+        st.markdown(f"**{on}**")
+        st.altair_chart(charts.dumbbell(rows, metric, header.ink()), alt=f"{metric} by cell and by {safe_name}")
+        header.caption(*sentences.headline_caption(rows, metric, queries.date_of(rows["run_id"])))
+    st.markdown(sentences.WHY_THE_TWO_DIFFER)
+
+
+def reported(board: pl.DataFrame) -> None:
+    """Draw every number that the paper states beside the constant classifier of its stratum."""
+    rows = board.filter((pl.col("source") == "reported") & pl.col("constant").is_not_null())
+    if rows.is_empty():
+        header.nothing_yet("There are no reported numbers here.", "They come with the package; install it again.")
+        return
+    same = boards.at_constant(rows)
+    if same.height:
+        st.info(sentences.at_constant(same), icon=":material/lightbulb:")
+    for protocol in rows["protocol"].unique(maintain_order=True):
+        part = rows.filter(pl.col("protocol") == protocol)
+        part = part.with_columns(title=pl.format("{} · {}", "title", "on"), where="on")
+        st.markdown(f"**{protocol}**, F1 as the paper states it", help=words.tip("protocol"))
+        st.altair_chart(charts.ranking(part, "F1", header.ink()), alt=f"reported F1, {protocol}")
+    below = rows.filter(pl.col("value") < pl.col("constant")).height
+    header.caption(
+        f"{rows.height} numbers that the paper or its readers state, none reproduced here",
+        "hollow: reported",
+        "dark tick: 2p/(1+p), p the share of sensitive cells in that stratum by the paper's supplementary tables",
+        f"{below} of {rows.height} lie below it",
+        "no intervals were published",
+    )
+
+
+def score(board: pl.DataFrame, run_id: str) -> None:
+    """Draw one run: every metric beside its constant, what was asked, and where it was made."""
+    rows = board.filter(pl.col("run_id") == run_id)
+    if rows.filter(pl.col("source") != "reported").is_empty() and rows.height:
+        row = rows.row(0, named=True)
+        st.subheader(f"{row['title']}: reported {row['metric'].upper()} {words.number(row['value'], 3)}", anchor=False)
+        st.markdown(
+            f"A paper states this number; there is no run behind it here. Constant classifier: {words.number(row['constant'], 3)}."
+        )
+        return
+    record = queries.run(run_id)
+    asked, came = record.experiment, record.outcome
+    title = rows["title"][0] if rows.height else asked.model
+    st.subheader(f"{title} on {rows['on'][0] if rows.height else ' + '.join(asked.datasets)}", anchor=False)
+    widgets.facts({
+        "Protocol": asked.protocol, "Split by": asked.split_by.replace("_", " "), "Strategy": asked.strategy,
+        "Cells": words.count(came.n_cells), "Samples": words.count(came.n_samples),
+        "Duplicate cells removed": words.count(came.duplicates_removed), "Folds": asked.folds, "Seed": asked.seed,
+        "Matrix": came.value_type,
+    })  # fmt: skip
+    names = {key: name for name, key in queries.SHOWN.items()}
+    table = rows.filter(pl.col("metric").is_in(list(names))).select(
+        metric=pl.col("metric").replace_strict(names, default=pl.col("metric")), score="value", from_="ci_low", to="ci_high",
+        constant="constant",
+    )  # fmt: skip
+    numbers = {name: st.column_config.NumberColumn(name.rstrip("_"), format="%.3f") for name in table.columns[1:]}
+    st.dataframe(table, hide_index=True, column_config=numbers)
+    for warning in came.warnings:
+        st.warning(warning, icon=":material/warning:")
+    with st.expander("Provenance", icon=":material/fingerprint:"):
+        st.json(_plain(record))
+    st.code(f"scdrugmap benchmark status  # run {run_id}", language="bash")
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    whole = json.loads(record.to_json())
+    return {"run_id": whole["run_id"], "experiment": whole["experiment"], "environment": whole["environment"]}

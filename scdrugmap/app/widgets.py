@@ -1,0 +1,118 @@
+"""Choices, each bound to the URL: a link opens the same view, and a choice survives a change of page.
+
+One key per concept on all pages; the key is the word in the URL. What a word means is its help tip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from scdrugmap.app.words import tip
+
+ANY = "all"
+
+
+def choose(
+    label: str, options: Sequence[str], key: str, *, word: str = "", default: str | None = None,
+    place: DeltaGenerator | None = None,
+) -> str:  # fmt: skip
+    """Ask for one of `options`; a word in the URL that is none of them is dropped and the default taken."""
+    options = list(options) or [ANY]
+    index = options.index(default) if default in options else 0
+    chosen = (place or st).selectbox(  # type: ignore[union-attr]
+        label, options, index=index, key=key, help=tip(word) if word else None, bind="query-params",
+        persist_state="session",
+    )  # fmt: skip
+    return chosen or options[index]
+
+
+def switch(
+    label: str, options: Sequence[str], key: str, *, word: str = "", default: str | None = None,
+    place: DeltaGenerator | None = None,
+) -> str:  # fmt: skip
+    """Ask for one of a few options, all of them in sight."""
+    options = list(options)
+    first = default if default in options else options[0]
+    chosen = (place or st).segmented_control(  # type: ignore[union-attr]
+        label, options, default=first, required=True, key=key, help=tip(word) if word else None,
+        bind="query-params", persist_state="session",
+    )  # fmt: skip
+    return str(chosen) if chosen in options else first
+
+
+def several(
+    label: str, options: Sequence[str], key: str, *, word: str = "", place: DeltaGenerator | None = None
+) -> list[str]:
+    """Ask for any number of options; none chosen means all."""
+    return list(
+        (place or st).multiselect(  # type: ignore[union-attr]
+            label, list(options), key=key, placeholder="all", help=tip(word) if word else None, bind="query-params",
+            persist_state="session",
+        )
+    )  # fmt: skip
+
+
+def search(label: str, key: str, placeholder: str, *, place: DeltaGenerator | None = None) -> str:
+    """Ask for words to look for; filters while one types."""
+    found = (place or st).text_input(  # type: ignore[union-attr]
+        label, key=key, placeholder=placeholder, type="search", live=True, bind="query-params", persist_state="session"
+    )
+    return (found or "").strip()
+
+
+def toggle(label: str, key: str, *, default: bool, word: str = "", place: DeltaGenerator | None = None) -> bool:
+    """Ask for yes or no."""
+    return bool(
+        (place or st).toggle(  # type: ignore[union-attr]
+            label, value=default, key=key, help=tip(word) if word else None, bind="query-params",
+            persist_state="session",
+        )
+    )  # fmt: skip
+
+
+def threshold(place: DeltaGenerator | None = None) -> float:
+    """Ask from which P(resistant) a cell is called resistant."""
+    return float(
+        (place or st).slider(  # type: ignore[union-attr]
+            "Called resistant from P(resistant) =", 0.05, 0.95, 0.5, 0.05, key="threshold", bind="query-params",
+            persist_state="session", help=tip("P(resistant)"),
+        )
+    )  # fmt: skip
+
+
+def opened(parameter: str) -> str:
+    """Return what card the URL asks for (`?dataset=key`), or an empty string."""
+    return st.query_params.get(parameter, "")
+
+
+def open_row(parameter: str, keys: Sequence[str], table: str) -> Callable[[], None]:
+    """Return what a table does when a row is chosen: put its key in the URL, which opens the card."""
+
+    def chosen() -> None:
+        rows = st.session_state[table]["selection"]["rows"]
+        if rows:
+            st.query_params[parameter] = keys[rows[0]]
+
+    return chosen
+
+
+def close(parameter: str) -> None:
+    """Take a card out of the URL."""
+    st.query_params.pop(parameter, None)
+
+
+def back(label: str, parameter: str) -> None:
+    """Offer the way back from a card to the list."""
+    st.button(label, icon=":material/arrow_back:", type="tertiary", on_click=close, args=(parameter,))
+
+
+def facts(record: Mapping[str, object], columns: int = 3) -> None:
+    """Draw short facts as a grid of name over value; empty values are left out."""
+    shown = {name: value for name, value in record.items() if value not in (None, "", "–")}
+    for at, (name, value) in enumerate(shown.items()):
+        if at % columns == 0:
+            row = st.columns(columns)
+        row[at % columns].markdown(f":gray[{name}]  \n{value}")

@@ -1,0 +1,121 @@
+"""What the words on screen mean, once: the help tips, and the number formats of every page."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from scdrugmap.evaluation.metrics import METRICS
+
+WORDS = {
+    "data set": "Cells of one accession under one regimen and time point, with a rule that labels them.",
+    "study": "All data sets of one GEO accession. They may share patients and even cells.",
+    "collection": "primary: 36 data sets, 326,751 cells. external: 24 data sets, 168,486 cells.",
+    "response": "sensitive or resistant, as the source study labelled the sample. Sensitive is the positive class of F1.",
+    "facet": "What data sets are grouped by: all, tissue, cancer type, drug type or regimen.",
+    "model": "An encoder that turns a cell's counts into a vector. Baselines are listed with the models on purpose.",
+    "strategy": "freeze: the encoder is fixed and a head is trained on its embeddings. lora: adapters and head are "
+    "trained together. prompt: an LLM is asked, nothing is trained.",
+    "shots": "Labelled cells per class of the target data set that training saw. 0 is zero-shot.",
+    "zero-shot": "No labelled cell of the target was seen. The paper's 'zero-shot' 0.858 is a frozen encoder with a head "
+    "trained on other data sets of the same tissue, not a prediction without labels.",
+    "protocol": "pooled: k-fold over the merged cells of a facet. cross-data: train on some data sets, test on another.",
+    "split by": "What is kept whole when cells are divided into training and test. cell: random cells, as in the paper; "
+    "cells of one patient stand on both sides, so the score leaks. sample, dataset, study: nothing of the test unit was "
+    "seen in training.",
+    "head": "The classifier on top of the embedding: the paper's MLP, a logistic regression, or another.",
+    "run": "One experiment's immutable record: what was run, on what, with which versions, and what came out.",
+    "constant": "The score of a classifier that calls every cell sensitive and has seen no data. "
+    "Its F1 is 2p/(1+p), where p is the share of sensitive cells. A model that does not clear it has learnt nothing useful.",
+    "interval": "95 % bootstrap interval. It is drawn over samples where there are several, else over cells; "
+    "the caption says which.",
+    "leakage gap": "Score when split by cell minus score of the leak-safe split on the same cells: how much of the score "
+    "was recognising the patient or plate instead of the response.",
+    "measured": "Computed here, from a run whose record you can open. Drawn filled.",
+    "reported": "A number that a paper states. Drawn hollow. We have not reproduced it.",
+    "simulated": "Computed on simulated cells. It shows that the code works, not that biology does. Drawn dashed.",
+    "novelty": "How far a cell lies from everything the reference was trained on, in the model's embedding. "
+    "A novel cell gets a score like any other, but nothing stands behind it.",
+    "label basis": "sample response: the patient or sample was judged. time point: cells before treatment are called "
+    "sensitive and cells after it resistant, which measures the treatment's effect as much as resistance.",
+    "confounded": "Label and sample are the same thing here (one sample per class), so no split inside this data set can "
+    "tell resistance from a batch effect. Only cross-data scores count as evidence.",
+    "shared controls": "The same cells appear in other data sets of this study. They are counted once before any split.",
+    "corrected": "The source's table has a slip in this row; the card says what we changed and why.",
+    "F1": "Harmonic mean of precision and recall with sensitive as the positive class, as in the paper.",
+    "reference": "The head that turns embeddings into P(resistant), with the labelled cells it was fitted on.",
+    "P(resistant)": "The calibrated probability that a cell carries the label resistant, by the reference used.",
+    "calibration": "A map from raw scores to probabilities, fitted on studies that the head had not seen.",
+    "coverage": "The share of your genes, and of your counts, that the model's vocabulary knows.",
+}
+
+
+def tip(word: str) -> str:
+    """Return the definition of a word on screen."""
+    return WORDS[word]
+
+
+def number(value: float | None, decimals: int = 2) -> str:
+    """Format a score: two decimals, a real minus, a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """Format a difference with its sign."""
+    if value is None or math.isnan(value):
+        return "–"
+    return ("+" if value >= 0 else "−") + f"{abs(value):.2f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Format an interval in brackets, or nothing where there is none."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return ""
+    return f"[{number(low)}, {number(high)}]"
+
+
+def count(value: float | None) -> str:
+    """Format a count with thin spaces between thousands."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{round(value):,}".replace(",", "\u2009")
+
+
+def percent(value: float | None, decimals: int = 0) -> str:
+    """Format a share between 0 and 1 as prose percent."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{100 * value:.{decimals}f}\u2009%"
+
+
+def duration(seconds: float | None) -> str:
+    """Format seconds as 3.2 s, 4 min or 2 h."""
+    if seconds is None or math.isnan(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{timedelta(seconds=round(seconds)).total_seconds() / 3600:.1f} h"
+
+
+def parameters(value: float | None) -> str:
+    """Format a number of parameters as 52.5 M or 8.03 B."""
+    if value is None or math.isnan(value):
+        return "–"
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}\u2009{unit}"
+    return f"{value:.0f}"
+
+
+def plain(text: str) -> str:
+    """Escape what Markdown would read as markup in a text that came from a file or a person."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()#+!|<>~$:" else letter for letter in text)
+
+
+def constant_f1(prevalence: float | None) -> float | None:
+    """Return the F1 of calling every cell sensitive, where `prevalence` of the cells are."""
+    return None if prevalence is None else METRICS["f1"].constant(prevalence)
