@@ -64,15 +64,6 @@ def duplicate_groups(
     return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
 
 
-def first_of_duplicates(adata: AnnData) -> np.ndarray:
-    """Return a mask that keeps each cell once, the first time it stands in `adata`, shape (n_cells,), bool."""
-    keep = np.ones(adata.n_obs, dtype=bool)
-    counts = np.asarray(adata.X.sum(axis=1)).ravel()
-    for group in duplicate_groups(cell_hashes(adata), counts=counts, barcodes=adata.obs_names.to_numpy(str)):
-        keep[group[1:]] = False
-    return keep
-
-
 def barcode_core(name: str) -> str:
     """Return the longest run of A, C, G, T in a cell name (at least 8 letters), or "" where there is none.
 

@@ -23,11 +23,12 @@ from scdrugmap.data.readers.checks import Check, InputRefused, Journal, Limits
 from scdrugmap.data.readers.delimited import read_delimited
 from scdrugmap.data.readers.formats import recognise
 from scdrugmap.data.readers.matrix import Matrix, Scan
+from scdrugmap.data.readers.memory import table_of
 from scdrugmap.data.readers.tenx import open_tenx
 from scdrugmap.data.readers.triplet import read_triplet
 from scdrugmap.data.values import Verdict, judge, not_a_log, undo
 
-__all__ = ["ACCEPTED", "Check", "InputRefused", "Limits", "read_h5ad"]
+__all__ = ["ACCEPTED", "Check", "InputRefused", "Limits", "check_anndata", "read_h5ad"]
 
 ACCEPTED = ("counts", "cpm", "log1p")
 ORDER = ("counts", "cpm", "log1p", "log2p1", "log10p1", "zscore")  # from the best to the least useful
@@ -75,8 +76,21 @@ def read_h5ad(path: str | Path, *, limits: Limits | None = None, accept: Sequenc
     if not path.exists():
         journal.stop("there is no such file.", f"Looked for {path}; check the spelling.")
     with _open(path, journal) as table:
-        _check_orientation(table, journal)
-        chosen = _choose(table, journal, tuple(accept))
+        return _admit(table, journal, tuple(accept))
+
+
+def check_anndata(
+    adata: AnnData, *, name: str = "AnnData", limits: Limits | None = None, accept: Sequence[str] = ACCEPTED
+) -> AnnData:
+    """Return a new AnnData from one in memory, as `read_h5ad` returns it from a file; same rules, same errors."""
+    journal = Journal(name, limits or Limits())
+    return _admit(table_of(adata, journal), journal, tuple(accept))
+
+
+def _admit(table: Table, journal: Journal, accept: tuple[str, ...]) -> AnnData:
+    """Choose, judge and name what a table holds."""
+    _check_orientation(table, journal)
+    chosen = _choose(table, journal, accept)
     named = _name(chosen, journal)
     X = add_up(chosen.values, named, average=chosen.verdict.value_type == "zscore")
     adata = AnnData(X, obs=_unique(table.obs, journal), var=named.var, obsm=table.obsm)

@@ -7,6 +7,8 @@ out by name and never stops the file.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ import pandas as pd
 from scdrugmap.data.readers.structure import Guard, as_text, attribute, strings
 
 INDEX_NAMES = ("_index", "index", "barcodes", "CellID", "obs_names", "var_names", "cell_id", "barcode")
-Values = np.ndarray | pd.Categorical
+Values: TypeAlias = np.ndarray | pd.Categorical
 NULLABLE = ("nullable-integer", "nullable-boolean", "nullable-string-array")
 
 
