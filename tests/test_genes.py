@@ -36,6 +36,7 @@ from scdrugmap.settings import PACKAGE
         ("GSTT1", "GSTT1", "ENSG00000277656", "symbol"),
         ("Y_RNA", "Y_RNA", "", "symbol"),
         ("1-Mar", "", "", "none"),  # MARCHF1 or MTARC1
+        ("NA", "", "", "none"),  # an alias of XK
         ("ERCC-00002", "", "", "none"),
         ("", "", "", "none"),
     ],
@@ -123,8 +124,15 @@ def test_the_table_is_compact_and_quick():
     table = gene_table()
     symbols = list(table.ensembl_of)[:15000]
     names = [*symbols, *list(table.previous)[:11000], *(f"unheard-{n}" for n in range(10000))]
-    started = time.process_time()
+    ids = [f"{ensembl}.7" for ensembl in list(table.symbol_of)[:36000]]
     match = harmonise(names)
-    assert time.process_time() - started < 0.5
     assert match.n_known == 26000
     assert np.array_equal(match.symbol[:15000], symbols)
+    assert min(cpu_seconds(names) for _ in range(3)) < 0.5
+    assert min(cpu_seconds(ids) for _ in range(3)) < 0.5
+
+
+def cpu_seconds(names):
+    started = time.process_time()
+    harmonise(names)
+    return time.process_time() - started

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdrugmap.data.labels import RESISTANT, RESPONSES, SENSITIVE, is_sensitive, read_labels
@@ -73,11 +73,13 @@ def test_a_mapping_to_a_foreign_word_is_refused():
         read_labels([1], mapping={1: "good"})
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*RESPONSES, None]), max_size=50))
 def test_class_words_read_as_themselves(labels):
     assert read_labels(labels).tolist() == labels
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(RESPONSES), max_size=50))
 def test_is_sensitive_is_true_for_sensitive_only(labels):
     mask = is_sensitive(np.array(labels, dtype=object))
