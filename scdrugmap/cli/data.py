@@ -45,11 +45,14 @@ def data_show(key: Annotated[str, typer.Argument(help="e.g. gse149214")], as_jso
     """Show a data set's card: labels, samples, corrections, warnings."""
     from scdrugmap.data.catalog import DATASETS
 
-    card = DATASETS[key]
-    print_record({name: plain(value) for name, value in card.to_row().items()}, as_json=as_json)
-    if not as_json:
-        for warning in card.warnings:
-            typer.echo(f"! {warning}")
+    record = DATASETS[key].to_row()
+    if as_json:
+        print_record(record, as_json=True)
+        return
+    warnings = record.pop("warnings")
+    print_record({name: plain(value) for name, value in record.items()}, as_json=False)
+    for warning in warnings:
+        typer.echo(f"! {warning}")
 
 
 @data.command("validate")

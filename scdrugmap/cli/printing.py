@@ -22,7 +22,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
     for column in rows[0] if rows else ():
         table.add_column(column)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if value is None else str(plain(value)) for value in row.values()))
     console = Console()
     # A pipe has no width: a line that is cut there would lose what the next program came for.
     console.width = console.width if console.is_terminal else 400
