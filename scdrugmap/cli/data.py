@@ -45,14 +45,18 @@ def data_show(key: Annotated[str, typer.Argument(help="e.g. gse149214")], as_jso
     """Show a data set's card: labels, samples, corrections, warnings."""
     from scdrugmap.data.catalog import DATASETS
 
-    record = DATASETS[key].to_row()
+    record = DATASETS[key].to_record()
     if as_json:
         print_record(record, as_json=True)
         return
-    warnings = record.pop("warnings")
+    warnings, notes, corrections = (record.pop(name) for name in ("warnings", "notes", "corrections"))
     print_record({name: plain(value) for name, value in record.items()}, as_json=False)
     for warning in warnings:
         typer.echo(f"! {warning}")
+    for slip in corrections:
+        typer.echo(f"~ {slip['field']}: '{slip['published']}' corrected to '{slip['corrected']}'. {slip['why']}")
+    for note in notes:
+        typer.echo(f"- {note}")
 
 
 @data.command("validate")
