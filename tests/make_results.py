@@ -16,7 +16,7 @@ from scdrugmap.evaluation.scoring import score_all, score_part
 EFFECTS = {
     ("constant", "constant"): (0.0, 0.0),
     ("hvg", "logistic"): (1.5, 0.7),
-    ("hvg-pca", "mlp"): (1.2, 0.5),
+    ("hvg-pca", "mlp"): (1.2, 0.4),
     ("hvg", "gradient-boosting"): (1.4, 0.6),
     ("scgpt-mini", "mlp"): (1.6, 0.5),
     ("scgpt-mini", "logistic"): (1.7, 0.8),

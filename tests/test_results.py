@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import polars as pl
 import pytest
-from make_results import make_failure, make_run
+from make_results import make_failure, make_predictions, make_run
 
-from scdrugmap.errors import UnknownName
+from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.evaluation.experiment import FACETS, PROTOCOLS, SPLITS, STRATEGIES, Experiment
-from scdrugmap.evaluation.metrics import METRICS
+from scdrugmap.evaluation.gap import leakage_gap
+from scdrugmap.evaluation.metrics import METRICS, score
 from scdrugmap.evaluation.reported import reported
 from scdrugmap.evaluation.results import (
     PREDICTIONS,
@@ -23,6 +25,7 @@ from scdrugmap.evaluation.results import (
     write_scores,
 )
 from scdrugmap.evaluation.scoring import score_all, score_part
+from scdrugmap.evaluation.tables import averaged, leaderboard, simulated
 
 EXPERIMENT = Experiment("hvg", "logistic", ("simulated-a",), facet_value="simulated-a")
 
@@ -154,3 +157,61 @@ def test_the_papers_zero_shot_is_a_frozen_encoder_on_other_data_sets():
 def test_reported_prevalence_gives_the_constant_beside_the_number():
     uce = reported().filter(model="uce", facet_value="Tumor tissue").row(0, named=True)
     assert METRICS["f1"].constant(uce["prevalence"]) == pytest.approx(uce["value"], abs=5e-4)
+
+
+def test_leaderboard_ranks_entries_on_the_same_cells(filled_results):
+    scores = read_scores(filled_results)
+    board = leaderboard(scores, "auroc", split_by="sample", protocol="pooled", facet_value="simulated-a")
+    assert board["rank"].to_list() == [1, 2, 3, 4, 5, 6]
+    assert board["value"].is_sorted(descending=True)
+    best = board.filter(pl.col("model").is_in(["constant", "hvg", "hvg-pca"]))["value"].max()
+    assert (board["delta"] - (board["value"] - best)).abs().max() < 1e-12
+    assert board.filter(pl.col("model") != "constant")["gap"].min() > 0  # planted: the split by cell scores higher
+    by_cell = leaderboard(scores, "auroc", split_by="cell", protocol="pooled", facet_value="simulated-a")
+    assert by_cell["gap"].null_count() == by_cell.height
+
+
+def test_leaderboard_turns_metrics_where_less_is_better(filled_results):
+    board = leaderboard(read_scores(filled_results), "brier", split_by="cell", facet_value="simulated-a")
+    assert board["value"].is_sorted()
+    assert board["constant"].to_list() == [0.25] * 6
+    assert board["delta"][0] >= 0
+
+
+def test_reported_numbers_have_their_constant_but_no_baseline(filled_results):
+    board = leaderboard(read_scores(filled_results), "f1", split_by="dataset", facet_value="Tumor tissue", shots=0)
+    assert board.select("model", "rank").rows() == [("scgpt", 1), ("uce", 2)]
+    assert board["constant"].round(3).to_list() == [0.774, 0.774]
+    assert board["delta"].null_count() == 2
+
+
+def test_seeds_are_averaged(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, *make_run(dataclasses.replace(EXPERIMENT, seed=seed), 1.0))
+    scores = build_scores(tmp_path)
+    row = averaged(scores).row(by_predicate=pl.col("metric") == "f1", named=True)
+    assert row["seeds"] == 3
+    assert set(row["run_ids"]) == set(scores["run_id"])
+    assert row["value"] == pytest.approx(scores.filter(fold="all", metric="f1")["value"].mean())
+
+
+def test_simulated_rows_are_told_apart(filled_results):
+    scores = read_scores(filled_results)
+    assert scores.filter(simulated(scores)).height == scores.filter(source="measured").height > 0
+
+
+def test_leakage_gap_is_paired_over_samples_and_seeds():
+    leaky = [make_predictions(("simulated-a",), 1.5, seed) for seed in range(3)]
+    safe = [make_predictions(("simulated-a",), 0.3, seed) for seed in range(3)]
+    gap = next(gap for gap in leakage_gap(leaky, safe) if gap.metric == "auroc")
+    expected = [score(table["label"], table["p_resistant"].to_numpy())["auroc"] for table in (*leaky, *safe)]
+    assert gap.value == pytest.approx(sum(expected[:3]) / 3 - sum(expected[3:]) / 3)
+    assert (gap.unit, gap.n_units, gap.n_seeds) == ("sample", 8, 3)
+    assert 0 < gap.low < gap.value < gap.high
+    assert all(gap.low <= gap.value == 0 <= gap.high for gap in leakage_gap(safe, [table.reverse() for table in safe]))
+
+
+def test_leakage_gap_is_of_the_same_cells_only():
+    one, other = make_predictions(("simulated-a",), 1.5), make_predictions(("simulated-b",), 1.5)
+    with pytest.raises(InvalidInput, match="not of the same cells"):
+        leakage_gap([one], [other])
