@@ -21,6 +21,7 @@ from scdrugmap.models.card import ModelCard, Weights
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 BUNDLED = ("checkpoint.json", "model.safetensors")
+ENDPOINT: str | None = None  # of the Hub; None is huggingface_hub's own (HF_ENDPOINT moves it to a mirror)
 State = Literal["ready", "needs weights", "bundled"]
 
 
@@ -77,14 +78,20 @@ def fetch(card: ModelCard, root: Path, *, endpoint: str | None = None) -> Path:
 
 def download(card: ModelCard, hub: str, revision: str, target: Path, *, endpoint: str | None = None) -> Path:
     """Snapshot the card's files of a Hub repository into `target`; raises `WeightsMissing`."""
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
-    failures = (HTTPError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
+    failures = (HTTPError, HFValidationError, OSError)  # the Hub's answers, its own checks, the network and the disk
     patterns = list(card.weights.files)
     try:
-        snapshot_download(hub, revision=revision, allow_patterns=patterns, local_dir=target, endpoint=endpoint)
+        snapshot_download(
+            hub,
+            revision=revision,
+            allow_patterns=patterns,
+            local_dir=target,
+            cache_dir=target / ".cache",
+            endpoint=endpoint or ENDPOINT,
+        )
     except failures as error:
         message = f"Weights for '{card.key}' could not be downloaded from the Hub ({hub}@{revision[:12]}): {error}"
         remedy = f"Check the network, or put {', '.join(patterns)} into {target} by hand."

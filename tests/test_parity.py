@@ -1,0 +1,220 @@
+"""Our models against what upstream's own code computes, from a folder of cases (one sub-folder a model).
+
+`SCDRUGMAP_PARITY=FOLDER pytest -k parity` runs the same checks against another folder of that layout. A model's entry
+in `CHECKS` says how its arrays are compared; sizes, lengths, seeds and tolerances come from `case.json` and the
+checkpoint. A model whose folder is not there is reported as skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+
+from scdrugmap.models import MODELS, load_model
+from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.scgpt.tokens import bin_range, bin_values
+from scdrugmap.models.tokens import Tokens
+
+CASES = Path(os.environ.get("SCDRUGMAP_PARITY") or Path(__file__).parent / "parity")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One folder: the checkpoint in upstream's layout, an input, and what upstream makes of it."""
+
+    key: str
+    folder: Path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return json.loads((self.folder / "case.json").read_text())
+
+    @property
+    def tolerance(self) -> dict[str, Any]:
+        return self.settings["tolerance"]
+
+    @property
+    def expected(self) -> Mapping[str, np.ndarray]:
+        return np.load(self.folder / "expected.npz", allow_pickle=False)
+
+    @property
+    def cells(self) -> ad.AnnData:
+        return ad.read_h5ad(self.folder / "input.h5ad")
+
+    def load(self, **settings: Any) -> Encoder:
+        return load_model(self.key, weights=self.folder / "checkpoint", device="cpu", **settings)
+
+
+def padded(tokens: Tokens, flat: np.ndarray, fill: float, width: int) -> np.ndarray:
+    """Entries (T,) as rows (C, width)."""
+    out = np.full((len(tokens), width), fill, dtype=flat.dtype)
+    for cell in range(len(tokens)):
+        part = flat[tokens.cell(cell)]
+        out[cell, : len(part)] = part
+    return out
+
+
+def hidden_of(encoder: Encoder, tokens: Tokens, cell: int) -> np.ndarray:
+    """Last hidden states (L, D) of one cell."""
+    batch = encoder.tokenizer.collate(tokens, np.array([cell]))
+    with torch.inference_mode():
+        return encoder.network.hidden(**{name: torch.from_numpy(a) for name, a in batch.items()})[0].numpy()
+
+
+def scgpt_tokens(case: Case) -> None:
+    encoder, expected = case.load(max_length=case.settings["max_length"]), case.expected
+    tokens, width = encoder.tokenize(case.cells), expected["gene_ids"].shape[1]
+    np.testing.assert_array_equal(tokens.lengths, expected["lengths"])
+    pad_id, pad_value = encoder.tokenizer.pad_id, encoder.tokenizer.pad_value
+    np.testing.assert_array_equal(padded(tokens, tokens.ids, pad_id, width), expected["gene_ids"])
+    np.testing.assert_array_equal(padded(tokens, tokens.values, pad_value, width), expected["values"])
+
+
+def scgpt_embedding(case: Case) -> None:
+    got = case.load(max_length=case.settings["max_length"]).embed(case.cells)
+    np.testing.assert_allclose(got, case.expected["embedding"], rtol=0, atol=case.tolerance["embedding_atol"])
+
+
+def scgpt_hidden(case: Case) -> None:
+    encoder = case.load(max_length=case.settings["max_length"], normalise=False)
+    tokens, expected, atol = encoder.tokenize(case.cells), case.expected, case.tolerance["hidden_atol"]
+    np.testing.assert_allclose(encoder.encode(tokens), expected["cls_hidden"], rtol=0, atol=atol)
+    for place, cell in enumerate(expected["hidden_last_cells"]):
+        np.testing.assert_allclose(
+            hidden_of(encoder, tokens, cell), expected[f"hidden_last_{place}"], rtol=0, atol=atol
+        )
+
+
+def scgpt_truncation(case: Case) -> None:
+    encoder = case.load(max_length=case.settings["truncation"]["max_length"], compat="upstream")
+    tokens, expected = encoder.tokenize(case.cells), case.expected
+    width = expected["trunc_gene_ids"].shape[1]
+    pad_id, pad_value = encoder.tokenizer.pad_id, encoder.tokenizer.pad_value
+    np.testing.assert_array_equal(padded(tokens, tokens.ids, pad_id, width), expected["trunc_gene_ids"])
+    np.testing.assert_array_equal(padded(tokens, tokens.values, pad_value, width), expected["trunc_values"])
+    atol = case.tolerance["embedding_atol"]
+    np.testing.assert_allclose(encoder.encode(tokens), expected["trunc_embedding"], rtol=0, atol=atol)
+
+
+def scgpt_ties(case: Case) -> None:
+    row, low, high = (case.expected[name] for name in ("ties_row", "ties_bin_lo", "ties_bin_hi"))
+    ours = bin_values(row)
+    assert ((ours >= low) & (ours <= high)).all()
+    got_low, got_high = bin_range(row)
+    np.testing.assert_array_equal(got_low, low)
+    np.testing.assert_array_equal(got_high, high)
+
+
+GENEFORMER_VARIANTS: dict[str, dict[str, Any]] = {
+    "embedding": {},
+    "embedding_last_layer": {"emb_layer": 0},
+    "embedding_cls": {"emb_mode": "cls"},
+    "embedding_cls_last_layer": {"emb_mode": "cls", "emb_layer": 0},
+}
+TGPT_VARIANTS: dict[str, dict[str, Any]] = {
+    "embedding": {"compat": "upstream"},
+    "embedding_no_token_type": {"compat": "upstream", "token_types": False},
+    "embedding_vocab_only": {},
+    "embedding_vocab_only_no_token_type": {"token_types": False},
+}
+
+
+def check_ids(encoder: Encoder, case: Case, tail: str = "") -> None:
+    """Ids and lengths of all cells, exactly."""
+    tokens, ids = encoder.tokenize(case.cells), case.expected[f"input_ids{tail}"]
+    np.testing.assert_array_equal(tokens.lengths, case.expected[f"lengths{tail}"])
+    np.testing.assert_array_equal(padded(tokens, tokens.ids, encoder.tokenizer.pad_id, ids.shape[1]), ids)
+
+
+def check_variants(case: Case, variants: dict[str, dict[str, Any]], **settings: Any) -> None:
+    """Every embedding of `expected.npz`, in batches and cell by cell."""
+    for name in (name for name in case.expected if name.startswith("embedding")):
+        encoder = case.load(**settings, **variants[name])
+        for batch_size in (None, 1):
+            got, atol = encoder.embed(case.cells, batch_size=batch_size), case.tolerance["embedding_atol"]
+            np.testing.assert_allclose(got, case.expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+def check_hidden(encoder: Encoder, case: Case, stem: str) -> None:
+    """Hidden states of the cells that were run alone."""
+    tokens, expected = encoder.tokenize(case.cells), case.expected
+    for place, cell in enumerate(expected["hidden_last_cells"]):
+        if f"{stem}_{place}" in expected:
+            with torch.inference_mode():
+                got = encoder.network.hidden(torch.from_numpy(tokens.ids[tokens.cell(cell)])[None])[0]
+            np.testing.assert_allclose(
+                got, expected[f"{stem}_{place}"], rtol=0, atol=case.tolerance["hidden_atol"], err_msg=stem
+            )
+
+
+def geneformer_tokens(case: Case) -> None:
+    check_ids(case.load(max_length=case.settings["model_input_size"]), case)
+
+
+def geneformer_embedding(case: Case) -> None:
+    check_variants(case, GENEFORMER_VARIANTS, max_length=case.settings["model_input_size"])
+
+
+def geneformer_hidden(case: Case) -> None:
+    for emb_layer, stem in ((-1, "hidden_second_last"), (0, "hidden_last")):
+        check_hidden(case.load(max_length=case.settings["model_input_size"], emb_layer=emb_layer), case, stem)
+
+
+def tgpt_tokens(case: Case) -> None:
+    check_ids(case.load(max_length=case.settings["max_len"], compat="upstream"), case)
+    check_ids(case.load(max_length=case.settings["max_len"]), case, "_vocab_only")
+
+
+def tgpt_embedding(case: Case) -> None:
+    check_variants(case, TGPT_VARIANTS, max_length=case.settings["max_len"])
+
+
+def tgpt_hidden(case: Case) -> None:
+    for token_types, stem in ((True, "hidden_last"), (False, "hidden_last_no_token_type")):
+        settings = {"max_length": case.settings["max_len"], "compat": "upstream", "token_types": token_types}
+        check_hidden(case.load(**settings), case, stem)
+
+
+# How each model's case is compared: one function an aspect, named <model>_<aspect>.
+CHECKS: dict[str, tuple[Callable[[Case], None], ...]] = {
+    "scgpt": (scgpt_tokens, scgpt_embedding, scgpt_hidden, scgpt_truncation, scgpt_ties),
+    "geneformer": (geneformer_tokens, geneformer_embedding, geneformer_hidden),
+    "tgpt": (tgpt_tokens, tgpt_embedding, tgpt_hidden),
+}
+
+
+def cases(key: str) -> list[Case]:
+    """Cases of a model: its own folder, or each of its sub-folders."""
+    folder = CASES / key
+    return [Case(key, path.parent) for path in sorted([*folder.glob("case.json"), *folder.glob("*/case.json")])]
+
+
+def parameters() -> Iterator[Any]:
+    for key, checks in CHECKS.items():
+        found = cases(key)
+        if not found:
+            yield pytest.param(None, None, id=key, marks=pytest.mark.skip(reason=f"no case for {key} in {CASES}"))
+        for case in found:
+            name = case.folder.relative_to(CASES).as_posix()
+            yield from (pytest.param(case, check, id=f"{name}-{check.__name__.split('_', 1)[1]}") for check in checks)
+
+
+@pytest.mark.parametrize(("case", "check"), list(parameters()))
+def test_parity(case: Case, check: Callable[[Case], None], settings):
+    check(case)
+
+
+def test_every_foundation_model_is_compared_with_upstream():
+    foundation = {key for key, card in MODELS.items() if card.kind == "foundation"}
+    assert foundation == set(CHECKS)
+    default = Path(__file__).parent / "parity"
+    assert {path.name for path in default.iterdir()} == set(CHECKS)
