@@ -49,6 +49,9 @@ def _matrix(values: object, *, signed: bool) -> sparse.csr_matrix:
         message = "The AnnData has no matrix X."
         raise InvalidInput(message, "Put the counts into adata.X.")
     matrix = sparse.csr_matrix(values, dtype=np.float32)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()  # sorting in place would scramble the caller's matrix, whose index arrays this may share
+        matrix.sum_duplicates()
     if not np.isfinite(matrix.data).all():
         message = "The matrix X holds NaN or infinite values."
         raise InvalidInput(message, "Read the file with scdrugmap.read_h5ad, which says where they are.")

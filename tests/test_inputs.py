@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+from scipy import sparse
+
+from scdrugmap.models import MODELS
+from scdrugmap.models.toys import toy_encoder
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("key", MODELS)
+def test_columns_in_any_order_are_read_and_the_callers_matrix_is_left_as_it_is(cells, key, dtype):
+    ordered = sparse.csr_matrix(cells.X, dtype=dtype)
+    mixed = ordered.copy()
+    for start, end in zip(mixed.indptr[:-1], mixed.indptr[1:], strict=True):
+        turn = np.random.default_rng(0).permutation(end - start)
+        mixed.indices[start:end], mixed.data[start:end] = mixed.indices[start:end][turn], mixed.data[start:end][turn]
+    mixed.has_sorted_indices = mixed.has_canonical_format = False
+    encoder = toy_encoder(MODELS[key], cells)
+    expected = encoder.embed(ad.AnnData(ordered, obs=cells.obs, var=cells.var))
+    adata = ad.AnnData(mixed, obs=cells.obs, var=cells.var)
+    for _ in range(2):
+        np.testing.assert_array_equal(encoder.embed(adata), expected)
+    assert (ordered != adata.X).nnz == 0
