@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # One folder and one line here make a model (docs/adding-a-model.md); the order is that of lists and menus.
 FOLDERS = (
     "scgpt",
+    "geneformer",
+    "tgpt",
     "hvg_pca",
     "hvg",
 )

@@ -1,0 +1,1 @@
+"""Geneformer: a cell is its genes, ranked by expression over their typical expression."""
