@@ -26,14 +26,15 @@ def browse(catalogue: pl.DataFrame) -> None:
     draw(rows)
     st.dataframe(
         tables.catalogue(rows), key="catalogue", hide_index=True, column_config=tables.catalogue_columns(),
-        on_select=widgets.open_row("dataset", rows["key"].to_list(), "catalogue"), selection_mode="single-row",
+        on_select=widgets.open_row("dataset", rows["key"].to_list(), "catalogue"), selection_mode="single-row", placeholder="–",
         height=560,
     )  # fmt: skip
     st.caption("Choose a row to open its card. The link in the address bar opens this view for others.")
 
 
 def ask(catalogue: pl.DataFrame) -> pl.DataFrame:
-    places = [*st.columns(4), *st.columns(4)]
+    with st.container(key="two_filters"):
+        places = [*st.columns(4), *st.columns(4)]
     chosen = {
         column: widgets.several(label, tables.values(catalogue, column), column, word=word, place=place)
         for place, (column, (label, word)) in zip(places, FILTERS.items(), strict=False)

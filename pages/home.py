@@ -31,9 +31,10 @@ with header.page("home"):
             "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini --split-by sample",
         )
     else:
-        st.markdown(sentences.headline(rows, METRIC))
-        st.altair_chart(charts.dumbbell(rows, METRIC, header.ink()), alt="F1 by cell and leak-safe, per model")
-        header.caption(*sentences.headline_caption(rows, METRIC, queries.date_of(rows["run_id"])))
+        with st.container(border=True):
+            st.markdown(sentences.headline(rows, METRIC))
+            st.altair_chart(charts.dumbbell(rows, METRIC, header.ink()), alt="F1 by cell and leak-safe, per model")
+            header.caption(*sentences.headline_caption(rows, METRIC, queries.date_of(rows["run_id"])))
     with st.expander("Why do the two differ?", icon=":material/help:"):
         st.markdown(sentences.WHY_THE_TWO_DIFFER)
 
@@ -45,7 +46,9 @@ with header.page("home"):
         (f"{sets['cancer_type'].n_unique()}", "cancer types", "datasets"),
         (f"{known.height}", "models and baselines", "models"),
     )
-    for column, (value, what, page) in zip(st.columns(4), counters, strict=True):
+    with st.container(key="two_counters"):
+        places = st.columns(4)
+    for column, (value, what, page) in zip(places, counters, strict=True):
         column.html(f'<div class="sdm-count">{value}</div>')
         column.page_link(PAGES[page].file, label=what, icon=PAGES[page].icon)
 

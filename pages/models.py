@@ -18,7 +18,7 @@ def browse() -> None:
         )
     else:
         picks = pickers.leaderboard(board)
-        rows = pickers.shown(boards.ranking(board, **{**picks, "metric": queries.SHOWN[picks["metric"]]}))
+        rows = pickers.shown(queries.ranking(picks))
         st.markdown(sentences.looking_at(picks, rows))
         tabs = st.tabs(["Ranking", "Split matters", "Reported"], key="view", bind="query-params")
         with tabs[0]:
@@ -30,7 +30,7 @@ def browse() -> None:
     st.subheader("All models", anchor="cards")
     st.dataframe(
         tables.models(known), key="cards", hide_index=True, column_config=tables.models_columns(),
-        on_select=widgets.open_row("model", known["model"].to_list(), "cards"), selection_mode="single-row",
+        on_select=widgets.open_row("model", known["model"].to_list(), "cards"), selection_mode="single-row", placeholder="–",
     )  # fmt: skip
     st.caption("Choose a row to open the model's card.")
 
@@ -41,11 +41,15 @@ def ranking(rows: pl.DataFrame, known: pl.DataFrame, picks: dict[str, str]) -> N
             "Nothing was measured or reported under these choices.", "Choose another split, or show reported numbers."
         )
         return
-    st.altair_chart(charts.ranking(rows, picks["metric"], header.ink()), alt="scores with intervals, best first")
+    if (same := boards.at_constant(rows)).height:
+        st.info(sentences.at_constant(same), icon=":material/lightbulb:")
+    st.altair_chart(
+        charts.ranking(pickers.named(rows), picks["metric"], header.ink()), alt="scores with intervals, best first"
+    )
     header.caption(*sentences.ranking_caption(rows, picks, queries.date_of(rows["run_id"])))
     st.dataframe(
         tables.ranking(rows, known), key="ranking", hide_index=True, column_config=tables.ranking_columns(picks["metric"]),
-        on_select=widgets.open_row("run", rows["run_id"].to_list(), "ranking"), selection_mode="single-row",
+        on_select=widgets.open_row("run", rows["run_id"].to_list(), "ranking"), selection_mode="single-row", placeholder="–",
     )  # fmt: skip
     st.caption("Choose a row to open the record of its run.")
 

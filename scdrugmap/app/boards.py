@@ -6,84 +6,70 @@ sets of a run. The constant classifier is a column of every row and never an ent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import polars as pl
 
 from scdrugmap.evaluation.metrics import METRICS
+from scdrugmap.evaluation.tables import averaged, leaderboard, simulated
 
 SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
 HEADS = {"mlp": "MLP", "logistic": "logistic", "gradient-boosting": "boosting", "knn": "kNN", "prompt": "prompt"}
+# Models of the paper that have no card here yet but whose reported numbers are shown.
+PAPER_NAMES = {
+    "scfoundation": "scFoundation",
+    "uce": "UCE",
+    "scbert": "scBERT",
+    "celllm": "CellLM",
+    "cellplm": "CellPLM",
+    "geneformer": "Geneformer",
+    "tgpt": "tGPT",
+    "llama3-8b": "Llama 3 8B",
+    "gpt-4o-mini": "GPT-4o-mini",
+}
 CELLS = ["protocol", "facet", "on", "strategy", "shots", "metric"]  # what two entries must share to be compared
 ENTRY = ["model", "head"]
 CONSTANT = "constant"
+ANY = "any"
 
 
 def tidy(scores: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per run and metric (all folds together) with `title`, `on`, `constant` and `kind` added.
+    """Return one row per entry, cells, split and metric: the mean over seeds, named for the screen (see `named`)."""
+    return named(averaged(scores), models)
 
-    `scores` is `read_scores`; `models` has `model`, `title` and `kind`. Runs on simulated cells get source "simulated".
+
+def named(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
+    """Add `title`, `kind`, `on` and `run_id`; runs on simulated cells get source "simulated", the constant goes.
+
+    `rows` are of `averaged` or `leaderboard`; `models` has `model`, `title` and `kind`.
     """
-    whole = scores.filter((pl.col("fold") == "all") & pl.col("value").is_not_null() & (pl.col("model") != CONSTANT))
-    on = (
-        pl.when(pl.col("source") == "reported")
-        .then(pl.format("{} ({})", pl.col("facet_value"), pl.col("test")))
-        .when((pl.col("facet") == "all") | (pl.col("facet_value").fill_null("") == ""))
-        .then(pl.col("test").str.replace_all(r"\+", " + "))
-        .otherwise("facet_value")
-    )
-    simulated = (pl.col("source") == "measured") & pl.col("test").str.to_lowercase().str.contains("simulated")
-    head = pl.col("head").replace_strict(HEADS, default=pl.col("head"))
+    rows = rows.filter(pl.col("value").is_not_null() & (pl.col("model") != CONSTANT))
+    stated = pl.when(pl.col("facet") == "all").then(pl.format("all {} cells", "test"))
+    stated = stated.otherwise(pl.format("{} ({})", "facet_value", "test"))
+    whole = (pl.col("facet") == "all") | (pl.col("facet_value").fill_null("") == "")
+    ours = pl.when(whole).then(pl.col("test").str.replace_all("+", " + ", literal=True)).otherwise("facet_value")
     alone = pl.col("source").eq("reported") | pl.col("kind").eq("llm").fill_null(False)
+    head = pl.col("head").replace(HEADS)
+    source = pl.when(simulated(rows)).then(pl.lit("simulated")).otherwise("source")
     return (
-        whole.join(models.select("model", "title", "kind"), on="model", how="left")
-        .with_columns(title=pl.col("title").fill_null(pl.col("model")), on=on)
+        rows.with_columns(source=source, on=pl.when(pl.col("source") == "reported").then(stated).otherwise(ours))
+        .join(models.select("model", "title", "kind"), on="model", how="left")
+        .with_columns(title=pl.col("title").fill_null(pl.col("model").replace(PAPER_NAMES)))
         .with_columns(title=pl.when(alone).then("title").otherwise(pl.format("{} + {}", "title", head)))
-        .with_columns(
-            source=pl.when(simulated).then(pl.lit("simulated")).otherwise("source"),
-            constant=_constant(),
-        )
-        .sort("seed", nulls_last=True)
-        .unique([*CELLS, *ENTRY, "split_by", "source"], keep="first", maintain_order=True)
+        .with_columns(run_id=pl.col("run_ids").list.first())
     )
-
-
-def _constant() -> pl.Expr:
-    """Return the always-constant value of each row's metric at its prevalence."""
-
-    def value(row: Mapping[str, object]) -> float | None:
-        prevalence, metric = row["prevalence"], METRICS.get(str(row["metric"]))
-        return float(metric.constant(float(prevalence))) if prevalence is not None and metric else None  # type: ignore[arg-type]
-
-    return pl.struct("prevalence", "metric").map_elements(value, return_dtype=pl.Float64)
 
 
 def pick(board: pl.DataFrame, **choices: str) -> pl.DataFrame:
-    """Keep the rows where each named column has the chosen value."""
-    return board.filter(*(pl.col(column) == value for column, value in choices.items()))
+    """Keep the rows where each named column has the chosen value; `ANY` leaves a column open."""
+    return board.filter(*(pl.col(column) == value for column, value in choices.items() if value != ANY))
 
 
-def ranking(
-    board: pl.DataFrame, *, protocol: str, split_by: str, facet: str, on: str, strategy: str, metric: str
-) -> pl.DataFrame:
-    """Return the entries of one view, best first, with `delta` to the best baseline and the `gap` to the split by cell.
+def ranking(scores: pl.DataFrame, models: pl.DataFrame, *, metric: str, split_by: str, **view: str) -> pl.DataFrame:
+    """Return the entries of one view, best first; `view` gives protocol, facet, on and strategy.
 
-    The best baseline is the best measured entry of a model of kind "baseline". Reported rows get neither: their
-    baselines were not published.
+    `delta` is the distance to the best measured baseline, `gap` that to the split by cell; reported rows have neither.
     """
-    rows = pick(board, protocol=protocol, split_by=split_by, facet=facet, on=on, strategy=strategy, metric=metric)
-    better = METRICS[metric].higher_is_better
-    measured = rows.filter(pl.col("source") != "reported")
-    baseline = measured.filter(pl.col("kind") == "baseline").sort("value", descending=better).head(1)
-    best = baseline["value"].item() if baseline.height else None
-    by_cell = pick(board, protocol=protocol, split_by="cell", facet=facet, on=on, strategy=strategy, metric=metric)
-    by_cell = by_cell.select(*ENTRY, "source", by_cell="value")
-    rows = rows.join(by_cell, on=[*ENTRY, "source"], how="left")
-    ours = pl.col("source") != "reported"
-    gap = pl.when(pl.col("split_by") != "cell").then(pl.col("by_cell") - pl.col("value"))
-    return rows.with_columns(delta=pl.when(ours).then(pl.col("value") - pl.lit(best, dtype=pl.Float64)), gap=gap).sort(
-        "value", descending=better, nulls_last=True
-    )
+    rows = pick(named(leaderboard(scores, metric, split_by=split_by), models), **view)
+    return rows.sort("value", descending=METRICS[metric].higher_is_better, nulls_last=True)
 
 
 def pairs(board: pl.DataFrame, *, metric: str) -> pl.DataFrame:

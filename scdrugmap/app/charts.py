@@ -15,16 +15,24 @@ from scdrugmap.app.palette import Ink
 SOURCES = ("measured", "reported", "simulated")
 ROW = 34  # px a row: a finger's width at 390 px, and two lines of text do not touch
 LABELS = 168  # px for names on the axis; longer ones are cut with an ellipsis and whole in the tooltip
-Chart = alt.Chart | alt.LayerChart
+LINE = " · "  # where a name on the axis breaks into two lines
 
 
-def _names(order: list[str]) -> alt.Y:
-    axis = alt.Axis(labelLimit=LABELS, labelPadding=8, grid=False, labelFontSize=13)
+def _names(order: list[str], ink: Ink) -> alt.Y:
+    axis = alt.Axis(
+        labelLimit=LABELS,
+        labelPadding=8,
+        grid=False,
+        labelFontSize=13,
+        labelColor=ink.text,
+        labelOverlap=False,
+        labelExpr=f"split(datum.label, '{LINE}')",
+    )
     return alt.Y("title:N", sort=order, title=None, axis=axis)
 
 
 def _scores(metric: str, low: float, high: float) -> alt.X:
-    axis = alt.Axis(format=".1f", tickCount=6, labelFontSize=12, titlePadding=8, grid=True)
+    axis = alt.Axis(format="~g", tickCount=6, labelFontSize=12, titlePadding=8, grid=True)
     return alt.X("value:Q", title=metric, scale=alt.Scale(domain=[low, high], nice=False), axis=axis)
 
 
@@ -52,7 +60,7 @@ def ranking(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     """Draw one row per model, best first: dot, 95 % whisker, and the constant classifier of the same cells."""
     order = list(dict.fromkeys(frame.sort("value", descending=True, nulls_last=True)["title"].to_list()))
     low, high = _domain(frame, ("value", "ci_low", "ci_high", "constant"))
-    base = alt.Chart(frame).encode(y=_names(order))
+    base = alt.Chart(frame).encode(y=_names(order, ink))
     tips = _tooltip(
         frame,
         {"title": "model", "value": metric, "ci_low": "from", "ci_high": "to", "constant": "always sensitive",
@@ -75,7 +83,8 @@ def ranking(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
         tooltip=tips,
     )
     layers = [whiskers, constants, dots, _constant_label(frame, order, ink)]
-    return alt.layer(*layers).properties(height=ROW * len(order) + 26)
+    lines = 1.35 if any(LINE in name for name in order) else 1.0
+    return alt.layer(*layers).properties(height=round(ROW * lines * len(order)) + 76)
 
 
 def _constant_label(frame: pl.DataFrame, order: list[str], ink: Ink) -> alt.Chart:
@@ -97,10 +106,10 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     order = frame.sort("safe", descending=True, nulls_last=True)["title"].to_list()
     low, high = _domain(frame, ("by_cell", "safe", "safe_low", "safe_high", "constant"))
     scale = alt.Scale(domain=[low, high], nice=False)
-    axis = alt.Axis(format=".1f", tickCount=6, labelFontSize=12, titlePadding=8, grid=True)
-    base = alt.Chart(frame).encode(y=_names(order))
-    safe_name = f"split by {frame['safe_name'][0]}" if frame.height else "leak-safe split"
-    splits = alt.Scale(domain=["split by cell (the paper's)", safe_name], range=[ink.soft, ink.accent])
+    axis = alt.Axis(format="~g", tickCount=6, labelFontSize=12, titlePadding=8, grid=True)
+    base = alt.Chart(frame).encode(y=_names(order, ink))
+    safe_name = f"by {frame['safe_name'][0]}" if frame.height else "leak-safe"
+    splits = alt.Scale(domain=["by cell, the paper's", safe_name], range=[ink.soft, ink.accent])
     legend = alt.Legend(title=None, orient="top", symbolSize=130, labelLimit=260, offset=4, direction="horizontal")
     tips = _tooltip(
         frame, {"title": "model", "by_cell": f"{metric} by cell", "safe": f"{metric} {safe_name}",
@@ -113,14 +122,16 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     dots = [
         alt.Chart(frame.with_columns(split=pl.lit(name)))
         .mark_point(size=150, filled=True, opacity=1)
-        .encode(x=f"{field}:Q", y=_names(order), color=alt.Color("split:N", scale=splits, legend=legend), tooltip=tips)
+        .encode(
+            x=f"{field}:Q", y=_names(order, ink), color=alt.Color("split:N", scale=splits, legend=legend), tooltip=tips
+        )
         for field, name in (("by_cell", splits.domain[0]), ("safe", safe_name))
     ]
     constants = base.mark_tick(thickness=3, size=ROW * 0.62, color=ink.text, opacity=0.85).encode(
         x="constant:Q", tooltip=tips
     )
     label = _constant_label(frame.with_columns(value=pl.col("safe")), order, ink)
-    return alt.layer(span, whisker, constants, *dots, label).properties(height=ROW * len(order) + 60)
+    return alt.layer(span, whisker, constants, *dots, label).properties(height=ROW * len(order) + 108)
 
 
 def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:

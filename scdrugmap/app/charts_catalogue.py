@@ -29,7 +29,10 @@ def cells_by(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
     order = totals["group"].to_list()
     y = alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=190, grid=False, labelFontSize=12))
     long = totals.unpivot(
-        ["sensitive", "resistant"], index=["group", "datasets"], variable_name="response", value_name="cells"
+        ["sensitive", "resistant"],
+        index=["group", "datasets", "uncounted"],
+        variable_name="response",
+        value_name="cells",
     )
     legend = alt.Legend(title=None, orient="top", symbolType="square", offset=0)
     bars = (
@@ -40,12 +43,17 @@ def cells_by(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
             y=y,
             color=_response(legend),
             order=alt.Order("response:N", sort="descending"),
-            tooltip=["group:N", "response:N", alt.Tooltip("cells:Q", format=","), "datasets:Q"],
+            tooltip=[
+                "group:N",
+                "response:N",
+                alt.Tooltip("cells:Q", format=","),
+                alt.Tooltip("datasets:Q", title="data sets"),
+                alt.Tooltip("uncounted:Q", title="of them without a cell count"),
+            ],
         )
     )
     plural = pl.when(pl.col("datasets") == 1).then(pl.lit("set")).otherwise(pl.lit("sets"))
-    unknown = pl.when(pl.col("uncounted") > 0).then(pl.format(", {} uncounted", "uncounted")).otherwise(pl.lit(""))
-    labels = totals.with_columns(label=pl.format("{} {}{}", "datasets", plural, unknown))
+    labels = totals.with_columns(label=pl.format("{} {}", "datasets", plural))
     text = (
         alt.Chart(labels)
         .mark_text(align="left", dx=6, fontSize=12, color=ink.soft)
@@ -78,14 +86,14 @@ def coverage(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
 
 
 def timeline(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
-    """Draw when each data set became public, by cancer type; the area of a mark is its number of cells."""
-    dated = frame.drop_nulls("public_since").drop_nulls("cells")
+    """Draw when each data set became public, by cancer type; the area of a mark is its number of cells, least where no source gives it."""
+    dated = frame.drop_nulls("public_since").with_columns(pl.col("cells").fill_null(0))
     return (
         alt.Chart(dated)
         .mark_circle(opacity=0.65, stroke=ink.paper, strokeWidth=1, color=ink.accent)
         .encode(
             x=alt.X("public_since:T", title="public since", axis=alt.Axis(format="%Y", tickCount="year")),
-            y=alt.Y("cancer_type:N", title=None, sort="x", axis=alt.Axis(labelLimit=190, grid=True)),
+            y=alt.Y("cancer_group:N", title=None, sort="x", axis=alt.Axis(labelLimit=190, grid=True)),
             size=alt.Size("cells:Q", scale=alt.Scale(range=[30, 700]), legend=None),
             tooltip=[
                 alt.Tooltip("key:N", title="data set"),
@@ -94,7 +102,7 @@ def timeline(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
                 alt.Tooltip("public_since:T", title="public since", format="%d %b %Y"),
             ],
         )
-        .properties(height=ROW * max(dated["cancer_type"].n_unique(), 1) + 50)
+        .properties(height=ROW * max(dated["cancer_group"].n_unique(), 1) + 50)
     )
 
 
@@ -136,8 +144,13 @@ def samples(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
         alt.Chart(frame)
         .mark_circle(size=110, opacity=0.95, stroke=ink.paper)
         .encode(
-            x=alt.X("sample:O", title="samples", axis=alt.Axis(labels=False, grid=False)),
-            y=alt.Y("response:N", sort=RESPONSES, title=None, axis=alt.Axis(grid=False)),
+            x=alt.X("sample:Q", axis=None, scale=alt.Scale(domain=[-0.5, max(24, frame["sample"].max() or 0)])),  # type: ignore[type-var]
+            y=alt.Y(
+                "response:N",
+                sort=RESPONSES,
+                title=None,
+                axis=alt.Axis(grid=False, labelFontSize=13, labelColor=ink.text),
+            ),
             color=_response(None),
             tooltip=["response:N"],
         )

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+from streamlit.runtime.pages_manager import PagesManager
 
 from scdrugmap import __version__
 from scdrugmap.app.pages import PAGES
@@ -22,12 +24,14 @@ _LOGO = Path(__file__).with_name("logo.svg")  # also the favicon: a Material sym
 _STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] {max-width: 1240px; padding-top: 4.6rem; padding-bottom: 3rem;}
-[data-testid="stLogoLink"]::after, [data-testid="stHeaderLogo"] + span {font-weight: 650;}
+:is(a, button, div):has(> [data-testid="stHeaderLogo"]) {text-decoration: none; color: inherit; display: flex; align-items: center; gap: .55rem;}
+:is(a, button, div):has(> [data-testid="stHeaderLogo"])::after {content: "scDrugMap"; font-weight: 650; font-size: 1.06rem;}
 [data-testid="stCaptionContainer"] {font-size: .9rem; line-height: 1.45;}
 .sdm-kicker {font-size: 1.06rem; opacity: .78; margin: -.55rem 0 .9rem 0;}
 .sdm-foot {border-top: 1px solid rgba(128,140,150,.35); margin-top: 2.4rem; padding-top: .8rem; font-size: .86rem; opacity: .8;}
 .sdm-big {font-size: 1.35rem; line-height: 1.4; max-width: 46rem;}
-.sdm-count {font-size: 1.7rem; font-weight: 650; line-height: 1.15;}
+.sdm-foot a {color: inherit;}
+.sdm-count {padding-left: .55rem; font-size: 1.7rem; font-weight: 650; line-height: 1.15;}
 .sdm-checks {list-style: none; padding-left: 0; margin: 0;}
 .sdm-checks li {padding: .22rem 0 .22rem 1.7rem; text-indent: -1.7rem;}
 .sdm-checks b {display: inline-block; width: 1.7rem; text-indent: 0;}
@@ -35,15 +39,27 @@ _STYLE = """
 @media (max-width: 640px) {
   [data-testid="stMainBlockContainer"] {padding-left: 1rem; padding-right: 1rem;}
   .sdm-big {font-size: 1.15rem;}
+  [class*="st-key-two_"] [data-testid="stColumn"] {min-width: calc(50% - 1rem);}
 }
 </style>
 """
+
+
+def navigation() -> StreamlitPage:
+    """Declare the pages, and return the one that the URL asks for."""
+    return st.navigation(
+        # No icon here: Streamlit would make it the favicon, and ask another host for it.
+        [st.Page(page.file, title=page.title, url_path=page.key, default=page.default) for page in PAGES.values()],
+        position="top",
+    )
 
 
 @contextmanager
 def page(key: str) -> Iterator[None]:
     """Draw a page's head and foot around its body; an error that a user can mend becomes one sentence and its remedy."""
     record = PAGES[key]
+    if PagesManager.uses_pages_directory:
+        navigation()  # a deep link was the first visit since the server started: Streamlit has not run app.py yet
     st.set_page_config(page_title=f"{record.title} · scDrugMap", page_icon=str(_LOGO), layout="wide")
     st.html(_STYLE)
     st.logo(str(_LOGO), size="large")

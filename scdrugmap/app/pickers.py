@@ -5,12 +5,13 @@ from __future__ import annotations
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import queries, widgets
+from scdrugmap.app import boards, queries, widgets
 
 
 def leaderboard(board: pl.DataFrame) -> dict[str, str]:
     """Ask for protocol, facet, value, split, strategy and metric; the words are those of the URL."""
-    places = [*st.columns(3), *st.columns(3)]
+    with st.container(key="two_pickers"):
+        places = [*st.columns(3), *st.columns(3)]
     rows = board
     picks: dict[str, str] = {}
     asked = (
@@ -21,20 +22,23 @@ def leaderboard(board: pl.DataFrame) -> dict[str, str]:
         ("strategy", "Strategy", "strategy", "strategy"),
     )
     for place, (column, label, key, word) in zip(places, asked, strict=False):
-        picks[column] = widgets.choose(label, _by_evidence(rows, column), key, word=word, place=place)
-        rows = rows.filter(pl.col(column) == picks[column])
+        options = _by_evidence(rows, column)
+        if column == "strategy" and len(options) > 1:
+            options = [boards.ANY, *options]
+        picks[column] = widgets.choose(label, options, key, word=word, place=place)
+        rows = rows.filter((pl.col(column) == picks[column]) | (picks[column] == boards.ANY))
     names = [name for name, key in queries.SHOWN.items() if key in rows["metric"].to_list()]
     picks["metric"] = widgets.choose("Metric", names, "metric", word="F1", place=places[5])
     return picks
 
 
 def _by_evidence(rows: pl.DataFrame, column: str) -> list[str]:
-    """Return the values of a column, those with most measured entries first."""
+    """Return the values of a column, those with most measured entries first; of the splits, leak-safe ones first."""
     measured = (pl.col("source") == "measured").sum().alias("measured")
-    ordered = (
-        rows.group_by(column)
-        .agg(measured, pl.len().alias("all"))
-        .sort("measured", "all", column, descending=[True, True, False])
+    counts = rows.group_by(column).agg(measured, pl.len().alias("all"))
+    safe = pl.col(column).is_in(boards.SAFE_SPLITS) & (pl.col("measured") > 0)
+    ordered = counts.with_columns(safe=safe).sort(
+        "safe", "measured", "all", column, descending=[True, True, True, False]
     )
     return ordered[column].to_list()
 
@@ -46,3 +50,10 @@ def shown(rows: pl.DataFrame) -> pl.DataFrame:
         simulated = widgets.toggle("Show simulated", "simulated", default=False, word="simulated")
     kinds = ["measured", *(["reported"] if reported else []), *(["simulated"] if simulated else [])]
     return rows.filter(pl.col("source").is_in(kinds))
+
+
+def named(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add the strategy to the names on the axis where several are in view."""
+    if rows["strategy"].n_unique() < 2:
+        return rows
+    return rows.with_columns(title=pl.format("{}, {}", "title", "strategy"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -117,7 +118,19 @@ def board() -> pl.DataFrame:
 
 @st.cache_data(show_spinner="Reading scores", max_entries=8)
 def _board(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
-    return boards.tidy(read_scores(here), models())
+    return boards.tidy(_scores(here, stamp), models())
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _scores(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
+    return read_scores(here)
+
+
+def ranking(picks: Mapping[str, str]) -> pl.DataFrame:
+    """Return the entries of one view of the leaderboard, best first; `picks` are words of the screen."""
+    here = settings()
+    view = {**picks, "metric": SHOWN[picks["metric"]]}
+    return boards.ranking(_scores(here, _stamp(here)), models(), **view)
 
 
 def _stamp(here: Settings) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ def headline_caption(rows: pl.DataFrame, metric: str, date: str) -> list[str]:
         f"{metric} of {rows.height} classifiers on {rows['on'][0]}, {count(rows['n'].max())} cells",
         f"k-fold over cells (the paper's split) beside k-fold over each {rows['safe_name'][0]}",
         "whisker: 95 % bootstrap interval of the leak-safe score",
-        "dark tick: every cell called sensitive",
+        "vertical tick: every cell called sensitive",
         f"measured here{f' on {date}' if date else ''}",
     ]
 
@@ -74,6 +74,7 @@ def looking_at(picks: Mapping[str, str], rows: pl.DataFrame) -> str:
         "freeze": "a head on frozen embeddings",
         "lora": "encoders fine-tuned with LoRA",
         "prompt": "prompted language models",
+        "any": "every strategy",
     }[picks["strategy"]]
     merged = (
         "cells merged and divided" if picks["protocol"] == "pooled" else "trained on some data sets, tested on another"
@@ -96,8 +97,8 @@ def ranking_caption(rows: pl.DataFrame, picks: Mapping[str, str], dates: str) ->
         f"{picks['metric']} on {picks['on']}" + (f", {count(largest)} cells" if largest else ""),
         f"{picks['protocol']}, split by {picks['split_by'].replace('_', ' ')}",
         "; ".join(marks),
-        "whisker: 95 % bootstrap interval",
-        "dark tick: the constant classifier on the same cells",
+        "whisker: 95 % bootstrap interval" if rows["ci_low"].is_not_null().any() else "no intervals were published",
+        "vertical tick: the constant classifier on the same cells",
         dates,
     ]
 

@@ -8,9 +8,14 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
+from scdrugmap.app.palette import RESISTANT, SENSITIVE
 from scdrugmap.app.words import tip
+from scdrugmap.data.card import CONFIDENCE
 from scdrugmap.evaluation.metrics import METRICS
 
+CONFIDENCE_TIP = "How far the label can be taken as resistance. " + " ".join(
+    f"{level}: {rule}." for level, rule in CONFIDENCE.items()
+)
 SEARCHED = ("key", "accession", "cancer_type", "cancer_subtype", "regimen", "tissue", "drug_type")
 
 
@@ -44,47 +49,46 @@ def filtered(
 
 
 def catalogue(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns of the catalogue that stand on screen."""
-    sensitive, cells = pl.col("cells_sensitive"), pl.col("cells_sensitive") + pl.col("cells_resistant")
-    return rows.select(
-        "key",
-        "cancer_type",
-        "regimen",
-        "tissue",
-        "cells",
-        (100 * sensitive / cells).alias("sensitive"),
-        pl.format(
-            "{} / {}", pl.col("samples_sensitive").fill_null("?"), pl.col("samples_resistant").fill_null("?")
-        ).alias("samples"),
-        "label_basis",
-        "flags",
-        "built",
+    """Return the columns of the catalogue that stand on screen, what matters most first."""
+    samples = pl.format(
+        "{} / {}", pl.col("samples_sensitive").fill_null("?"), pl.col("samples_resistant").fill_null("?")
     )
+    return rows.with_columns(sensitive=100 * pl.col("share_sensitive"), samples=samples).select(
+        "key", "cancer_type", "regimen", "cells", "sensitive", "samples", "label_basis", "confidence", "flags",
+        "tissue", "built",
+    )  # fmt: skip
 
 
 def catalogue_columns() -> dict[str, Any]:
-    """Return how the columns of the catalogue are headed and written."""
+    """Return how the columns of the catalogue are headed and written; widths in px fit a page of 1240."""
     column = st.column_config
     return {
-        "key": column.TextColumn("Data set", width="medium", pinned=True, help=tip("data set")),
-        "cancer_type": column.TextColumn("Cancer", width="small"),
-        "regimen": column.TextColumn("Drug", width="medium"),
-        "tissue": column.TextColumn("Tissue", width="small"),
-        "cells": column.NumberColumn("Cells", format="localized", width="small"),
+        "key": column.TextColumn("Data set", width=165, pinned=True, help=tip("data set")),
+        "cancer_type": column.TextColumn("Cancer", width=125),
+        "regimen": column.TextColumn("Drug", width=165),
+        "tissue": column.TextColumn("Tissue", width=140),
+        "cells": column.NumberColumn("Cells", format="localized", width=65),
         "sensitive": column.ProgressColumn(
-            "% sensitive", format="%.0f %%", min_value=0, max_value=100, color="#2F7FC1", help=tip("response")
+            "% sensitive",
+            format="%.0f %%",
+            min_value=0,
+            max_value=100,
+            color=SENSITIVE,
+            help=tip("response"),
+            width=95,
         ),
-        "samples": column.TextColumn("Samples S / R", width="small", help="Samples labelled sensitive / resistant."),
-        "label_basis": column.TextColumn("Label basis", width="small", help=tip("label basis")),
-        "flags": column.ListColumn("Flags", width="medium", help=f"{tip('confounded')} {tip('shared controls')}"),
-        "built": column.CheckboxColumn("Built", width="small", help="Whether its cells are on this machine."),
+        "samples": column.TextColumn("S / R", width=50, help="Samples labelled sensitive / resistant."),
+        "label_basis": column.TextColumn("Label basis", width=110, help=tip("label basis")),
+        "confidence": column.TextColumn("Confidence", width=85, help=CONFIDENCE_TIP),
+        "flags": column.ListColumn("Flags", width=190, help=f"{tip('confounded')} {tip('shared controls')}"),
+        "built": column.CheckboxColumn("Built", width=60, help="Whether its cells are on this machine."),
     }
 
 
 def ranking(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """Return the columns of the leaderboard that stand on screen, best first."""
     joined = rows.join(known.select("model", "parameters", "weights_licence"), on="model", how="left")
-    return joined.with_row_index("rank", offset=1).select(
+    return joined.drop("rank").with_row_index("rank", offset=1).select(
         "rank", "title", "value", pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String).alias("interval"),
         "constant", "delta", "gap", "source", "n", "parameters", "weights_licence", "run_id",
     )  # fmt: skip
@@ -99,20 +103,19 @@ def ranking_columns(metric: str) -> dict[str, Any]:
     """Return how the columns of the leaderboard are headed and written."""
     column = st.column_config
     return {
-        "rank": column.NumberColumn("#", width="small"),
-        "title": column.TextColumn("Model", width="medium", pinned=True, help=tip("model")),
-        "value": column.NumberColumn(metric, format="%.2f", width="small"),
-        "interval": column.TextColumn("95 % interval", width="small", help=tip("interval")),
-        "constant": column.NumberColumn("Constant", format="%.2f", width="small", help=tip("constant")),
-        "delta": column.NumberColumn("Δ best baseline", format="%+.2f", width="small",
-                                     help="Score minus that of the best baseline on the same cells."),
-        "gap": column.NumberColumn("Leakage gap", format="%+.2f", width="small", help=tip("leakage gap")),
-        "source": column.TextColumn("Source", width="small", help=f"{tip('measured')} {tip('reported')}"),
-        "n": column.NumberColumn("Cells", format="localized", width="small"),
-        "parameters": column.NumberColumn("Parameters", format="compact", width="small"),
-        "weights_licence": column.TextColumn("Licence of the weights", width="small"),
-        "run_id": column.TextColumn("Run", width="small", help=tip("run")),
-    }  # fmt: skip
+        "rank": column.NumberColumn("#", width=35),
+        "title": column.TextColumn("Model", width=150, pinned=True, help=tip("model")),
+        "value": column.NumberColumn(metric, format="%.2f", width=60),
+        "interval": column.TextColumn("95 % interval", width=100, help=tip("interval")),
+        "constant": column.NumberColumn("Constant", format="%.2f", width=75, help=tip("constant")),
+        "delta": column.NumberColumn("Δ baseline", format="%+.2f", width=85, help=tip("delta")),
+        "gap": column.NumberColumn("Leakage gap", format="%+.2f", width=95, help=tip("leakage gap")),
+        "source": column.TextColumn("Source", width=85, help=f"{tip('measured')} {tip('reported')}"),
+        "n": column.NumberColumn("Cells", format="localized", width=70),
+        "parameters": column.NumberColumn("Parameters", format="compact", width=85),
+        "weights_licence": column.TextColumn("Licence of weights", width=110),
+        "run_id": column.TextColumn("Run", width=100, help=tip("run")),
+    }
 
 
 def models(known: pl.DataFrame) -> pl.DataFrame:
@@ -124,14 +127,14 @@ def models_columns() -> dict[str, Any]:
     """Return how the list of models is headed and written."""
     column = st.column_config
     return {
-        "title": column.TextColumn("Model", width="small", pinned=True),
-        "kind": column.TextColumn("Kind", width="small"),
-        "state": column.TextColumn("Here", width="small", help="Whether its weights are on this machine."),
-        "summary": column.TextColumn("What it is", width="large"),
-        "parameters": column.NumberColumn("Parameters", format="compact", width="small"),
-        "dim": column.NumberColumn("Dimensions", width="small", help="Width of a cell's embedding."),
-        "licence": column.TextColumn("Licence of the code", width="small"),
-        "weights_licence": column.TextColumn("of the weights", width="small"),
+        "title": column.TextColumn("Model", width=120, pinned=True),
+        "kind": column.TextColumn("Kind", width=90),
+        "state": column.TextColumn("Here", width=110, help="Whether its weights are on this machine."),
+        "summary": column.TextColumn("What it is", width=410),
+        "parameters": column.NumberColumn("Parameters", format="compact", width=90),
+        "dim": column.NumberColumn("Width", width=60, help="Numbers in a cell's embedding."),
+        "licence": column.TextColumn("Licence: code", width=100),
+        "weights_licence": column.TextColumn("Licence: weights", width=130),
     }
 
 
@@ -151,7 +154,7 @@ def group_columns(name: str) -> dict[str, Any]:
         "group": column.TextColumn(name.capitalize(), pinned=True),
         "n_cells": column.NumberColumn("Cells", format="localized"),
         "resistant": column.ProgressColumn(
-            "% resistant", format="%.0f %%", min_value=0, max_value=100, color="#DB7316"
+            "% resistant", format="%.0f %%", min_value=0, max_value=100, color=RESISTANT
         ),
         "interval": column.TextColumn("95 % interval", help=tip("interval")),
         "mean_p_resistant": column.NumberColumn("Mean P(resistant)", format="%.2f", help=tip("P(resistant)")),

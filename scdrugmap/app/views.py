@@ -39,14 +39,14 @@ def reported(board: pl.DataFrame) -> None:
         st.info(sentences.at_constant(same), icon=":material/lightbulb:")
     for protocol in rows["protocol"].unique(maintain_order=True):
         part = rows.filter(pl.col("protocol") == protocol)
-        part = part.with_columns(title=pl.format("{} · {}", "title", "on"), where="on")
+        part = part.with_columns(title=pl.format("{}, {} · {}", "title", "strategy", "on"), where="on")
         st.markdown(f"**{protocol}**, F1 as the paper states it", help=words.tip("protocol"))
         st.altair_chart(charts.ranking(part, "F1", header.ink()), alt=f"reported F1, {protocol}")
     below = rows.filter(pl.col("value") < pl.col("constant")).height
     header.caption(
         f"{rows.height} numbers that the paper or its readers state, none reproduced here",
         "hollow: reported",
-        "dark tick: 2p/(1+p), p the share of sensitive cells in that stratum by the paper's supplementary tables",
+        "vertical tick: 2p/(1+p), p the share of sensitive cells in that stratum by the paper's supplementary tables",
         f"{below} of {rows.height} lie below it",
         "no intervals were published",
     )

@@ -31,6 +31,7 @@ WORDS = {
     "the caption says which.",
     "leakage gap": "Score when split by cell minus score of the leak-safe split on the same cells: how much of the score "
     "was recognising the patient or plate instead of the response.",
+    "delta": "Score minus that of the best baseline on the same cells and split.",
     "measured": "Computed here, from a run whose record you can open. Drawn filled.",
     "reported": "A number that a paper states. Drawn hollow. We have not reproduced it.",
     "simulated": "Computed on simulated cells. It shows that the code works, not that biology does. Drawn dashed.",
