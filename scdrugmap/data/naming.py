@@ -80,8 +80,8 @@ def known_share(names: Sequence[object] | np.ndarray) -> float:
 
 
 def looks_transposed(rows: Sequence[object] | np.ndarray, columns: Sequence[object] | np.ndarray) -> bool:
-    """Tell whether the names of the rows are genes and those of the columns are not."""
-    return known_share(columns) < 0.1 and known_share(rows) > 0.3
+    """Tell whether the names of the rows, ten or more of them, are genes and those of the columns are not."""
+    return len(rows) >= 10 and known_share(columns) < 0.1 and known_share(rows) > 0.3
 
 
 def _columns(var: pd.DataFrame, names: tuple[str, ...]) -> dict[str, np.ndarray]:

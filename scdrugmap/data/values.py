@@ -16,9 +16,10 @@ import scipy.sparse as sp
 LOG_MAX = 25.0  # log2 of 33 million: no logarithm of a count or of a count per million is larger
 EQUAL_SUMS = 0.02  # coefficient of variation below which row sums are called equal
 Z_NEGATIVE = 0.01  # share of negative values above which a matrix is z-scores rather than faulty
-WHOLE = 1e-3  # how far from a whole number a value may be that was rounded to float32 and undone
+IMPOSSIBLE = 1e30
+WHOLE_TOP = 200.0  # undone values up to this are whole or not; rounding blurs larger ones
 LATTICE_TOP = 20.0  # multiples of one molecule up to this are looked at; larger ones say little
-LATTICE_WIDTH = 0.02
+WIDTH = 0.02  # how far from a whole number a value may be that was rounded and undone
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Verdict:
 
 def judge(rows: sp.csr_matrix) -> Verdict:
     """Tell what kind of values these rows hold, CSR float64 (some cells, all genes)."""
-    rows = rows[np.diff(rows.indptr) > 0]
+    rows = rows.copy()
+    rows.data[~(np.abs(rows.data) < IMPOSSIBLE)] = 0  # NaN and infinities are refused by whoever reads all rows
     rows.eliminate_zeros()
+    rows = rows[np.diff(rows.indptr) > 0]
     values = rows.data
     if not values.size:
         return Verdict("empty", "only zeros")
@@ -131,7 +134,8 @@ def _logarithm(rows: sp.csr_matrix) -> Verdict:
     for matrix, base in zip(undone, BASES, strict=True):
         matrix.data = base.undo(matrix.data)
     for matrix, base in zip(undone, BASES, strict=True):
-        if np.mean(np.abs(matrix.data - np.round(matrix.data)) < WHOLE * np.maximum(1, matrix.data)) > 0.99:
+        small = matrix.data[matrix.data < WHOLE_TOP]
+        if small.size > 0.5 * matrix.nnz and np.mean(np.abs(small - np.round(small)) < WIDTH) > 0.99:
             return Verdict(base.value_type, f"{base.name} of raw counts", base, whole=True)
     sums = [_spread(matrix) for matrix in undone]
     best = int(np.argmin(sums))
@@ -177,5 +181,5 @@ def _lattice(rows: sp.csr_matrix) -> float:
         multiples = rows.data[start:stop] / max(rows.data[start:stop].min(), np.finfo(float).tiny)
         multiples = multiples[(multiples > 1.01) & (multiples < LATTICE_TOP)]
         if multiples.size >= 5:
-            fits.append(np.mean(np.abs(multiples - np.round(multiples)) < LATTICE_WIDTH) > 0.9)
+            fits.append(np.mean(np.abs(multiples - np.round(multiples)) < WIDTH) > 0.9)
     return float(np.mean(fits)) if fits else 0.0

@@ -18,7 +18,7 @@ import pandas as pd
 from scdrugmap.data.readers.checks import Journal
 from scdrugmap.data.readers.frames import read_frame
 from scdrugmap.data.readers.matrix import Matrix, stored
-from scdrugmap.data.readers.structure import Guard, open_hdf5
+from scdrugmap.data.readers.structure import Guard, native, open_hdf5
 
 COUNT_LAYERS = ("counts", "raw_counts", "count", "raw", "umi", "umis", "UMI", "UMIs")
 PART_LAYERS = ("spliced",)  # a part of the counts: taken, with a warning, where nothing else holds counts
@@ -106,7 +106,7 @@ def _obsm(guard: Guard, n_cells: int) -> dict[str, np.ndarray]:
         plain = isinstance(item, h5py.Dataset) and item.ndim == 2 and item.dtype.kind in "biuf"
         if plain and item.shape[0] == n_cells and 0 < item.shape[1] <= OBSM_COLUMNS:
             guard.admit(item)
-            found[str(key)] = item[()]
+            found[str(key)] = native(item[()])
     return found
 
 

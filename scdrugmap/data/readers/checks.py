@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import struct
 import warnings
 import zipfile
@@ -17,7 +18,7 @@ MB, GB = 2**20, 2**30
 # What libhdf5, anndata, pandas, gzip and zipfile raise on bytes that are not what they claim to be.
 PARSER_FAILURES = (
     OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, EOFError, MemoryError, ArithmeticError,
-    SystemError, AssertionError, struct.error, zlib.error, zipfile.BadZipFile,
+    SystemError, AssertionError, struct.error, zlib.error, zipfile.BadZipFile, csv.Error,
 )  # fmt: skip
 
 

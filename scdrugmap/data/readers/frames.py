@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from scdrugmap.data.readers.structure import Guard, as_text, attribute, strings
+from scdrugmap.data.readers.structure import Guard, as_text, attribute, native, strings
 
 INDEX_NAMES = ("_index", "index", "barcodes", "CellID", "obs_names", "var_names", "cell_id", "barcode")
 Values: TypeAlias = np.ndarray | pd.Categorical
@@ -58,7 +58,7 @@ def _compound(guard: Guard, item: h5py.Dataset) -> pd.DataFrame:
     if records.dtype.names is None:
         guard.journal.stop(f"{item.name} is an array, not a table.", "Write it with adata.write_h5ad('new.h5ad').")
     columns = {
-        name: as_text(records[name]) if records[name].dtype.kind == "S" else records[name]
+        name: as_text(records[name]) if records[name].dtype.kind == "S" else native(records[name])
         for name in records.dtype.names
     }
     index = next((name for name in INDEX_NAMES if name in columns), records.dtype.names[0])
@@ -87,7 +87,8 @@ def _column(guard: Guard, group: h5py.Group, item: h5py.Dataset | h5py.Group) ->
             return None
         guard.admit(item)
         return _values(item)
-    if item.ndim != 1 or item.dtype.kind not in "biufSO":
+    text = h5py.check_string_dtype(item.dtype) is not None
+    if item.ndim != 1 or not (text or item.dtype.kind in "biuf"):
         return None
     guard.admit(item)
     if "categories" in item.attrs:  # anndata 0.7: codes here, categories in a group of the table
@@ -102,7 +103,7 @@ def _column(guard: Guard, group: h5py.Group, item: h5py.Dataset | h5py.Group) ->
 def _values(item: h5py.Dataset | h5py.Group) -> Values:
     """Decode an admitted column."""
     if isinstance(item, h5py.Dataset):
-        return strings(item) if item.dtype.kind in "SO" else item[()]
+        return strings(item) if item.dtype.kind in "SO" else native(item[()])
     if "categories" in item:
         ordered = bool(item.attrs.get("ordered", False))
         return _categorical(item["codes"][()], _values(item["categories"]), ordered=ordered)

@@ -162,6 +162,11 @@ def strings(item: h5py.Dataset) -> np.ndarray:
     return as_text(item[()])
 
 
+def native(values: np.ndarray) -> np.ndarray:
+    """Return numbers in this machine's byte order, which is all that pandas and scipy take."""
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
 def as_text(values: np.ndarray) -> np.ndarray:
     """Decode bytes where there are any, (n,) objects."""
     decoded = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values.tolist()]
