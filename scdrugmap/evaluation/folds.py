@@ -17,6 +17,7 @@ from scdrugmap.evaluation.scoring import score_all, score_part
 from scdrugmap.evaluation.vectors import Vectors
 
 FEW_CELLS = 50  # of a class: below it, a run says so
+FEW_STEPS = 500  # of the optimiser: below it, a run says so
 
 
 class Folds:
@@ -52,9 +53,9 @@ class Folds:
             if split.reason:
                 parts.append(self._unscored(split))
                 continue
-            p, note = self._predict(split, made)
+            p, more = self._predict(split, made)
             tables.append(self._table(split, p))
-            notes |= dict.fromkeys([note] if note else [])
+            notes |= dict.fromkeys(more)
             own = self.experiment.protocol == "cross-data"  # a fold is a test set of its own there
             train = np.unique(self.cells.dataset[split.train])
             parts.append(score_part(tables[-1], split.name, train, n_train=len(split.train), interval=own))
@@ -77,21 +78,30 @@ class Folds:
         )
         return outcome, predictions
 
-    def _predict(self, split: protocols.Split, made: Vectors) -> tuple[np.ndarray, str]:
+    def _predict(self, split: protocols.Split, made: Vectors) -> tuple[np.ndarray, list[str]]:
         """Fit the head on the training side; return P(resistant) of the test side and what there is to say."""
-        asked, note = self.experiment, ""
+        asked = self.experiment
         train, test = made.sides(self.rows[split.train], self.rows[split.test])
         device = made.device if made.device.startswith("cuda") else "cpu"
         head = make_head(asked.head, seed=asked.seed, device=device, **dict(asked.options))
         side = self.cells.take(split.train)
-        validation = None
-        if HEADS[asked.head].chooses_epoch:
-            validation, unit = protocols.validation_rows(side, asked.split_by, asked.seed)
-            if validation is None:
-                validation, unit = np.zeros(len(side), dtype=bool), "nothing, the last epoch being kept"
-            if unit != asked.split_by:
-                note = f"the validation part of a training side is split by {unit}, as units do not suffice"
-        return head.fit(train, side.label, validation).predict_proba(test), note
+        validation, notes = self._validation(side) if HEADS[asked.head].chooses_epoch else (None, [])
+        return head.fit(train, side.label, validation).predict_proba(test), notes
+
+    def _validation(self, side: CellTable) -> tuple[np.ndarray, list[str]]:
+        """Return the cells of a training side that choose the epoch, and what a reader must know of it."""
+        chosen, unit = protocols.validation_rows(side, self.experiment.split_by, self.experiment.seed)
+        notes = []
+        if chosen is None:
+            chosen = np.zeros(len(side), dtype=bool)
+            notes.append("too few training cells for a validation part: the last epoch is kept")
+        elif unit != self.experiment.split_by:
+            notes.append(f"the validation part of a training side is split by {unit}, as there are too few units")
+        options = {**HEADS[self.experiment.head].options, **dict(self.experiment.options)}
+        steps = options["epochs"] * -(-int((~chosen).sum()) // options["batch_size"])
+        if steps < FEW_STEPS:
+            notes.append(f"short training: {options['epochs']} epochs are under {FEW_STEPS} steps on so few cells")
+        return chosen, notes
 
     def _table(self, split: protocols.Split, p: np.ndarray) -> pl.DataFrame:
         cells = self.cells.take(split.test)

@@ -157,7 +157,10 @@ def validation_rows(table: CellTable, split_by: str, seed: int) -> tuple[np.ndar
 def warnings(table: CellTable, split_by: str, protocol: str) -> list[str]:
     """Return what a reader must know of the labels before the score: confounding, and what stands on both sides."""
     found = []
-    for unit in ("sample", "patient_or_line"):
+    units = ["sample", "patient_or_line"]
+    if not _divides(table, "sample", "patient_or_line") and not _divides(table, "patient_or_line", "sample"):
+        units = ["sample"]  # a sample a patient: said once
+    for unit in units:
         word = WORDS[unit]
         labels = {name: set(table.label[table.units(unit) == name]) for name in np.unique(table.units(unit))}
         if any(len(label) > 1 for label in labels.values()):
