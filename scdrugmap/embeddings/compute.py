@@ -14,6 +14,7 @@ from scdrugmap.data.dedupe import fingerprint
 from scdrugmap.embeddings import store
 from scdrugmap.embeddings.pending import Key, waiting
 from scdrugmap.models import load_model
+from scdrugmap.models.inputs import Cells
 from scdrugmap.progress import Progress, reporting
 from scdrugmap.settings import Settings
 
@@ -68,6 +69,7 @@ def embed_cells(
     """
     if cache is None:
         return encoder.embed(adata, batch_size, progress, out)
+    encoder.check(adata)
     result = np.empty((adata.n_obs, encoder.dim), dtype=np.float32) if out is None else out
     with reporting(progress, adata.n_obs, "cell") as tell:
         for shard, rows in enumerate(shards(adata.n_obs, encoder)):
@@ -88,9 +90,27 @@ def shard_key(encoder: Encoder, cells: AnnData, shard: int) -> Key:
         weights=encoder.weights_hash,
         recipe=encoder.card.recipe,
         settings=settings_hash(encoder),
-        data=fingerprint(cells),
+        data=content(encoder, cells),
         shard=shard,
     )
+
+
+def content(encoder: Encoder, cells: AnnData) -> str:
+    """Hash all of the cells that an encoder may look at: values, names in column order, and what they mean.
+
+    The order of columns counts because `compat="upstream"` may cut a cell by it; `obs["batch"]` only where cells see
+    each other.
+    """
+    seen = Cells.of(cells)
+    parts = [
+        fingerprint(cells),
+        seen.value_type,
+        *seen.symbols,
+        *(() if seen.ensembl_ids is None else seen.ensembl_ids),
+    ]
+    if not encoder.independent and seen.groups is not None:
+        parts += [*seen.groups]
+    return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def settings_hash(encoder: Encoder) -> str:
@@ -127,7 +147,7 @@ def _shard(cells: AnnData, encoder: Encoder, cache: Path, shard: int, batch_size
         told = done
 
     key = shard_key(encoder, cells, shard)
-    with waiting(key, lambda: encoder.embed(cells, batch_size, step)):
+    with waiting(key, lambda: encoder.embed(cells, batch_size, step, checked=True)):
         z = store.embedding(cache)(**key.arguments())
     tell(cells.n_obs - told)
     return z

@@ -93,6 +93,12 @@ class Encoder:
         self._check(cells)
         return self.tokenizer.tokenize(cells)
 
+    def check(self, adata: AnnData) -> None:
+        """Raise the `InvalidInput` that `tokenize` would; of many cells it looks at `CHUNK_CELLS`, evenly spread."""
+        if adata.n_obs > CHUNK_CELLS:
+            adata = adata[np.linspace(0, adata.n_obs - 1, CHUNK_CELLS).astype(np.int64)]
+        self._check(Cells.of(adata))
+
     def encode(
         self, tokens: Tokens, batch_size: int | None = None, progress: Progress = False, out: np.ndarray | None = None
     ) -> np.ndarray:
@@ -104,9 +110,20 @@ class Encoder:
         return self._run([(0, tokens)], len(tokens), batch_size, progress, out)
 
     def embed(
-        self, adata: AnnData, batch_size: int | None = None, progress: Progress = False, out: np.ndarray | None = None
+        self,
+        adata: AnnData,
+        batch_size: int | None = None,
+        progress: Progress = False,
+        out: np.ndarray | None = None,
+        *,
+        checked: bool = False,
     ) -> np.ndarray:
-        """Embed cells: (n_cells, dim) float32, in the order of `adata`; may be backed. Raises as `tokenize` does."""
+        """Embed cells: (n_cells, dim) float32, in the order of `adata`; may be backed. Raises as `tokenize` does.
+
+        `checked` says that these are a part of cells that `check` has seen: few cells may lie below the floor.
+        """
+        if not checked:
+            self.check(adata)
         step = CHUNK_CELLS if self.independent else max(adata.n_obs, 1)
         starts = range(0, adata.n_obs, step)
         chunks = ((start, self._tokenize_some(adata, start, start + step)) for start in starts)
@@ -122,7 +139,8 @@ class Encoder:
         return refit(self, Cells.of(adata))
 
     def _tokenize_some(self, adata: AnnData, start: int, stop: int) -> Tokens:
-        return self.tokenize(adata if stop - start >= adata.n_obs else adata[start:stop])
+        part = adata if stop - start >= adata.n_obs else adata[start:stop]
+        return self.tokenizer.tokenize(Cells.of(part))
 
     def _run(
         self,
