@@ -24,11 +24,14 @@ def browse(catalogue: pl.DataFrame) -> None:
         header.nothing_yet("No data set has all of these.", "Take a filter away, or search for another word.")
         return
     draw(rows)
-    st.dataframe(
-        tables.catalogue(rows), key="catalogue", hide_index=True, column_config=tables.catalogue_columns(),
-        on_select=widgets.open_row("dataset", rows["key"].to_list(), "catalogue"), selection_mode="single-row", placeholder="–",
+    widgets.table(
+        tables.catalogue(rows),
+        tables.catalogue_columns(),
+        "catalogue",
+        opens="dataset",
+        keys=rows["key"].to_list(),
         height=560,
-    )  # fmt: skip
+    )
     st.caption("Choose a row to open its card. The link in the address bar opens this view for others.")
 
 

@@ -11,9 +11,11 @@ METRIC = "F1"
 with header.page("home"):
     st.title("Which cells of this tumour will resist?", anchor=False)
     st.html(
-        '<div class="sdm-big">scDrugMap scores every cell of a single-cell RNA-seq file for drug resistance with a foundation '
-        "model, and shows how far that model can be trusted: the usual score beside the leak-safe one, with baselines "
-        "and intervals. It is a research tool. It is not a clinical test, and no score here may guide a treatment.</div>"
+        '<div class="sdm-big">scDrugMap scores every cell of a single-cell RNA-seq file for drug resistance with a '
+        "foundation model, and shows how far that model can be trusted: the usual score beside the leak-safe one, "
+        "with baselines "
+        "and intervals. It is a research tool. It is not a clinical test, and no score here may guide a "
+        "treatment.</div>"
     )
     with st.container(horizontal=True, gap="small"):
         if st.button("Predict on your data", type="primary", icon=PAGES["predict"].icon, key="go_predict"):

@@ -28,10 +28,7 @@ def browse() -> None:
         with tabs[2]:
             views.reported(board)
     st.subheader("All models", anchor="cards")
-    st.dataframe(
-        tables.models(known), key="cards", hide_index=True, column_config=tables.models_columns(),
-        on_select=widgets.open_row("model", known["model"].to_list(), "cards"), selection_mode="single-row", placeholder="–",
-    )  # fmt: skip
+    widgets.table(tables.models(known), tables.models_columns(), "cards", opens="model", keys=known["model"].to_list())
     st.caption("Choose a row to open the model's card.")
 
 
@@ -47,10 +44,8 @@ def ranking(rows: pl.DataFrame, known: pl.DataFrame, picks: dict[str, str]) -> N
         charts.ranking(pickers.named(rows), picks["metric"], header.ink()), alt="scores with intervals, best first"
     )
     header.caption(*sentences.ranking_caption(rows, picks, queries.date_of(rows["run_id"])))
-    st.dataframe(
-        tables.ranking(rows, known), key="ranking", hide_index=True, column_config=tables.ranking_columns(picks["metric"]),
-        on_select=widgets.open_row("run", rows["run_id"].to_list(), "ranking"), selection_mode="single-row", placeholder="–",
-    )  # fmt: skip
+    columns = tables.ranking_columns(picks["metric"])
+    widgets.table(tables.ranking(rows, known), columns, "ranking", opens="run", keys=rows["run_id"].to_list())
     st.caption("Choose a row to open the record of its run.")
 
 

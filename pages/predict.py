@@ -1,4 +1,4 @@
-"""Predict: bring cells, see the checks, choose a model, run, and read the result. The job's link survives everything."""
+"""Predict: bring cells, see the checks, choose a model, run, read the result; the job's link survives a reload."""
 
 from __future__ import annotations
 

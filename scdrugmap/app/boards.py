@@ -1,7 +1,7 @@
 """From the table of scores to the rows of a board. Polars in, polars out; knows neither streamlit nor a file.
 
-An *entry* is what competes: model, head, strategy and shots. `on` says on which cells: the value of a facet, or the data
-sets of a run. The constant classifier is a column of every row and never an entry of its own.
+An *entry* is what competes: model, head, strategy and shots. `on` says on which cells: the value of a facet, or
+the data sets of a run. The constant classifier is a column of every row and never an entry of its own.
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ def named(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     `rows` are of `averaged` or `leaderboard`; `models` has `model`, `title` and `kind`.
     """
     rows = rows.filter(pl.col("value").is_not_null() & (pl.col("model") != CONSTANT))
-    stated = pl.when(pl.col("facet") == "all").then(pl.format("all {} cells", "test"))
-    stated = stated.otherwise(pl.format("{} ({})", "facet_value", "test"))
-    whole = (pl.col("facet") == "all") | (pl.col("facet_value").fill_null("") == "")
+    merged = pl.col("facet") == "all"
+    stated = (
+        pl.when(merged).then(pl.format("all {} cells", "test")).otherwise(pl.format("{} ({})", "facet_value", "test"))
+    )
+    whole = merged | (pl.col("facet_value").fill_null("") == "")
     ours = pl.when(whole).then(pl.col("test").str.replace_all("+", " + ", literal=True)).otherwise("facet_value")
     alone = pl.col("source").eq("reported") | pl.col("kind").eq("llm").fill_null(False)
     head = pl.col("head").replace(HEADS)

@@ -146,10 +146,7 @@ def model(card: ModelCard, state: str, board: pl.DataFrame) -> None:
         )
         return
     shown = tables.scores_of(rows)
-    st.dataframe(
-        shown, key="scores", hide_index=True, column_config=tables.scores_of_columns(), selection_mode="single-row", placeholder="–",
-        on_select=widgets.open_row("run", shown["run_id"].to_list(), "scores"),
-    )  # fmt: skip
+    widgets.table(shown, tables.scores_of_columns(), "scores", opens="run", keys=shown["run_id"].to_list())
     st.caption("F1, with the constant classifier of the same cells beside it. Choose a row to open the run.")
 
 

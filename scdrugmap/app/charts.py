@@ -18,6 +18,11 @@ LABELS = 168  # px for names on the axis; longer ones are cut with an ellipsis a
 LINE = " · "  # where a name on the axis breaks into two lines
 
 
+def stack(height: int, *layers: alt.Chart) -> alt.LayerChart:
+    """Lay charts over each other in a box of `height` px, axes included."""
+    return alt.LayerChart(layer=list(layers)).properties(height=height)
+
+
 def _names(order: list[str], ink: Ink) -> alt.Y:
     axis = alt.Axis(
         labelLimit=LABELS,
@@ -84,7 +89,7 @@ def ranking(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     )
     layers = [whiskers, constants, dots, _constant_label(frame, order, ink)]
     lines = 1.35 if any(LINE in name for name in order) else 1.0
-    return alt.layer(*layers).properties(height=round(ROW * lines * len(order)) + 76)
+    return stack(round(ROW * lines * len(order)) + 76, *layers)
 
 
 def _constant_label(frame: pl.DataFrame, order: list[str], ink: Ink) -> alt.Chart:
@@ -131,18 +136,4 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
         x="constant:Q", tooltip=tips
     )
     label = _constant_label(frame.with_columns(value=pl.col("safe")), order, ink)
-    return alt.layer(span, whisker, constants, *dots, label).properties(height=ROW * len(order) + 108)
-
-
-def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
-    """Draw score against measured speed; columns `title`, `value`, `cells_per_second`, `source`."""
-    low, high = _domain(frame, ("value",))
-    base = alt.Chart(frame).encode(
-        x=alt.X("cells_per_second:Q", scale=alt.Scale(type="log"), title="cells per second, log scale"),
-        y=alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), title=metric),
-    )
-    dots = base.mark_point(size=140, filled=True, opacity=1, color=ink.accent).encode(
-        tooltip=_tooltip(frame, {"title": "model", "value": metric, "cells_per_second": "cells per second"})
-    )
-    names = base.mark_text(dy=-14, fontSize=12, color=ink.text).encode(text="title:N")
-    return alt.layer(dots, names).properties(height=320)
+    return stack(ROW * len(order) + 108, span, whisker, constants, *dots, label)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import altair as alt
 import polars as pl
 
+from scdrugmap.app.charts import stack
 from scdrugmap.app.palette import RESPONSE, Ink
 
 ROW = 26
+SIDES: tuple[tuple[int, Literal["left", "right"], str], ...] = ((0, "left", "start"), (1, "right", "end"))
 RESPONSES = ["sensitive", "resistant"]
 
 
@@ -59,7 +63,7 @@ def cells_by(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
         .mark_text(align="left", dx=6, fontSize=12, color=ink.soft)
         .encode(x="total:Q", y=y, text="label:N")
     )
-    return alt.layer(bars, text).properties(height=ROW * max(len(order), 1) + 40)
+    return stack(ROW * max(len(order), 1) + 40, bars, text)
 
 
 def coverage(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -82,11 +86,11 @@ def coverage(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
         text="datasets:Q",
         color=alt.condition(f"datum.datasets > {half}", alt.value("#FFFFFF"), alt.value(ink.text)),
     )
-    return alt.layer(cells, text).properties(height=40 * max(grid["tissue"].n_unique(), 1) + 30)
+    return stack(40 * max(grid["tissue"].n_unique(), 1) + 30, cells, text)
 
 
 def timeline(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
-    """Draw when each data set became public, by cancer type; the area of a mark is its number of cells, least where no source gives it."""
+    """Draw when each data set became public, by cancer type; area: its cells, least where no source gives them."""
     dated = frame.drop_nulls("public_since").with_columns(pl.col("cells").fill_null(0))
     return (
         alt.Chart(dated)
@@ -133,9 +137,9 @@ def balance(sensitive: int, resistant: int, ink: Ink) -> alt.LayerChart:
         alt.Chart(frame[row : row + 1])
         .mark_text(align=side, dy=26, fontSize=13, color=ink.text)
         .encode(x=alt.X(f"{field}:Q", scale=scale), text="label:N")
-        for row, side, field in ((0, "left", "start"), (1, "right", "end"))
+        for row, side, field in SIDES
     ]
-    return alt.layer(bars, *ends).properties(height=70)
+    return stack(70, bars, *ends)
 
 
 def samples(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
@@ -144,7 +148,7 @@ def samples(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
         alt.Chart(frame)
         .mark_circle(size=110, opacity=0.95, stroke=ink.paper)
         .encode(
-            x=alt.X("sample:Q", axis=None, scale=alt.Scale(domain=[-0.5, max(24, frame["sample"].max() or 0)])),  # type: ignore[type-var]
+            x=alt.X("sample:Q", axis=None, scale=alt.Scale(domain=[-0.5, max(24, frame.height)])),
             y=alt.Y(
                 "response:N",
                 sort=RESPONSES,

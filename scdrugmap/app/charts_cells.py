@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
+from scdrugmap.app.charts import stack
 from scdrugmap.app.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN, Ink
 
 DRAWN = 20_000  # cells that a browser draws smoothly as SVG-free canvas points
@@ -59,7 +60,7 @@ def cell_map(frame: pl.DataFrame, by: str, ink: Ink) -> alt.LayerChart:
         novel = novel.encode(**position, stroke=alt.value(UNKNOWN), tooltip=tips)
     else:
         novel = novel.encode(**position, color=_colour(frame, by, ink), tooltip=tips)
-    return alt.layer(known, novel).properties(height=440)
+    return stack(440, known, novel)
 
 
 def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart:
@@ -91,7 +92,7 @@ def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart
     )
     at = pl.DataFrame({"threshold": [threshold]})
     rule = alt.Chart(at).mark_rule(strokeWidth=2, color=ink.text, strokeDash=[5, 3]).encode(x="threshold:Q")
-    return alt.layer(bars, rule).properties(height=230)
+    return stack(230, bars, rule)
 
 
 def shares(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -119,4 +120,4 @@ def shares(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
         color=alt.Color("share_resistant:Q", scale=PROBABILITY, legend=None),
         tooltip=tips,
     )
-    return alt.layer(rules, dots).properties(height=30 * max(frame.height, 1) + 50)
+    return stack(30 * max(frame.height, 1) + 50, rules, dots)

@@ -24,11 +24,14 @@ _LOGO = Path(__file__).with_name("logo.svg")  # also the favicon: a Material sym
 _STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] {max-width: 1240px; padding-top: 4.6rem; padding-bottom: 3rem;}
-:is(a, button, div):has(> [data-testid="stHeaderLogo"]) {text-decoration: none; color: inherit; display: flex; align-items: center; gap: .55rem;}
-:is(a, button, div):has(> [data-testid="stHeaderLogo"])::after {content: "scDrugMap"; font-weight: 650; font-size: 1.06rem;}
+:is(a, button, div):has(> [data-testid="stHeaderLogo"]) {
+  text-decoration: none; color: inherit; display: flex; align-items: center; gap: .55rem;}
+:is(a, button, div):has(> [data-testid="stHeaderLogo"])::after {
+  content: "scDrugMap"; font-weight: 650; font-size: 1.06rem;}
 [data-testid="stCaptionContainer"] {font-size: .9rem; line-height: 1.45;}
 .sdm-kicker {font-size: 1.06rem; opacity: .78; margin: -.55rem 0 .9rem 0;}
-.sdm-foot {border-top: 1px solid rgba(128,140,150,.35); margin-top: 2.4rem; padding-top: .8rem; font-size: .86rem; opacity: .8;}
+.sdm-foot {border-top: 1px solid rgba(128,140,150,.35); opacity: .8;
+  margin-top: 2.4rem; padding-top: .8rem; font-size: .86rem;}
 .sdm-big {font-size: 1.35rem; line-height: 1.4; max-width: 46rem;}
 .sdm-foot a {color: inherit;}
 .sdm-count {padding-left: .55rem; font-size: 1.7rem; font-weight: 650; line-height: 1.15;}
@@ -56,10 +59,11 @@ def navigation() -> StreamlitPage:
 
 @contextmanager
 def page(key: str) -> Iterator[None]:
-    """Draw a page's head and foot around its body; an error that a user can mend becomes one sentence and its remedy."""
+    """Draw a page's head and foot around its body; what a user can mend becomes a sentence and its remedy."""
     record = PAGES[key]
     if PagesManager.uses_pages_directory:
-        navigation()  # a deep link was the first visit since the server started: Streamlit has not run app.py yet
+        navigation()  # a deep link was the first visit since the server started: Streamlit has not run app.py
+        st.rerun()  # now it will: what the page draws must belong to that run
     st.set_page_config(page_title=f"{record.title} · scDrugMap", page_icon=str(_LOGO), layout="wide")
     st.html(_STYLE)
     st.logo(str(_LOGO), size="large")

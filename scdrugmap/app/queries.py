@@ -32,6 +32,9 @@ SHOWN = {"F1": "f1", "AUROC": "auroc", "MCC": "mcc", "balanced accuracy": "balan
          "F1 macro": "f1_macro", "Brier": "brier", "ECE": "ece"}  # fmt: skip
 
 
+TITLES = {key: found.title for key, found in METRICS.items()}
+
+
 def settings() -> Settings:
     """Return the folders of this server."""
     return Settings.from_env()
@@ -172,7 +175,7 @@ def installed() -> dict[str, Any]:
         "missing": known.filter(pl.col("state") == "needs weights")["title"].to_list(),
         "built": int(catalogue()["built"].sum()),
         "runs": done.filter(pl.col("state") == "done").height,
-        "measured": (done["date"].max() or "")[:10] if done.height else "",
+        "measured": max(done["date"], default="")[:10],
     }
 
 
@@ -191,7 +194,7 @@ def predictors() -> pl.DataFrame:
         return pl.DataFrame(schema={"model": pl.String, "name": pl.String, "label": pl.String, "caption": pl.String})
     caption = pl.format(
         "{} Fitted on {} cells of {}; on held-out data {} {}, constant {}.",
-        "summary", "cells", "studies", pl.col("held_out_metric").str.to_uppercase(),
+        "summary", "cells", "studies", pl.col("held_out_metric").replace(TITLES),
         pl.col("held_out").round(2), pl.col("constant").round(2),
     )  # fmt: skip
     label = pl.format("{} · {}", "title", "name")

@@ -15,10 +15,12 @@ def markdown(status: JobStatus, summary: dict[str, Any]) -> str:
     lines = [
         f"# scDrugMap: {status.file}{simulated}",
         "",
-        f"Model {provenance['model']}, reference {provenance['reference']}, {provenance['date']}, scdrugmap {provenance['version']}.",
+        f"Model {provenance['model']}, reference {provenance['reference']}, {provenance['date']}, scdrugmap "
+        f"{provenance['version']}.",
         "",
         f"* Cells: {words.count(summary['n_cells'])}",
-        f"* Predicted resistant: {sentences.share(summary['resistant'])} ({sentences.share_unit(summary['resistant'])})",
+        f"* Predicted resistant: {sentences.share(summary['resistant'])} "
+        f"({sentences.share_unit(summary['resistant'])})",
         f"* Without novel cells: {sentences.share(summary['resistant_known'])}",
         f"* Novel to the reference: {sentences.share(summary['novel'])}",
         "",
@@ -41,7 +43,8 @@ def _groups(name: str, rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return []
     table = [
-        f"| {row['group']} | {words.count(row['n_cells'])} | {sentences.share(row)} | {words.percent(row['share_novel'])} |"
+        f"| {row['group']} | {words.count(row['n_cells'])} | {sentences.share(row)} | "
+        f"{words.percent(row['share_novel'])} |"
         for row in rows
     ]
     return [f"## By {name}", "", f"| {name} | cells | predicted resistant | novel |", "|---|---|---|---|", *table, ""]

@@ -46,7 +46,8 @@ def headline(summary: dict[str, Any], *, len_novel: int) -> None:
     first, second, third = st.columns([3, 2, 2])
     first.metric(
         "Predicted resistant" + (" among cells the reference knows" if known_only else ""), sentences.share(part),
-        border=True, help=words.tip("P(resistant)"), delta=sentences.share_unit(part), delta_color="off", delta_arrow="off",
+        border=True, help=words.tip("P(resistant)"), delta=sentences.share_unit(part), delta_color="off",
+        delta_arrow="off",
     )  # fmt: skip
     second.metric(
         "Novel to the reference", sentences.share(summary["novel"]), border=True, help=words.tip("novelty"),
@@ -117,9 +118,7 @@ def groups(summary: dict[str, Any]) -> None:
             f"95 % interval over {units}s",
             "the 40 largest are drawn" if frame.height > 40 else "",
         )
-        st.dataframe(
-            tables.groups(frame, name), hide_index=True, column_config=tables.group_columns(name), key=f"by_{name}"
-        )
+        widgets.table(tables.groups(frame), tables.group_columns(name), f"by_{name}")
 
 
 def against_labels(metrics: dict[str, Any]) -> None:
@@ -127,7 +126,7 @@ def against_labels(metrics: dict[str, Any]) -> None:
     if "not_scored" in metrics:
         st.warning(words.plain(metrics["not_scored"]), icon=":material/warning:")
         return
-    st.dataframe(tables.scores(metrics["scores"]), hide_index=True, column_config=tables.score_columns(), key="labels")
+    widgets.table(tables.scores(metrics["scores"]), tables.score_columns(), "labels")
     header.caption(
         f"{words.count(metrics['n'])} labelled cells, {words.percent(metrics['prevalence'])} of them sensitive",
         f"95 % bootstrap interval over {words.count(metrics['n_units'])} {metrics['unit']}s",

@@ -9,15 +9,16 @@ import polars as pl
 
 from scdrugmap.app.words import count, duration, interval, number, percent, signed
 from scdrugmap.data.catalog import CellCount
+from scdrugmap.evaluation.metrics import METRICS
 
 WHY_THE_TWO_DIFFER = """
 Cells of one patient, plate or time point resemble each other far more than cells of another. When cells are divided at
 random, the test half holds neighbours of the training half, and a classifier can score by recognising *where a cell
 comes from*. Left-out patients, samples or studies take that away, and only what carries over counts.
 
-In 22 of the 36 primary data sets "sensitive" means *before treatment* and "resistant" means *after*, and in 14 there is
-one sample per class: there the label **is** the sample. The published numbers split by cell; we show both, and beside them
-what a classifier scores that calls every cell sensitive and has looked at nothing.
+In 22 of the 36 primary data sets "sensitive" means *before treatment* and "resistant" means *after*, and in 14 there
+is one sample per class: there the label **is** the sample. The published numbers split by cell; we show both, and
+beside them what a classifier scores that calls every cell sensitive and has looked at nothing.
 """
 
 
@@ -30,7 +31,8 @@ def headline(rows: pl.DataFrame, metric: str) -> str:
     verdict = "above" if safe > constant else "not above"
     text = (
         f"Split by cell, as in the paper, **{title}** scores {metric} **{number(by_cell)}**. With each "
-        f"{best['safe_name'].item()} kept whole it scores **{number(safe)}**, {verdict} the {number(constant)} of calling every "
+        f"{best['safe_name'].item()} kept whole it scores **{number(safe)}**, {verdict} the {number(constant)} of "
+        "calling every "
         "cell sensitive."
     )
     if base.height and base["title"].item() != title:
@@ -41,7 +43,7 @@ def headline(rows: pl.DataFrame, metric: str) -> str:
 def headline_caption(rows: pl.DataFrame, metric: str, date: str) -> list[str]:
     """Caption of the figure on the first page."""
     return [
-        f"{metric} of {rows.height} classifiers on {rows['on'][0]}, {count(rows['n'].max())} cells",
+        f"{metric} of {rows.height} classifiers on {rows['on'][0]}, {count(max(rows['n']))} cells",
         f"k-fold over cells (the paper's split) beside k-fold over each {rows['safe_name'][0]}",
         "whisker: 95 % bootstrap interval of the leak-safe score",
         "vertical tick: every cell called sensitive",
@@ -89,7 +91,7 @@ def looking_at(picks: Mapping[str, str], rows: pl.DataFrame) -> str:
 
 def ranking_caption(rows: pl.DataFrame, picks: Mapping[str, str], dates: str) -> list[str]:
     """Caption of the leaderboard's figure."""
-    largest = rows["n"].max()
+    largest = max(rows["n"].drop_nulls(), default=0)
     marks = ["filled: measured here"] if "measured" in rows["source"].to_list() else []
     marks += ["hollow: reported by the paper"] if "reported" in rows["source"].to_list() else []
     marks += ["dashed: simulated cells"] if "simulated" in rows["source"].to_list() else []
@@ -149,15 +151,16 @@ def difference(value: float | None) -> str:
 
 
 WHAT_MUST_BE_IN_THE_FILE = """
-* **Raw counts**, in `X`, `raw` or a layer; they are looked for. Log-normalised data are recognised, and undone where that
-  is possible. Scaled data (z-scores) are refused: what the model needs is gone from them.
+* **Raw counts**, in `X`, `raw` or a layer; they are looked for. Log-normalised data are recognised, and undone where
+  that is possible. Scaled data (z-scores) are refused: what the model needs is gone from them.
 * **Gene symbols or Ensembl ids**, human; old symbols and version suffixes are understood.
 * No labels are needed. If there is a `response` column, the result is compared with it.
 * A column such as `sample` or `patient` lets intervals be drawn over samples instead of cells.
 """
 
 NEVER_ALONE = (
-    "A score is never shown without what a classifier gets that calls every cell *sensitive* and has looked at nothing. "
+    "A score is never shown without what a classifier gets that calls every cell *sensitive* and has looked at "
+    "nothing. "
     "Numbers measured here are filled and lead to their run; numbers that the paper states are hollow."
 )
 
@@ -166,8 +169,10 @@ def privacy(keep_hours: float, *, public: bool) -> str:
     """Say what happens to a file, before it is brought."""
     where = "this shared server" if public else "the machine that runs this app"
     return (
-        f"**What happens to your file:** it is copied into a folder of its own on {where} and read only by this app. It is "
-        f"deleted when its job is done and you have closed the page, results after {keep_hours:.0f} h; the Delete button "
+        f"**What happens to your file:** it is copied into a folder of its own on {where} and read only by this "
+        "app. It is "
+        f"deleted when its job is done and you have closed the page, results after {keep_hours:.0f} h; the Delete "
+        "button "
         "removes both at once. Nothing is sent anywhere else. Whoever has the link of a job can see its result."
     )
 
@@ -178,7 +183,7 @@ def held_out(provenance: Mapping[str, Any]) -> str:
     value, constant = found.get("value"), found.get("constant")
     if value is None:
         return "the reference was never tested on a held-out study"
-    return f"held-out {str(found['metric']).upper()} {number(value)}, constant {number(constant)}"
+    return f"held-out {title_of(found['metric'])} {number(value)}, constant {number(constant)}"
 
 
 def what_it_is(provenance: Mapping[str, Any]) -> str:
@@ -186,17 +191,21 @@ def what_it_is(provenance: Mapping[str, Any]) -> str:
     found, trained = provenance["held_out"], [str(name) for name in provenance["trained_on"]]
     tested = score(found.get("value"), found.get("low"), found.get("high"))
     honest = (
-        f"On data that it had not seen ({found['protocol']}) this reference scored {str(found['metric']).upper()} **{tested}**; "
+        f"On data that it had not seen ({found['protocol']}) this reference scored {title_of(found['metric'])} "
+        f"**{tested}**; "
         f"a classifier that looks at nothing scores {number(found.get('constant'))}. {found['verdict']}"
         if found.get("value") is not None
         else f"{found['verdict']}"
     )
     return (
-        f"**What this score is.** The {provenance['calibration']}-calibrated probability that a head fitted on {listed(trained)} "
+        f"**What this score is.** The {provenance['calibration']}-calibrated probability that a head fitted on "
+        f"{listed(trained)} "
         f"gives to the label *resistant*, on the embedding of each cell by {provenance['model']}. The model knows "
-        f"{percent(provenance['share_genes'])} of the file's genes and {percent(provenance['share_counts'])} of its counts.  \n"
+        f"{percent(provenance['share_genes'])} of the file's genes and {percent(provenance['share_counts'])} of its "
+        "counts.  \n"
         f"**How far to trust it.** {honest}  \n"
-        "**What it is not.** It is not a clinical probability, not specific to a drug that the reference never saw, and for "
+        "**What it is not.** It is not a clinical probability, not specific to a drug that the reference never saw, "
+        "and for "
         "novel cells it is an extrapolation. Research use only."
     )
 
@@ -204,7 +213,8 @@ def what_it_is(provenance: Mapping[str, Any]) -> str:
 def found(rows: pl.DataFrame, of: int, cells: int) -> str:
     """Say how much of the catalogue the filters leave."""
     return (
-        f"**{rows.height} of {of}** data sets · **{count(cells)}** cells · **{rows['accession'].n_unique()}** studies · "
+        f"**{rows.height} of {of}** data sets · **{count(cells)}** cells · **{rows['accession'].n_unique()}** "
+        "studies · "
         f"**{int(rows['built'].sum())}** built on this machine"
     )
 
@@ -217,3 +227,8 @@ def catalogue_caption(rows: pl.DataFrame, cells: CellCount) -> list[str]:
         "cells that data sets share count in each",
         f"no source gives the cells of {missing} of them" if missing else "",
     ]
+
+
+def title_of(metric: str) -> str:
+    """Return the name of a metric on screen."""
+    return METRICS[metric].title

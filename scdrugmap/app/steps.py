@@ -40,7 +40,8 @@ def bring() -> None:
     with right:
         st.subheader("No file at hand?", anchor=False)
         st.markdown(
-            "Simulated melanoma cells with known labels show every step. They are called simulated wherever they appear."
+            "Simulated melanoma cells with known labels show every step. They are called simulated wherever they "
+            "appear."
         )
         if st.button("Try the example", icon=":material/science:", key="example"):
             _received(None, "")
@@ -86,16 +87,16 @@ def checks(status: JobStatus) -> None:
     for check in status.checks:
         mark, colour = MARKS.get(check["level"], MARKS["warning"])
         remedy = f' <span class="fix">{html.escape(check["remedy"])}</span>' if check.get("remedy") else ""
-        rows.append(
-            f'<li><b style="color:{colour}" title="{check["level"]}">{mark}</b>{html.escape(check["message"])}{remedy}</li>'
-        )
+        head = f'<b style="color:{colour}" title="{check["level"]}">{mark}</b>'
+        rows.append(f"<li>{head}{html.escape(check['message'])}{remedy}</li>")
     st.html(f'<ul class="sdm-checks">{"".join(rows)}</ul>')
 
 
 def failed(status: JobStatus) -> None:
     """Say why a job stopped and what mends it."""
     if status.state == "cancelled":
-        st.info("Stopped. What was embedded is kept while this page is open, so a second run begins where this one ended.",
+        st.info("Stopped. What was embedded is kept while this page is open, so a second run begins where this one "
+        "ended.",
                 icon=":material/stop_circle:")  # fmt: skip
     elif status.state == "failed":
         st.error(words.plain(status.error), icon=":material/error:")

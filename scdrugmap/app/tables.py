@@ -31,7 +31,7 @@ def values(frame: pl.DataFrame, column: str) -> list[str]:
 def filtered(
     catalogue: pl.DataFrame, chosen: Mapping[str, Sequence[str]], wanted: Sequence[str], text: str
 ) -> pl.DataFrame:
-    """Keep the data sets that have one of the chosen values in every column, all wanted flags, and every word of `text`."""
+    """Keep data sets with one of the chosen values per column, all wanted flags, and every word of `text`."""
     rows = catalogue
     for column, picked in chosen.items():
         if picked and rows.schema[column] == pl.List(pl.String):
@@ -88,9 +88,10 @@ def catalogue_columns() -> dict[str, Any]:
 def ranking(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """Return the columns of the leaderboard that stand on screen, best first."""
     joined = rows.join(known.select("model", "parameters", "weights_licence"), on="model", how="left")
-    return joined.drop("rank").with_row_index("rank", offset=1).select(
-        "rank", "title", "value", pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String).alias("interval"),
-        "constant", "delta", "gap", "source", "n", "parameters", "weights_licence", "run_id",
+    interval = pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String)
+    return joined.drop("rank").with_row_index("rank", offset=1).with_columns(interval=interval).select(
+        "rank", "title", "value", "interval", "constant", "delta", "gap", "source", "n", "parameters",
+        "weights_licence", "run_id",
     )  # fmt: skip
 
 
@@ -138,13 +139,12 @@ def models_columns() -> dict[str, Any]:
     }
 
 
-def groups(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+def groups(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the table per sample or cluster."""
-    return frame.select(
-        "group", "n_cells", (100 * pl.col("share_resistant")).alias("resistant"),
-        pl.format("{}–{}", (100 * pl.col("low")).round(0).cast(pl.Int64), (100 * pl.col("high")).round(0).cast(pl.Int64)).alias("interval"),
-        "mean_p_resistant", (100 * pl.col("share_novel")).alias("novel"),
-    )  # fmt: skip
+    low, high = ((100 * pl.col(end)).round(0).cast(pl.Int64) for end in ("low", "high"))
+    percents = {"resistant": 100 * pl.col("share_resistant"), "novel": 100 * pl.col("share_novel")}
+    rows = frame.with_columns(**percents, interval=pl.format("{}–{}", low, high))
+    return rows.select("group", "n_cells", "resistant", "interval", "mean_p_resistant", "novel")
 
 
 def group_columns(name: str) -> dict[str, Any]:
@@ -200,3 +200,10 @@ def scores_of_columns() -> dict[str, Any]:
         "n": column.NumberColumn("Cells", format="localized"),
         "run_id": column.TextColumn("Run", help=tip("run")),
     }
+
+
+def run_scores(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return every metric of one run with its interval, beside the constant classifier's."""
+    names = {key: metric.title for key, metric in METRICS.items()}
+    shown = rows.with_columns(name=pl.col("metric").replace_strict(names, default=pl.col("metric")))
+    return shown.select(metric="name", value="value", low="ci_low", high="ci_high", constant="constant")

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import boards, charts, header, queries, sentences, widgets, words
+from scdrugmap.app import boards, charts, header, queries, sentences, tables, widgets, words
 
 
 def split_matters(board: pl.DataFrame, metric: str) -> None:
@@ -59,7 +59,8 @@ def score(board: pl.DataFrame, run_id: str) -> None:
         row = rows.row(0, named=True)
         st.subheader(f"{row['title']}: reported {row['metric'].upper()} {words.number(row['value'], 3)}", anchor=False)
         st.markdown(
-            f"A paper states this number; there is no run behind it here. Constant classifier: {words.number(row['constant'], 3)}."
+            "A paper states this number; there is no run behind it here. Constant classifier: "
+            f"{words.number(row['constant'], 3)}."
         )
         return
     record = queries.run(run_id)
@@ -72,18 +73,11 @@ def score(board: pl.DataFrame, run_id: str) -> None:
         "Duplicate cells removed": words.count(came.duplicates_removed), "Folds": asked.folds, "Seed": asked.seed,
         "Matrix": came.value_type,
     })  # fmt: skip
-    names = {key: name for name, key in queries.SHOWN.items()}
-    table = rows.filter(pl.col("metric").is_in(list(names))).select(
-        metric=pl.col("metric").replace_strict(names, default=pl.col("metric")), score="value", from_="ci_low", to="ci_high",
-        constant="constant",
-    )  # fmt: skip
-    numbers = {name: st.column_config.NumberColumn(name.rstrip("_"), format="%.3f") for name in table.columns[1:]}
-    st.dataframe(table, hide_index=True, column_config=numbers)
+    widgets.table(tables.run_scores(rows), tables.score_columns(), "run_scores")
     for warning in came.warnings:
         st.warning(warning, icon=":material/warning:")
     with st.expander("Provenance", icon=":material/fingerprint:"):
         st.json(_plain(record))
-    st.code(f"scdrugmap benchmark status  # run {run_id}", language="bash")
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -5,8 +5,10 @@ One key per concept on all pages; the key is the word in the URL. What a word me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+import polars as pl
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -22,7 +24,7 @@ def choose(
     """Ask for one of `options`; a word in the URL that is none of them is dropped and the default taken."""
     options = list(options) or [ANY]
     index = options.index(default) if default in options else 0
-    chosen = (place or st).selectbox(  # type: ignore[union-attr]
+    chosen = (place or st).selectbox(
         label, options, index=index, key=key, help=tip(word) if word else None, bind="query-params",
         persist_state="session",
     )  # fmt: skip
@@ -36,7 +38,7 @@ def switch(
     """Ask for one of a few options, all of them in sight."""
     options = list(options)
     first = default if default in options else options[0]
-    chosen = (place or st).segmented_control(  # type: ignore[union-attr]
+    chosen = (place or st).segmented_control(
         label, options, default=first, required=True, key=key, help=tip(word) if word else None,
         bind="query-params", persist_state="session",
     )  # fmt: skip
@@ -48,7 +50,7 @@ def several(
 ) -> list[str]:
     """Ask for any number of options; none chosen means all."""
     return list(
-        (place or st).multiselect(  # type: ignore[union-attr]
+        (place or st).multiselect(
             label, list(options), key=key, placeholder="all", help=tip(word) if word else None, bind="query-params",
             persist_state="session",
         )
@@ -57,7 +59,7 @@ def several(
 
 def search(label: str, key: str, placeholder: str, *, place: DeltaGenerator | None = None) -> str:
     """Ask for words to look for; filters while one types."""
-    found = (place or st).text_input(  # type: ignore[union-attr]
+    found = (place or st).text_input(
         label, key=key, placeholder=placeholder, type="search", live=True, bind="query-params", persist_state="session"
     )
     return (found or "").strip()
@@ -66,7 +68,7 @@ def search(label: str, key: str, placeholder: str, *, place: DeltaGenerator | No
 def toggle(label: str, key: str, *, default: bool, word: str = "", place: DeltaGenerator | None = None) -> bool:
     """Ask for yes or no."""
     return bool(
-        (place or st).toggle(  # type: ignore[union-attr]
+        (place or st).toggle(
             label, value=default, key=key, help=tip(word) if word else None, bind="query-params",
             persist_state="session",
         )
@@ -76,7 +78,7 @@ def toggle(label: str, key: str, *, default: bool, word: str = "", place: DeltaG
 def threshold(place: DeltaGenerator | None = None) -> float:
     """Ask from which P(resistant) a cell is called resistant."""
     return float(
-        (place or st).slider(  # type: ignore[union-attr]
+        (place or st).slider(
             "Called resistant from P(resistant) =", 0.05, 0.95, 0.5, 0.05, key="threshold", bind="query-params",
             persist_state="session", help=tip("P(resistant)"),
         )
@@ -88,15 +90,21 @@ def opened(parameter: str) -> str:
     return st.query_params.get(parameter, "")
 
 
-def open_row(parameter: str, keys: Sequence[str], table: str) -> Callable[[], None]:
-    """Return what a table does when a row is chosen: put its key in the URL, which opens the card."""
+def table(
+    frame: pl.DataFrame, columns: dict[str, Any], key: str, *, opens: str = "", keys: Sequence[str] = (),
+    height: int | Literal["auto"] = "auto",
+) -> None:  # fmt: skip
+    """Draw a table; with `opens`, choosing a row puts its key in the URL under that name, which opens its card."""
 
     def chosen() -> None:
-        rows = st.session_state[table]["selection"]["rows"]
+        rows = st.session_state[key]["selection"]["rows"]
         if rows:
-            st.query_params[parameter] = keys[rows[0]]
+            st.query_params[opens] = keys[rows[0]]
 
-    return chosen
+    st.dataframe(
+        frame, hide_index=True, column_config=columns, key=key, placeholder="–", height=height,
+        on_select=chosen if opens else "ignore", selection_mode="single-row",
+    )  # fmt: skip
 
 
 def close(parameter: str) -> None:

@@ -11,25 +11,32 @@ WORDS = {
     "data set": "Cells of one accession under one regimen and time point, with a rule that labels them.",
     "study": "All data sets of one GEO accession. They may share patients and even cells.",
     "collection": "primary: 36 data sets, 326,751 cells. external: 24 data sets, 168,486 cells.",
-    "response": "sensitive or resistant, as the source study labelled the sample. Sensitive is the positive class of F1.",
+    "response": "sensitive or resistant, as the source study labelled the sample. Sensitive is the positive class "
+    "of F1.",
     "facet": "What data sets are grouped by: all, tissue, cancer type, drug type or regimen.",
     "model": "An encoder that turns a cell's counts into a vector. Baselines are listed with the models on purpose.",
     "strategy": "freeze: the encoder is fixed and a head is trained on its embeddings. lora: adapters and head are "
     "trained together. prompt: an LLM is asked, nothing is trained.",
     "shots": "Labelled cells per class of the target data set that training saw. 0 is zero-shot.",
-    "zero-shot": "No labelled cell of the target was seen. The paper's 'zero-shot' 0.858 is a frozen encoder with a head "
+    "zero-shot": "No labelled cell of the target was seen. The paper's 'zero-shot' 0.858 is a frozen encoder with a "
+    "head "
     "trained on other data sets of the same tissue, not a prediction without labels.",
-    "protocol": "pooled: k-fold over the merged cells of a facet. cross-data: train on some data sets, test on another.",
-    "split by": "What is kept whole when cells are divided into training and test. cell: random cells, as in the paper; "
-    "cells of one patient stand on both sides, so the score leaks. sample, dataset, study: nothing of the test unit was "
+    "protocol": "pooled: k-fold over the merged cells of a facet. cross-data: train on some data sets, test on "
+    "another.",
+    "split by": "What is kept whole when cells are divided into training and test. cell: random cells, as in the "
+    "paper; "
+    "cells of one patient stand on both sides, so the score leaks. sample, dataset, study: nothing of the test unit "
+    "was "
     "seen in training.",
     "head": "The classifier on top of the embedding: the paper's MLP, a logistic regression, or another.",
     "run": "One experiment's immutable record: what was run, on what, with which versions, and what came out.",
     "constant": "The score of a classifier that calls every cell sensitive and has seen no data. "
-    "Its F1 is 2p/(1+p), where p is the share of sensitive cells. A model that does not clear it has learnt nothing useful.",
+    "Its F1 is 2p/(1+p), where p is the share of sensitive cells. A model that does not clear it has learnt nothing "
+    "useful.",
     "interval": "95 % bootstrap interval. It is drawn over samples where there are several, else over cells; "
     "the caption says which.",
-    "leakage gap": "Score when split by cell minus score of the leak-safe split on the same cells: how much of the score "
+    "leakage gap": "Score when split by cell minus score of the leak-safe split on the same cells: how much of the "
+    "score "
     "was recognising the patient or plate instead of the response.",
     "delta": "Score minus that of the best baseline on the same cells and split.",
     "measured": "Computed here, from a run whose record you can open. Drawn filled.",
@@ -39,9 +46,11 @@ WORDS = {
     "A novel cell gets a score like any other, but nothing stands behind it.",
     "label basis": "sample response: the patient or sample was judged. time point: cells before treatment are called "
     "sensitive and cells after it resistant, which measures the treatment's effect as much as resistance.",
-    "confounded": "Label and sample are the same thing here (one sample per class), so no split inside this data set can "
+    "confounded": "Label and sample are the same thing here (one sample per class), so no split inside this data "
+    "set can "
     "tell resistance from a batch effect. Only cross-data scores count as evidence.",
-    "shared controls": "The same cells appear in other data sets of this study. They are counted once before any split.",
+    "shared controls": "The same cells appear in other data sets of this study. They are counted once before any "
+    "split.",
     "corrected": "The source's table has a slip in this row; the card says what we changed and why.",
     "F1": "Harmonic mean of precision and recall with sensitive as the positive class, as in the paper.",
     "reference": "The head that turns embeddings into P(resistant), with the labelled cells it was fitted on.",
