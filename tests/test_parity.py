@@ -23,6 +23,8 @@ from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.encoder import Encoder
 from scdrugmap.models.scgpt.tokens import bin_range, bin_values
 from scdrugmap.models.tokens import Tokens
+from scdrugmap.models.uce.tokens import sampling_weights
+from scdrugmap.models.uce.upstream import upstream_weights
 
 CASES = Path(os.environ.get("SCDRUGMAP_PARITY") or Path(__file__).parent / "parity")
 
@@ -184,11 +186,63 @@ def tgpt_hidden(case: Case) -> None:
         check_hidden(case.load(**settings), case, stem)
 
 
+def load_uce(case: Case, **settings: Any) -> Encoder:
+    sizes = case.settings["settings"]
+    return case.load(heads=sizes["nhead"], sample_size=sizes["sample_size"], **settings)
+
+
+def upstream_uce(case: Case) -> Encoder:
+    """Upstream's sampling, rounding and padding, with the case's seed and batches."""
+    batch_size = case.settings["settings"]["batch_size"]
+    return load_uce(case, compat="upstream", seed=case.settings["rng"]["seed"], upstream_batch_size=batch_size)
+
+
+def uce_tokens(case: Case) -> None:
+    encoder, expected = upstream_uce(case), case.expected
+    tokens = encoder.tokenize(case.cells)
+    ids = encoder.tokenizer.token_ids[tokens.ids]
+    pad_id, width = case.settings["settings"]["pad_token_idx"], expected["tokens"].shape[1]
+    np.testing.assert_array_equal(tokens.lengths, expected["seq_len"])
+    np.testing.assert_array_equal(padded(tokens, ids, pad_id, width), expected["tokens"])
+    np.testing.assert_array_equal(padded(tokens, np.ones_like(ids), 0, width), expected["mask"])
+    chosen = case.cells[:, expected["gene_names"].tolist()].X.toarray()
+    for ours in (sampling_weights, upstream_weights):
+        got, atol = np.stack([ours(row) for row in chosen]), case.tolerance["sampling_weight"]
+        np.testing.assert_allclose(got, expected["sampling_weight"], rtol=0, atol=atol)
+
+
+def uce_embedding(case: Case) -> None:
+    upstream, own, expected = upstream_uce(case), load_uce(case), case.expected
+    tokens, tolerance = upstream.tokenize(case.cells), case.tolerance
+    np.testing.assert_allclose(upstream.embed(case.cells), expected["embedding"], rtol=0, atol=tolerance["embedding"])
+    for batch_size in (None, 1, 3):  # padding is not seen, so each cell is as if alone
+        got = own.encode(tokens, batch_size)
+        np.testing.assert_allclose(got, expected["embedding_bs1"], rtol=0, atol=tolerance["embedding_bs1"])
+
+
+def uce_hidden(case: Case) -> None:
+    encoder, expected, tolerance = upstream_uce(case), case.expected, case.tolerance
+    tokens, cells = encoder.tokenize(case.cells), expected["hidden_last_cells"].tolist()
+    batches = encoder.tokenizer.plan(tokens, None, 0)
+    assert [rows.tolist() for rows in batches] == case.settings["batches"]
+    for rows in batches:
+        arrays = encoder.tokenizer.collate(tokens, rows)
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        with torch.inference_mode():
+            hidden, cls = encoder.network.hidden(**batch).numpy(), encoder.network.decoded(**batch)
+        np.testing.assert_allclose(cls, expected["cls_prenorm"][rows], rtol=0, atol=tolerance["cls_prenorm"])
+        for place, cell in enumerate(rows):
+            if cell in cells:
+                wanted = expected["hidden_last"][cells.index(cell)][: hidden.shape[1]]
+                np.testing.assert_allclose(hidden[place], wanted, rtol=0, atol=tolerance["hidden_last"])
+
+
 # How each model's case is compared: one function an aspect, named <model>_<aspect>.
 CHECKS: dict[str, tuple[Callable[[Case], None], ...]] = {
     "scgpt": (scgpt_tokens, scgpt_embedding, scgpt_hidden, scgpt_truncation, scgpt_ties),
     "geneformer": (geneformer_tokens, geneformer_embedding, geneformer_hidden),
     "tgpt": (tgpt_tokens, tgpt_embedding, tgpt_hidden),
+    "uce": (uce_tokens, uce_embedding, uce_hidden),
 }
 
 

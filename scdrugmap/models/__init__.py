@@ -18,6 +18,7 @@ FOLDERS = (
     "scgpt",
     "geneformer",
     "tgpt",
+    "uce",
     "hvg_pca",
     "hvg",
 )

@@ -28,10 +28,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(C, L, D) and mask (C, L) bool -> (C, L, D)."""
-        query, key, value = (self._split(linear(x)) for linear in (self.q_proj, self.k_proj, self.v_proj))
+        return self.attend(x, x, mask)
+
+    def attend(self, asking: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Let tokens (C, N, D) look at the tokens (C, L, D) -> (C, N, D); a mask of floats is added to the scores."""
+        query, key, value = (
+            self._split(part) for part in (self.q_proj(asking), self.k_proj(x), self.v_proj(x))
+        )  # (C, H, N or L, D / H)
         seen = None if mask is None else mask[:, None, None, :]  # (C, 1, 1, L)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)  # (C, H, L, D / H)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # (C, L, D)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)  # (C, H, N, D / H)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # (C, N, D)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (C, H, L, D / H)
@@ -54,8 +60,16 @@ class PostNormBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(C, L, D) and mask (C, L) bool -> (C, L, D)."""
-        x = self.norm1(x + self.dropout(self.attention(x, mask)))
-        inner = self.dropout(self.activation(self.linear1(x)))  # (C, L, inner)
+        return self._finish(x, self.attention(x, mask))
+
+    def first(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Give the first token of what `forward` gives, (C, L, D) -> (C, D): all that is needed of a last block."""
+        asking = x[:, :1]
+        return self._finish(asking, self.attention.attend(asking, x, mask))[:, 0]
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = self.norm1(x + self.dropout(attended))
+        inner = self.dropout(self.activation(self.linear1(x)))  # (C, N, inner)
         return self.norm2(x + self.dropout(self.linear2(inner)))
 
 

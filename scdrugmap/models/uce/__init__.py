@@ -1,0 +1,1 @@
+"""UCE: genes sampled by expression, as protein vectors in genome order."""
