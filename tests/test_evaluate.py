@@ -269,3 +269,13 @@ def test_baselines_have_their_own_heads():
     question = Experiment("", "", ())
     found = {(one.model, one.head) for one in plan(question, of, [*BASELINES, FOUNDATION], None, ["freeze"], [0])}
     assert found == {(model, head) for model, heads in BASELINES.items() for head in heads} | {(FOUNDATION, "mlp")}
+
+
+def test_cells_that_a_model_saw_in_pretraining_are_named(settings):
+    card = next(card for card in MODELS.values() if card.pretrained_accessions and card.kind == "bundled")
+    adata = cohort(n_cells=40, n_samples=4, n_genes=2000)
+    adata.obs["study"] = study = min(card.pretrained_accessions)
+    benchmark([adata], [card.key, "constant"], heads=["logistic"])
+    said = {run.experiment.model: run.outcome.warnings for run in runs(settings.results)}
+    assert f"seen before: {card.key} was pretrained on cells of {study}" in said[card.key]
+    assert not any("seen before" in text for text in said["constant"])

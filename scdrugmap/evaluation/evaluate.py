@@ -21,6 +21,7 @@ from scdrugmap.evaluation.plan import plan
 from scdrugmap.evaluation.records import Outcome, Run, environment
 from scdrugmap.evaluation.results import find_done, scores_of, write_run, write_scores
 from scdrugmap.evaluation.vectors import Vectors, load_encoder, vectors
+from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress, reporting
 from scdrugmap.settings import Settings
 
@@ -47,6 +48,7 @@ def evaluate(
     """
     start = time.perf_counter()
     said = tuple(f"{name}: {text}" for name, text in (remarks or {}).items() if name in experiment.datasets)
+    said += _seen_before(experiment.model, material)
     made: Vectors | None = None
     predictions = None
     try:
@@ -75,6 +77,13 @@ def _require_built(experiment: Experiment) -> None:
     if experiment.shots:
         message = f"This version cannot train on {experiment.shots} labelled target cells a class."
         raise errors.InvalidInput(message, "Use shots=(0,), which is zero-shot.")
+
+
+def _seen_before(model: str, material: Material) -> tuple[str, ...]:
+    """Say which studies the model saw, unlabelled, when it was pretrained."""
+    card = MODELS.get(model)
+    studies = sorted(set(material.table.study) & card.pretrained_accessions) if card else []
+    return tuple(f"seen before: {model} was pretrained on cells of {study}" for study in studies)
 
 
 def _failed(error: errors.ScDrugMapError, material: Material, said: tuple[str, ...]) -> Outcome:
