@@ -44,7 +44,11 @@ class Block(PostNormBlock):
 
 
 class Network(nn.Module):
-    """From padded tokens to one vector a cell; settings: `emb_layer` and `emb_mode`."""
+    """From padded tokens to one vector a cell; settings as in upstream's `EmbExtractor`.
+
+    `emb_layer` -1 reads the output of the second to last layer (the last is neither loaded nor run), 0 that of the
+    last. `emb_mode` "cell" is the mean over the genes; "cls" is the first token, upstream's own default for V2.
+    """
 
     def __init__(self, config: Config, settings: Mapping[str, Any]) -> None:
         super().__init__()
