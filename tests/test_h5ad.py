@@ -13,6 +13,7 @@ from anndata import AnnData
 from scdrugmap.data.genes import gene_table
 from scdrugmap.data.h5ad import Check, InputRefused, Limits, check_anndata, read_h5ad
 from scdrugmap.data.readers.frames import read_frame
+from scdrugmap.data.readers.matrix import BLOCK_ROWS, sample_starts
 from scdrugmap.data.readers.structure import open_hdf5
 from scdrugmap.errors import InvalidInput
 
@@ -295,9 +296,9 @@ def test_odd_cells_and_genes_are_kept_and_noted(cells, door):
     assert adata.shape == cells.shape
     assert adata.obs_names.is_unique
     assert adata.obs_names[:3].tolist() == ["same", "same-2", "same-1"]
-    assert "2 cells hold no counts" in said(adata, "warning")
-    assert "1 barcodes are repeated" in said(adata, "warning")
-    assert "genes are zero in all cells" in said(adata, "ok")
+    assert "Empty cells: 2." in said(adata, "warning")
+    assert "Repeated barcodes: 1." in said(adata, "warning")
+    assert "Genes that are zero in all cells: " in said(adata, "ok")
     assert "response" not in adata.obs
 
 
@@ -309,11 +310,23 @@ def test_cells_with_few_genes_are_noted_where_the_matrix_is_wide():
     keep = np.ones(adata.X.nnz, dtype=np.float32)
     keep[adata.X.indptr[0] + 5 : adata.X.indptr[1]] = 0
     adata.X.data *= keep
-    assert "1 cells show fewer than 200 genes" in said(check_anndata(_foreign(adata)), "warning")
+    assert "Cells with fewer than 200 genes: 1." in said(check_anndata(_foreign(adata)), "warning")
 
 
 def _foreign(adata: AnnData) -> AnnData:
     return AnnData(adata.X, obs=adata.obs, var=adata.var)
+
+
+def test_unfiltered_barcodes_are_judged_by_those_that_hold_something(cells):
+    n = 20_000
+    rows = np.arange(5, n, n // cells.n_obs)[: cells.n_obs]  # between the blocks of rows that are looked at first
+    place = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), shape=(n, cells.n_obs))
+    looked_at = [start + row for start in sample_starts(n) for row in range(BLOCK_ROWS)]
+    keep = sp.diags((~np.isin(np.arange(n), looked_at)).astype(np.float32))
+    adata = check_anndata(AnnData((keep @ place @ cells.X).tocsr(), var=cells.var))
+    assert found(adata)["value_type"] == "counts"
+    record = found(adata)
+    assert any("unfiltered matrix" in remedy for remedy in record["checks_remedy"])
 
 
 def test_obs_of_all_kinds_survives_and_obsm_comes_along(cells, door):
@@ -356,7 +369,7 @@ def test_columns_of_an_unknown_kind_are_left_out_by_name(cells, door, tmp_path):
         file["obs"]["short"] = np.zeros(3)
     adata = read_h5ad(tmp_path / "file.h5ad")
     assert list(adata.obs) == list(cells.obs)
-    assert "3 columns of obs are of a kind that is not read: from_the_future, short, wide" in said(adata, "warning")
+    assert "Columns of obs of a kind that is not read: from_the_future, short, wide" in said(adata, "warning")
 
 
 def test_old_encodings(cells, tmp_path):

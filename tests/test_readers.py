@@ -79,14 +79,14 @@ def test_10x_keeps_genes_and_leaves_antibodies(cells, tmp_path):
     types = [TYPE] * 390 + ["Antibody Capture"] * 6 + ["CRISPR Guide Capture"] * 4
     adata = read_h5ad(write_v3(tmp_path / "cite.h5", cells, types, ["GRCh38"] * 400))
     assert adata.shape == (120, 390)
-    assert "10 features that are no genes were left out (Antibody Capture, CRISPR Guide Capture)" in warned(adata)
+    assert "no genes: 10 (Antibody Capture, CRISPR Guide Capture). They were left out" in warned(adata)
 
 
 def test_10x_of_several_genomes_keeps_the_human_one(cells, tmp_path):
     three = read_h5ad(write_v3(tmp_path / "three.h5", cells, [TYPE] * 400, ["GRCh38"] * 300 + ["mm10"] * 100))
     two = read_h5ad(write_v2(tmp_path / "two.h5", cells, ["hg19", "mm10"]))
     assert three.shape == (120, 300)
-    assert "mm10 was left out (100 features)" in warned(three)
+    assert "mm10 was left out (features: 100)" in warned(three)
     assert same(two, cells)
     assert "only hg19 was read, not mm10" in warned(two)
     assert "several genomes (hg19, hg38)" in refused(write_v2(tmp_path / "both.h5", cells, ["hg19", "hg38"]))
@@ -467,6 +467,13 @@ def test_sparse_arrays_that_point_outside_are_refused(hostile, part, place, valu
         file[f"X/{part}"][place] = value
 
     assert "cannot be read as" in refused(hostile(point))
+
+
+def test_an_incomplete_matrix_is_named(hostile):
+    path = hostile(lambda file: file.__delitem__("X/indptr"))
+    with pytest.raises(InputRefused, match="holds no matrix") as caught:
+        read_h5ad(path)
+    assert "X is stored as 'csr_matrix' or incomplete" in caught.value.checks[0].message
 
 
 def test_shapes_that_disagree_are_refused(hostile, cells, tmp_path):

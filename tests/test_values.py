@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from scdrugmap.data.simulate import simulate
-from scdrugmap.data.values import judge, not_a_log, undo
+from scdrugmap.data.values import judge, settle, undo
 
 RNG = np.random.default_rng(0)
 
@@ -107,11 +107,14 @@ def test_counts_that_look_odd_are_doubted(counts, change, doubt):
 
 def test_largest_value_overrules_rows_that_looked_like_logarithms(counts):
     verdict = judge(rows(np.log1p(per(counts, 1e4))))
-    assert not_a_log(verdict, 9.2) is verdict
-    corrected = not_a_log(verdict, 3000.0)
+    assert settle(verdict, 9.2) is verdict
+    corrected = settle(verdict, 3000.0)
     assert corrected.value_type == "cpm"
     assert corrected.base is None
     assert corrected.doubt
+    ones = judge(rows((counts > 0).astype(float)))
+    assert settle(ones, 1.0).doubt
+    assert settle(ones, 7.0).doubt == ""
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

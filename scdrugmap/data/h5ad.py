@@ -22,11 +22,11 @@ from scdrugmap.data.readers.anndata_file import PART_LAYERS, Table, open_anndata
 from scdrugmap.data.readers.checks import Check, InputRefused, Journal, Limits
 from scdrugmap.data.readers.delimited import read_delimited
 from scdrugmap.data.readers.formats import recognise
-from scdrugmap.data.readers.matrix import Matrix, Scan
+from scdrugmap.data.readers.matrix import SLAB, Matrix, Scan
 from scdrugmap.data.readers.memory import table_of
 from scdrugmap.data.readers.tenx import open_tenx
 from scdrugmap.data.readers.triplet import read_triplet
-from scdrugmap.data.values import Verdict, judge, not_a_log, undo
+from scdrugmap.data.values import Verdict, judge, settle, undo
 
 __all__ = ["ACCEPTED", "Check", "InputRefused", "Limits", "check_anndata", "read_h5ad"]
 
@@ -34,6 +34,8 @@ ACCEPTED = ("counts", "cpm", "log1p")
 ORDER = ("counts", "cpm", "log1p", "log2p1", "log10p1", "zscore")  # from the best to the least useful
 LOGS = ("log1p", "log2p1", "log10p1")
 FEW_GENES = 200  # a cell with fewer detected genes is usually an empty droplet or a dying cell
+ROWS = 500  # looked at again where the first look met empty cells only
+UNFILTERED = "This looks like an unfiltered matrix: use filtered_feature_bc_matrix instead."
 KEEP_COUNTS = "Keep the counts before you normalise or scale: adata.layers['counts'] = adata.X.copy()."
 
 
@@ -139,7 +141,9 @@ def _choose(table: Table, journal: Journal, accept: tuple[str, ...]) -> Chosen:
     with journal.translated(table.kind):
         values, scan = matrix.load()
     journal.ok(f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes ({table.kind})")
-    verdict = not_a_log(verdict, scan.largest)
+    if verdict.value_type == "empty" and values.nnz:  # unfiltered: hardly a barcode holds anything
+        verdict = judge(values[np.flatnonzero(np.diff(values.indptr))[:ROWS]].astype(np.float64))
+    verdict = settle(verdict, scan.largest)
     _check_values(matrix, scan, verdict, journal)
     _check_kind(matrix, verdict, accept, journal)
     _tell(matrix, scan, verdict, journal)
@@ -196,7 +200,7 @@ def _tell(matrix: Matrix, scan: Scan, verdict: Verdict, journal: Journal) -> Non
     if verdict.value_type == "counts":
         journal.ok(found)
         if not verdict.doubt and scan.n_fractional and "fractional" not in verdict.says:
-            journal.warn(f"{scan.n_fractional:,} of the values are fractional.")
+            journal.warn(f"Fractional values among the counts: {scan.n_fractional:,}.")
     elif verdict.base is not None:
         done = "undone to whole counts" if verdict.whole else "undone; raw counts would be better"
         journal.warn(f"{found}: {done}.", "" if verdict.whole else KEEP_COUNTS)
@@ -226,7 +230,7 @@ def _name(chosen: Chosen, journal: Journal) -> Named:
         journal.warn("The genes are mouse genes: they were read as their human orthologs.")
     if named.n_merged:
         done = "averaged" if chosen.verdict.value_type == "zscore" else "added up"
-        journal.warn(f"{named.n_merged:,} names mean a gene that has another column too: they were {done}.")
+        journal.warn(f"Names of a gene that has another column too: {named.n_merged:,}. They were {done}.")
     return named
 
 
@@ -235,7 +239,7 @@ def _unique(obs: pd.DataFrame, journal: Journal) -> pd.DataFrame:
     n_repeated = int(obs.index.duplicated().sum())
     if not n_repeated:
         return obs
-    journal.warn(f"{n_repeated:,} barcodes are repeated: they were numbered.")
+    journal.warn(f"Repeated barcodes: {n_repeated:,}. They were numbered.")
     taken, names = set(obs.index), []
     counts: dict[str, int] = {}
     for name, repeated in zip(obs.index, obs.index.duplicated(), strict=True):
@@ -255,12 +259,16 @@ def _check_cells(adata: AnnData, verdict: Verdict, journal: Journal) -> None:
     detected = np.diff(adata.X.indptr)
     n_empty, n_poor = int((detected == 0).sum()), int((detected < FEW_GENES).sum())
     if n_empty:
-        journal.warn(f"{n_empty:,} cells hold no counts: kept, but nothing can be said about them.")
+        remedy = UNFILTERED if n_empty > 0.5 * adata.n_obs else ""
+        journal.warn(f"Empty cells: {n_empty:,}. They are kept, but nothing can be said about them.", remedy)
     if n_poor > n_empty and adata.n_vars >= 5 * FEW_GENES:
-        journal.warn(f"{n_poor - n_empty:,} cells show fewer than {FEW_GENES} genes: kept, but uncertain.")
-    n_silent = adata.n_vars - len(np.unique(adata.X.indices))
+        journal.warn(f"Cells with fewer than {FEW_GENES} genes: {n_poor - n_empty:,}. They are kept, but uncertain.")
+    shown = np.zeros(adata.n_vars, dtype=bool)
+    for start in range(0, adata.X.nnz, SLAB):
+        shown[adata.X.indices[start : start + SLAB]] = True
+    n_silent = int((~shown).sum())
     if n_silent:
-        journal.ok(f"{n_silent:,} genes are zero in all cells")
+        journal.ok(f"Genes that are zero in all cells: {n_silent:,}")
 
 
 def _record(chosen: Chosen, named: Named, shape: tuple[int, int], journal: Journal) -> dict[str, object]:

@@ -17,6 +17,7 @@ LOG_MAX = 25.0  # log2 of 33 million: no logarithm of a count or of a count per 
 EQUAL_SUMS = 0.02  # coefficient of variation below which row sums are called equal
 Z_NEGATIVE = 0.01  # share of negative values above which a matrix is z-scores rather than faulty
 IMPOSSIBLE = 1e30
+BINARISED = "only 0 and 1 were seen: the counts look binarised"
 WHOLE_TOP = 200.0  # undone values up to this are whole or not; rounding blurs larger ones
 LATTICE_TOP = 20.0  # multiples of one molecule up to this are looked at; larger ones say little
 WIDTH = 0.02  # how far from a whole number a value may be that was rounded and undone
@@ -85,17 +86,19 @@ def undo(matrix: sp.csr_matrix, verdict: Verdict) -> sp.csr_matrix:
     return matrix
 
 
-def not_a_log(verdict: Verdict, largest: float) -> Verdict:
-    """Correct a verdict from some rows by the largest value of all: no logarithm is that large."""
-    if verdict.base is None or largest <= LOG_MAX:
-        return verdict
-    return replace(_linear(f"values up to {largest:,.4g}"), doubt="some rows looked like logarithms")
+def settle(verdict: Verdict, largest: float) -> Verdict:
+    """Correct a verdict from some rows by the largest value of all: logarithms are small, 0 and 1 are not all."""
+    if verdict.base is not None and largest > LOG_MAX:
+        return replace(_linear(f"values up to {largest:,.4g}"), doubt="some rows looked like logarithms")
+    if verdict.doubt == BINARISED and largest > 1:
+        return replace(verdict, doubt="")
+    return verdict
 
 
 def _counts(rows: sp.csr_matrix) -> Verdict:
     doubt = ""
     if rows.data.max() == 1:
-        doubt = "only 0 and 1 were seen: the counts look binarised"
+        doubt = BINARISED
     elif _spread(rows) < 1e-6:
         doubt = "all cells have the same total: the counts look down-sampled, or normalised and rounded"
     return Verdict("counts", "raw counts", doubt=doubt)

@@ -48,7 +48,7 @@ def _columns(guard: Guard, item: h5py.Group, path: str) -> pd.DataFrame:
             columns[key] = values
     if left_out:
         shown = ", ".join(sorted(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
-        guard.journal.warn(f"{len(left_out)} columns of {path} are of a kind that is not read: {shown}.")
+        guard.journal.warn(f"Columns of {path} of a kind that is not read: {shown}.")
     return pd.DataFrame(columns, index=index)[_order(item, columns)]
 
 

@@ -93,13 +93,13 @@ def expression_table(
             keep &= types == EXPRESSION
             if not keep.all():
                 others = ", ".join(sorted(set(types) - {EXPRESSION})[:5])
-                journal.warn(f"{(~keep).sum():,} features that are no genes were left out ({others}).")
+                journal.warn(f"Features that are no genes: {(~keep).sum():,} ({others}). They were left out.")
     if "genome" in features:
         genomes = features["genome"].to_numpy(str)
         human = np.array([HUMAN.match(name) is not None for name in genomes])
         other = sorted(set(genomes[keep & ~human]) - {""})
         if other and (keep & human).any():
-            journal.warn(f"Several genomes: {', '.join(other[:5])} was left out ({(keep & ~human).sum():,} features).")
+            journal.warn(f"Several genomes: {', '.join(other[:5])} was left out (features: {(keep & ~human).sum():,}).")
             keep &= human
     var = features[keep]
     obs = pd.DataFrame(index=pd.Index(barcodes).map(str))
