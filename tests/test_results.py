@@ -5,7 +5,7 @@ import os
 
 import polars as pl
 import pytest
-from make_results import make_failure, make_predictions, make_run
+from make_results import DRAWS, make_failure, make_predictions, make_run
 
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.evaluation.experiment import FACETS, PROTOCOLS, SPLITS, STRATEGIES, Experiment
@@ -55,7 +55,7 @@ def test_every_metric_can_be_recomputed_from_the_predictions(filled_results):
         if run.outcome.state == "done":
             rows = read_predictions(run.run_id, filled_results)
             recorded = {part.fold: part for part in run.outcome.parts}
-            again = score_all(rows, run.experiment.datasets)
+            again = score_all(rows, run.experiment.datasets, draws=DRAWS)
             again += [score_part(rows.filter(split=fold), fold, run.experiment.datasets, n_train=90) for fold in "0123"]
             assert {part.fold: part for part in again} == recorded
 

@@ -11,6 +11,7 @@ from scdrugmap.evaluation.cells import CellTable
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.heads import HEADS, make_head
 from scdrugmap.evaluation.material import Material
+from scdrugmap.evaluation.metrics import DRAWS
 from scdrugmap.evaluation.records import Outcome, Part
 from scdrugmap.evaluation.results import PREDICTIONS
 from scdrugmap.evaluation.scoring import score_all, score_part
@@ -56,9 +57,9 @@ class Folds:
             p, more = self._predict(split, made)
             tables.append(self._table(split, p))
             notes |= dict.fromkeys(more)
-            own = self.experiment.protocol == "cross-data"  # a fold is a test set of its own there
+            draws = DRAWS if self.experiment.protocol == "cross-data" else 0  # there, a fold is a test set of its own
             train = np.unique(self.cells.dataset[split.train])
-            parts.append(score_part(tables[-1], split.name, train, n_train=len(split.train), interval=own))
+            parts.append(score_part(tables[-1], split.name, train, n_train=len(split.train), draws=draws))
         if not tables:
             raise LabelsMissing(parts[0].reason, "Add data sets of the other class.")
         predictions = pl.concat(tables)

@@ -45,7 +45,8 @@ class Part:
     low: dict[str, float | None] = field(default_factory=dict)  # 95 % bootstrap interval, where one was drawn
     high: dict[str, float | None] = field(default_factory=dict)
     unit: str = ""  # what the bootstrap drew: "sample", "cell", or "" where there is no interval
-    n_units: int = 0
+    n_units: int = 0  # how many there were
+    draws: int = 0  # of the bootstrap; 0 where there is no interval
     undefined_draws: dict[str, int] = field(default_factory=dict)  # left out, by metric
     reason: str = ""  # why this fold could not be scored
 

@@ -11,21 +11,19 @@ from collections.abc import Iterable
 import polars as pl
 
 from scdrugmap.data.labels import SENSITIVE
-from scdrugmap.evaluation.metrics import bootstrap, constants, score
+from scdrugmap.evaluation.metrics import DRAWS, bootstrap, constants, score
 from scdrugmap.evaluation.records import Part, defined
 
 
-def score_part(
-    rows: pl.DataFrame, fold: str, train: Iterable[str], *, n_train: int = 0, interval: bool = False
-) -> Part:
-    """Return the scores of some predictions: every metric, its constant value and, if asked for, its interval.
+def score_part(rows: pl.DataFrame, fold: str, train: Iterable[str], *, n_train: int = 0, draws: int = 0) -> Part:
+    """Return the scores of some predictions: every metric, its constant value and, with `draws`, its interval.
 
-    `rows` may be one fold or several; `train` names the data sets that training saw, `n_train` its cells.
+    `rows` may be one fold or several; `train` names the data sets that training saw, `n_train` counts its cells.
     """
     labels, p = rows["label"].to_numpy(), rows["p_resistant"].to_numpy()
     folds = rows["split"].to_numpy()
     prevalence = float((rows["label"] == SENSITIVE).mean())  # type: ignore[arg-type]
-    drawn = bootstrap(labels, p, rows["sample"].to_numpy(), folds=folds) if interval else None
+    drawn = bootstrap(labels, p, rows["sample"].to_numpy(), folds=folds, draws=draws) if draws else None
     bounds = drawn.interval if drawn else {}
     return Part(
         fold=fold,
@@ -40,22 +38,23 @@ def score_part(
         high=defined({key: high for key, (_, high) in bounds.items()}),
         unit=drawn.unit if drawn else "",
         n_units=drawn.n_units if drawn else 0,
+        draws=draws,
         undefined_draws=drawn.undefined if drawn else {},
     )
 
 
-def score_all(rows: pl.DataFrame, train: Iterable[str]) -> list[Part]:
+def score_all(rows: pl.DataFrame, train: Iterable[str], *, draws: int = DRAWS) -> list[Part]:
     """Return the out-of-fold scores: all cells together and, where there are several, each data set by itself.
 
     Data sets differ in their share of sensitive cells; a score over several can be had by telling them apart, so that
     each one's own stands beside it.
     """
     train = list(train)
-    parts = [score_part(rows, "all", train, interval=True)]
+    parts = [score_part(rows, "all", train, draws=draws)]
     names = sorted(rows["dataset"].unique())
     if len(names) > 1:
         alone = (rows.filter(pl.col("dataset") == name) for name in names)
         parts += [
-            score_part(own, f"dataset:{name}", train, interval=True) for name, own in zip(names, alone, strict=True)
+            score_part(own, f"dataset:{name}", train, draws=draws) for name, own in zip(names, alone, strict=True)
         ]
     return parts
