@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # One folder and one line here make a model (docs/adding-a-model.md); the order is that of lists and menus.
 FOLDERS = (
+    "scgpt_mini",
     "scgpt",
     "geneformer",
     "tgpt",
