@@ -118,11 +118,3 @@ def caption(*parts: str) -> None:
 def ink() -> Ink:
     """Return the colours for the theme that this browser shows."""
     return DARK if st.context.theme.type == "dark" else LIGHT
-
-
-def public_url(page_key: str, **parameters: str) -> str:
-    """Return a relative link to a page with its choices in the query."""
-    from urllib.parse import urlencode
-
-    path = "" if PAGES[page_key].default else page_key
-    return f"/{path}" + (f"?{urlencode(parameters)}" if parameters else "")

@@ -126,11 +126,13 @@ def against_labels(metrics: dict[str, Any]) -> None:
     if "not_scored" in metrics:
         st.warning(words.plain(metrics["not_scored"]), icon=":material/warning:")
         return
+    if metrics["caveat"]:
+        st.warning(metrics["caveat"], icon=":material/warning:")
     widgets.table(tables.scores(metrics["scores"]), tables.score_columns(), "labels")
     header.caption(
         f"{words.count(metrics['n'])} labelled cells, {words.percent(metrics['prevalence'])} of them sensitive",
         f"95 % bootstrap interval over {words.count(metrics['n_units'])} {metrics['unit']}s",
-        "nothing was learnt from these labels",
+        "" if metrics["caveat"] else "nothing was learnt from these labels",
     )
 
 

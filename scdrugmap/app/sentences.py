@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from scdrugmap.app.words import count, duration, interval, number, percent, signed
+from scdrugmap.app.words import count, duration, interval, number, percent
 from scdrugmap.data.catalog import CellCount
 from scdrugmap.evaluation.metrics import METRICS
 
@@ -143,11 +143,6 @@ def listed(values: Sequence[str]) -> str:
     """Join words as a sentence does."""
     values = list(values)
     return values[0] if len(values) == 1 else ", ".join(values[:-1]) + f" and {values[-1]}" if values else "none"
-
-
-def difference(value: float | None) -> str:
-    """Write a difference with its sign, or a dash."""
-    return signed(value)
 
 
 WHAT_MUST_BE_IN_THE_FILE = """

@@ -72,13 +72,6 @@ def number(value: float | None, decimals: int = 2) -> str:
     return f"{value:.{decimals}f}".replace("-", "−")
 
 
-def signed(value: float | None) -> str:
-    """Format a difference with its sign."""
-    if value is None or math.isnan(value):
-        return "–"
-    return ("+" if value >= 0 else "−") + f"{abs(value):.2f}"
-
-
 def interval(low: float | None, high: float | None) -> str:
     """Format an interval in brackets, or nothing where there is none."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
