@@ -469,6 +469,25 @@ def test_sparse_arrays_that_point_outside_are_refused(hostile, part, place, valu
     assert "cannot be read as" in refused(hostile(point))
 
 
+def test_a_matrix_that_does_not_tell_its_shape_is_refused(hostile, cells, tmp_path):
+    many = np.zeros(1000, np.int64)
+    assert "does not tell its shape" in refused(hostile(lambda file: file["X"].attrs.__setitem__("shape", many)))
+    path = write_v3(tmp_path / "tenx.h5", cells, [TYPE] * 400, ["GRCh38"] * 400)
+    with h5py.File(path, "r+") as file:
+        del file["matrix/shape"]
+        file["matrix/shape"] = many
+    assert "does not tell the shape" in refused(path)
+
+
+def test_columns_keep_an_order_unless_reading_it_could_be_costly(hostile, cells):
+    path = hostile(lambda file: None)
+    given = list(cells.obs)
+    assert given != sorted(given)
+    assert list(read_h5ad(path).obs) == given
+    hostile(lambda file: file["uns"].attrs.__setitem__("padding", "a" * 60_000))
+    assert list(read_h5ad(path, limits=Limits(strings_mb=0.1)).obs) == sorted(given)
+
+
 def test_an_incomplete_matrix_is_named(hostile):
     path = hostile(lambda file: file.__delitem__("X/indptr"))
     with pytest.raises(InputRefused, match="holds no matrix") as caught:

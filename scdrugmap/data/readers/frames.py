@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from scdrugmap.data.readers.checks import MB
 from scdrugmap.data.readers.structure import Guard, as_text, attribute, native, strings
 
 INDEX_NAMES = ("_index", "index", "barcodes", "CellID", "obs_names", "var_names", "cell_id", "barcode")
@@ -49,7 +50,7 @@ def _columns(guard: Guard, item: h5py.Group, path: str) -> pd.DataFrame:
     if left_out:
         shown = ", ".join(sorted(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
         guard.journal.warn(f"Columns of {path} of a kind that is not read: {shown}.")
-    return pd.DataFrame(columns, index=index)[_order(item, columns)]
+    return pd.DataFrame(columns, index=index)[_order(guard, item, columns)]
 
 
 def _compound(guard: Guard, item: h5py.Dataset) -> pd.DataFrame:
@@ -72,9 +73,12 @@ def _index_name(group: h5py.Group) -> str:
     return next((name for name in (named, *INDEX_NAMES) if name and name in group), "")
 
 
-def _order(group: h5py.Group, columns: dict[str, Values]) -> list[str]:
+def _order(guard: Guard, group: h5py.Group, columns: dict[str, Values]) -> list[str]:
     """Return the order that the file asks for, where it asks for one; reading it must not read much text."""
-    if "column-order" not in group.attrs or group.attrs.get_id("column-order").shape[:1] != (len(columns),):
+    n, most = len(columns), guard.journal.limits.strings_mb * MB
+    if "column-order" not in group.attrs or group.attrs.get_id("column-order").shape != (n,):
+        return list(columns)
+    if n * guard.heap_bytes > most:  # each name could be as long as all text of the file
         return list(columns)
     wanted = [str(name) for name in as_text(np.asarray(group.attrs["column-order"]))]
     return wanted if sorted(wanted) == sorted(columns) else list(columns)
@@ -105,7 +109,7 @@ def _values(item: h5py.Dataset | h5py.Group) -> Values:
     if isinstance(item, h5py.Dataset):
         return strings(item) if item.dtype.kind in "SO" else native(item[()])
     if "categories" in item:
-        ordered = bool(item.attrs.get("ordered", False))
+        ordered = attribute(item, "ordered") in ("True", "1")
         return _categorical(item["codes"][()], _values(item["categories"]), ordered=ordered)
     return pd.Series(_values(item["values"]), dtype=object).mask(item["mask"][()]).infer_objects().to_numpy()
 

@@ -254,7 +254,10 @@ def stored(guard: Guard, path: str, where: str, var: pd.DataFrame) -> StoredMatr
             if kind != "null":  # an AnnData without X
                 guard.journal.warn(f"{where} is stored as '{kind[:40]}' or incomplete: it was not read.")
             return None
-        shape = tuple(int(n) for n in item.attrs["shape" if "shape" in item.attrs else "h5sparse_shape"])
+        name = "shape" if "shape" in item.attrs else "h5sparse_shape"
+        if item.attrs.get_id(name).shape != (2,):
+            guard.journal.stop(f"{where} does not tell its shape.", "Write it anew with adata.write_h5ad('new.h5ad').")
+        shape = tuple(int(n) for n in item.attrs[name])
     admit_shape(guard.journal, shape, where)
     guard.admit(item)
     kind = (item if layout == "dense" else item["data"]).dtype.kind

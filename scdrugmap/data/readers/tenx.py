@@ -35,6 +35,8 @@ def _table(guard: Guard) -> Table:
     for item in group.values():
         if isinstance(item, h5py.Dataset):
             guard.admit(item)
+    if group["shape"].shape != (2,):
+        guard.journal.stop("does not tell the shape of its matrix.", "Run Cell Ranger's last step again.")
     n_genes, n_cells = (int(n) for n in group["shape"][()])
     admit_shape(guard.journal, (n_cells, n_genes), group.name)
     guard.journal.within("The number of values", group["data"].shape[0], guard.journal.limits.nonzeros)
