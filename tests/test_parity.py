@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ import torch
 
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.inputs import Cells
+from scdrugmap.models.scbert.tokens import log_normalised
 from scdrugmap.models.scgpt.tokens import bin_range, bin_values
 from scdrugmap.models.tokens import Tokens
 from scdrugmap.models.uce.tokens import sampling_weights
@@ -237,10 +240,75 @@ def uce_hidden(case: Case) -> None:
                 np.testing.assert_allclose(hidden[place], wanted, rtol=0, atol=tolerance["hidden_last"])
 
 
+def tolerance_of(case: Case, array: str) -> dict[str, float]:
+    """Read "rtol 1e-4, atol 1e-4" of the case."""
+    words = case.settings["suggested_tolerance"][array].replace(",", "").split()
+    return {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def performer_embedding(case: Case) -> None:
+    """Every pooling, in batches and cell by cell: upstream's result at one cell a forward."""
+    for name in (name for name in case.expected if name.startswith("embedding")):
+        pooling = name.removeprefix("embedding").lstrip("_")
+        encoder = case.load(**({"pooling": pooling} if pooling else {}))
+        for batch_size in (None, 3, 1):
+            got = encoder.embed(case.cells, batch_size=batch_size)
+            np.testing.assert_allclose(got, case.expected[name], **tolerance_of(case, "embedding"), err_msg=name)
+
+
+def performer_hidden(case: Case) -> None:
+    """What enters the first block and what leaves the last; pads are rows of zeros upstream and left out here."""
+    encoder, expected = case.load(), case.expected
+    tokens, close = encoder.tokenize(case.cells), tolerance_of(case, "hidden")
+    for place, cell in enumerate(expected["hidden_cells"]):
+        length, states = tokens.lengths[cell], expected[f"hidden_last_{place}"]
+        np.testing.assert_allclose(hidden_of(encoder, tokens, cell)[:length], states[:length], **close)
+        assert not states[length:].any()
+    batch = encoder.tokenizer.collate(tokens, expected["hidden_cells"][:1])
+    given = {name: torch.from_numpy(batch[name]) for name in ("ids", "genes") if name in batch}
+    with torch.inference_mode():
+        got = encoder.network.embed(**given)[0, : tokens.lengths[expected["hidden_cells"][0]]]
+    np.testing.assert_allclose(got, expected["input_emb_0"][: len(got)], **close)
+
+
+def performer_batches(case: Case) -> None:
+    """With `compat`, a batch moves its cells as far as it does upstream."""
+    for name, moved in case.settings["measured_max_abs_diff"].items():
+        if found := re.fullmatch(r"batch_(all|\d+)_vs_1_(embedding|cls|mean)", name):
+            pooling = {} if found[2] == "embedding" else {"pooling": found[2]}
+            batch_size = None if found[1] == "all" else int(found[1])
+            together = case.load(compat="upstream", **pooling).embed(case.cells, batch_size=batch_size)
+            ours = np.abs(together - case.load(**pooling).embed(case.cells)).max()
+            assert ours == pytest.approx(moved, rel=0, abs=tolerance_of(case, "embedding")["atol"]), name
+
+
+def scbert_tokens(case: Case) -> None:
+    encoder, expected = case.load(), case.expected
+    tokens = encoder.tokenize(case.cells)
+    np.testing.assert_array_equal(tokens.ids.reshape(expected["tokens"].shape), expected["tokens"])
+    check_normalised(encoder, case)
+
+
+def celllm_tokens(case: Case) -> None:
+    encoder, expected = case.load(), case.expected
+    tokens, width, ours = encoder.tokenize(case.cells), case.settings["dims"]["max_seq_len"], encoder.tokenizer
+    np.testing.assert_array_equal(padded(tokens, tokens.ids, ours.pad_id, width), expected["tokens"])
+    np.testing.assert_array_equal(padded(tokens, tokens.extra["genes"], ours.pad_gene, width), expected["gene_pos"])
+    check_normalised(encoder, case)
+
+
+def check_normalised(encoder: Encoder, case: Case) -> None:
+    """Values before they are cut and rounded."""
+    got = log_normalised(encoder.tokenizer.counts(Cells.of(case.cells))).toarray()
+    np.testing.assert_allclose(got, case.expected["normalized"], **tolerance_of(case, "normalized"))
+
+
 # How each model's case is compared: one function an aspect, named <model>_<aspect>.
 CHECKS: dict[str, tuple[Callable[[Case], None], ...]] = {
     "scgpt": (scgpt_tokens, scgpt_embedding, scgpt_hidden, scgpt_truncation, scgpt_ties),
     "geneformer": (geneformer_tokens, geneformer_embedding, geneformer_hidden),
+    "scbert": (scbert_tokens, performer_embedding, performer_hidden, performer_batches),
+    "celllm": (celllm_tokens, performer_embedding, performer_hidden, performer_batches),
     "tgpt": (tgpt_tokens, tgpt_embedding, tgpt_hidden),
     "uce": (uce_tokens, uce_embedding, uce_hidden),
 }

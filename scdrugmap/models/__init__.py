@@ -18,6 +18,8 @@ FOLDERS = (
     "scgpt_mini",
     "scgpt",
     "geneformer",
+    "scbert",
+    "celllm",
     "tgpt",
     "uce",
     "hvg_pca",
