@@ -117,6 +117,19 @@ def test_embed_writes_the_embedding_and_the_second_time_reads_it(run, tumour, tm
     assert np.array_equal(anndata.read_h5ad(target).obsm["X_scgpt-mini"], first.obsm["X_scgpt-mini"])
 
 
+def test_a_models_settings_are_set_by_name(run, tumour, tmp_path):
+    target = tmp_path / "embedded.h5ad"
+    words = ("embed", tumour, "--model", "scgpt-mini", "--output", target, "--set")
+    assert run(*words, "max_length=50")[0] == 0
+    assert '"max_length": 50' in anndata.read_h5ad(target).uns["scdrugmap"]["embedding"]["X_scgpt-mini"]["settings"]
+    code, _, err = run(*words, "length=50")
+    assert code == 2
+    assert "Known: max_length" in err
+    code, _, err = run(*words, "max_length")
+    assert code == 2
+    assert "NAME=VALUE" in err
+
+
 def test_predict_writes_csv_and_h5ad_that_agree(run, tumour, tmp_path):
     table, full = tmp_path / "out.csv", tmp_path / "out.h5ad"
     assert run("predict", tumour, "--model", "scgpt-mini", "--output", table)[0] == 0

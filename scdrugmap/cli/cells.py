@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scdrugmap.cli.options import AsJson, Device, File, Model, Output, Precision, WeightsOption
+from scdrugmap.cli.options import AsJson, Device, File, Knobs, Model, Output, Precision, WeightsOption, read_knobs
 from scdrugmap.errors import InvalidInput
 from scdrugmap.settings import Settings
 
@@ -21,6 +21,7 @@ def embed(
     device: Device = "auto",
     precision: Precision = "float32",
     batch_size: Annotated[int | None, typer.Option(help="cells a batch; by token budget if left out")] = None,
+    knobs: Knobs = None,
 ) -> None:
     """Write a copy of FILE with the cells' embedding in obsm["X_<model>"]."""
     from scdrugmap.data.h5ad import read_h5ad
@@ -37,6 +38,7 @@ def embed(
         batch_size=batch_size,
         progress=True,
         cache=Settings.from_env().embeddings,
+        **read_knobs(knobs),
     )
     adata.write_h5ad(output)
     typer.echo(output)
@@ -49,6 +51,7 @@ def predict(
     weights: WeightsOption = None,
     reference_name: Annotated[str | None, typer.Option("--reference", help="name of a fitted reference head")] = None,
     device: Device = "auto",
+    knobs: Knobs = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict P(resistant) for every cell of FILE; OUTPUT is a .csv or a .h5ad."""
@@ -65,6 +68,7 @@ def predict(
         device=device,
         progress=True,
         cache=Settings.from_env().embeddings,
+        **read_knobs(knobs),
     )
     if as_json:
         typer.echo(json.dumps(summary(adata), indent=2, default=str))

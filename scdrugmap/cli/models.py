@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from scdrugmap.cli.options import AsJson, Device, Key, WeightsOption
+from scdrugmap.cli.options import AsJson, Device, Key, Knobs, WeightsOption, read_knobs
 from scdrugmap.cli.printing import plain, print_record, print_rows
 from scdrugmap.settings import Settings
 
@@ -48,21 +48,21 @@ def models_show(key: Key, as_json: AsJson = False) -> None:
 
 
 @models.command("fetch")
-def models_fetch(key: Key) -> None:
-    """Download a model's weights at their pinned revision, or say where to get them."""
+def models_fetch(key: Key, knobs: Knobs = None) -> None:
+    """Download a model's weights at their pinned revision, or say where to get them; `--set variant=...` chooses."""
     from scdrugmap.models import MODELS
     from scdrugmap.models.weights import fetch
 
-    typer.echo(fetch(MODELS[key], Settings.from_env().weights))
+    typer.echo(fetch(MODELS[key].for_variant(read_knobs(knobs)), Settings.from_env().weights))
 
 
 @models.command("check")
-def models_check(key: Key, weights: WeightsOption = None, device: Device = "auto") -> None:
+def models_check(key: Key, weights: WeightsOption = None, device: Device = "auto", knobs: Knobs = None) -> None:
     """Load a model and embed a few simulated cells: are the weights whole, and does it run here?"""
     from scdrugmap.data.simulate import simulate
     from scdrugmap.models import load_model
 
-    encoder = load_model(key, weights, device=device)
+    encoder = load_model(key, weights, device=device, **read_knobs(knobs))
     cells = simulate(n_cells=8, seed=0)
     found = encoder.coverage(cells)
     embedding = encoder.embed(cells)
