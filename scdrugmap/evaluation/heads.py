@@ -182,52 +182,49 @@ def _gradient_boosting(*, seed: int = 0, max_iter: int = 100) -> Head:
     return Estimator("gradient-boosting", model)
 
 
-def _heads() -> tuple[HeadCard, ...]:
-    return (
-        HeadCard(
-            "mlp",
-            "MLP",
-            "dim-512-512-2 with ReLU, AdamW at 1e-4, 10 epochs of batches of 128, binary cross-entropy on one-hot "
-            "labels (the paper's), at the epoch with the lowest loss on a validation part of the training side",
-            {"hidden": 512, "epochs": 10, "batch_size": 128, "lr": 1e-4, "select_epoch": True, "device": "cpu"},
-            _mlp,
-            chooses_epoch=True,
-            restore=_mlp_again,
-        ),
-        HeadCard(
-            "logistic",
-            "Logistic regression",
-            "L2-penalised logistic regression (C=1) on features standardised on the training side",
-            {"C": 1.0, "max_iter": 2000},
-            Logistic,
-            restore=Logistic.restore,
-        ),
-        HeadCard(
-            "knn",
-            "Nearest neighbours",
-            "share of resistant cells among the 15 nearest training cells, features standardised",
-            {"neighbours": 15},
-            Neighbours,
-        ),
-        HeadCard(
-            "gradient-boosting",
-            "Gradient boosting",
-            "histogram gradient boosting of scikit-learn, 100 trees, no early stopping",
-            {"max_iter": 100},
-            _gradient_boosting,
-        ),
-        HeadCard(
-            "constant",
-            "Constant",
-            "every cell gets the training side's share of resistant cells: labels are known, expression is not",
-            {},
-            Constant,
-            restore=Constant.restore,
-        ),
-    )
-
-
-HEADS: Registry[HeadCard] = Registry("head", _heads)
+_HEADS = (
+    HeadCard(
+        "mlp",
+        "MLP",
+        "dim-512-512-2 with ReLU, AdamW at 1e-4, 10 epochs of batches of 128, binary cross-entropy on one-hot "
+        "labels (the paper's), at the epoch with the lowest loss on a validation part of the training side",
+        {"hidden": 512, "epochs": 10, "batch_size": 128, "lr": 1e-4, "select_epoch": True, "device": "cpu"},
+        _mlp,
+        chooses_epoch=True,
+        restore=_mlp_again,
+    ),
+    HeadCard(
+        "logistic",
+        "Logistic regression",
+        "L2-penalised logistic regression (C=1) on features standardised on the training side",
+        {"C": 1.0, "max_iter": 2000},
+        Logistic,
+        restore=Logistic.restore,
+    ),
+    HeadCard(
+        "knn",
+        "Nearest neighbours",
+        "share of resistant cells among the 15 nearest training cells, features standardised",
+        {"neighbours": 15},
+        Neighbours,
+    ),
+    HeadCard(
+        "gradient-boosting",
+        "Gradient boosting",
+        "histogram gradient boosting of scikit-learn, 100 trees, no early stopping",
+        {"max_iter": 100},
+        _gradient_boosting,
+    ),
+    HeadCard(
+        "constant",
+        "Constant",
+        "every cell gets the training side's share of resistant cells: labels are known, expression is not",
+        {},
+        Constant,
+        restore=Constant.restore,
+    ),
+)
+HEADS: Registry[HeadCard] = Registry("head", lambda: _HEADS)
 
 
 def make_head(name: str, *, seed: int = 0, device: str = "cpu", **options: Any) -> Head:
