@@ -42,7 +42,8 @@ def embed(
 
     The embedding is float32 (n_cells, dim). What was embedded before, in whole shards, is read from `cache` (the
     settings' folder when None). `uns["scdrugmap"]["embedding"]["X_<model>"]` holds model, weights hash, recipe,
-    settings, precision, package version and gene coverage. Raises what `load_model` and `Encoder.tokenize` raise.
+    settings, precision, package version, gene coverage and context (who saw whom). Raises what `load_model` and
+    `Encoder.tokenize` raise.
     """
     encoder = load_model(model, weights, device, precision, **settings)
     root = Settings.from_env().embeddings if cache is None else cache
@@ -133,7 +134,8 @@ def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
         "scdrugmap": __version__,
         "n_genes_matched": found.n_matched,
         "share_counts": found.share_counts,
-    }
+        "context": encoder.tokenizer.context,
+    } | ({} if encoder.independent else {"context_cells": content(encoder, adata)})
 
 
 def _shard(cells: AnnData, encoder: Encoder, cache: Path, shard: int, batch_size: int | None, tell: Any) -> np.ndarray:

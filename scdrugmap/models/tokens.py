@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from scipy import sparse
 
 from scdrugmap.models.inputs import Cells
 
@@ -69,6 +70,11 @@ class Tokenizer(ABC):
         """Whether a cell's embedding depends on that cell alone; where not, all cells are embedded together."""
         return True
 
+    @property
+    def context(self) -> str:
+        """Who sees whom, in words, for the provenance of an embedding."""
+        return "each cell by itself"
+
     def match(self, cells: Cells) -> np.ndarray:
         """Row of the model's vocabulary for each column, -1 where it knows none; (G,) int64."""
         names = cells.symbols
@@ -106,6 +112,19 @@ def pad(flat: np.ndarray, tokens: Tokens, rows: np.ndarray, fill: float) -> np.n
     out = np.full(inside.shape, fill, dtype=flat.dtype)
     out[inside] = flat[(tokens.offsets[rows][:, None] + width)[inside]]
     return out
+
+
+def by_gene(counts: sparse.csr_matrix, genes: np.ndarray, n_genes: int) -> sparse.csr_matrix:
+    """Put columns (C, G) in the model's order, (C, n_genes) float64, sorted; columns of one gene are added up.
+
+    `genes` (G,) says which gene a column is; columns where it is negative are left out.
+    """
+    columns = np.flatnonzero(genes >= 0)
+    where = (np.arange(len(columns)), genes[columns])
+    gather = sparse.csr_matrix((np.ones(len(columns)), where), shape=(len(columns), n_genes))
+    ordered = sparse.csr_matrix(counts[:, columns].astype(np.float64) @ gather)
+    ordered.sort_indices()
+    return ordered
 
 
 def plan_batches(costs: np.ndarray, batch_size: int | None, budget: int) -> list[np.ndarray]:

@@ -21,12 +21,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models.inputs import Cells
 from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
-from scdrugmap.models.tokens import Tokens, ragged
+from scdrugmap.models.tokens import Tokens, by_gene, ragged
 
 log = logging.getLogger(__name__)
 PAD, CLOSE, CLS = 0, 2, 3  # token 1 opens a chromosome, and upstream never uses it
@@ -63,6 +62,12 @@ class Tokenizer(BaseTokenizer):
         """Whether each cell has a generator of its own."""
         return not self.upstream
 
+    @property
+    def context(self) -> str:
+        """Who sees whom."""
+        batch = f"rows in order: one generator, padded in batches of {self.settings['upstream_batch_size']}"
+        return batch if self.upstream else super().context
+
     def match(self, cells: Cells) -> np.ndarray:
         """Gene of each column, -1 where the model knows none; case does not matter; (G,) int64."""
         return np.array([self.genes.get(name.upper(), -1) for name in cells.symbols.tolist()], dtype=np.int64)
@@ -86,11 +91,7 @@ class Tokenizer(BaseTokenizer):
 
     def _own_cells(self, cells: Cells) -> Iterator[Sampled]:
         """Known genes of each cell in the model's order, and a generator that only their counts and `seed` decide."""
-        columns, genes = self._known(cells)
-        where = (np.arange(len(columns)), genes)
-        gather = sparse.csr_matrix((np.ones(len(columns)), where), shape=(len(columns), len(self.genes)))
-        counts = sparse.csr_matrix(cells.counts[:, columns].astype(np.float64) @ gather)
-        counts.sort_indices()
+        counts = by_gene(cells.counts, self.match(cells), len(self.genes))
         for start, end in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
             found, values = counts.indices[start:end], counts.data[start:end]
             yield found, sampling_weights(values), content_generator(found, values, self.settings["seed"])
@@ -99,19 +100,14 @@ class Tokenizer(BaseTokenizer):
         """Known columns of each cell in the data's order, and the one generator of all cells."""
         from scdrugmap.models.uce.upstream import upstream_weights
 
-        columns, genes = self._known(cells)
-        counts = cells.counts[:, columns]
+        genes = self.match(cells)
+        columns = np.flatnonzero(genes >= 0)
+        genes, counts = genes[columns], cells.counts[:, columns]
         generator = np.random.RandomState(self.settings["seed"])
         for row in range(len(cells)):
             weights = upstream_weights(counts[row].toarray()[0])  # (known columns,)
             expressed = np.flatnonzero(weights)
             yield genes[expressed], weights[expressed], generator
-
-    def _known(self, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
-        """Columns that the model knows and their genes."""
-        genes = self.match(cells)
-        columns = np.flatnonzero(genes >= 0)
-        return columns, genes[columns]
 
     def _sentence(self, genes: np.ndarray, weights: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
         """Tokens of one cell: 1 + `sample_size` + 2 for each chromosome that was drawn, or `<cls>` alone."""
