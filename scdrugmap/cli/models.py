@@ -63,7 +63,7 @@ def models_check(key: Key, weights: WeightsOption = None, device: Device = "auto
     from scdrugmap.models import load_model
 
     encoder = load_model(key, weights, device=device, **read_knobs(knobs))
-    cells = simulate(n_cells=8, seed=0)
+    cells = simulate(n_cells=8, n_samples=2, seed=0)
     found = encoder.coverage(cells)
     embedding = encoder.embed(cells)
     print_record(
