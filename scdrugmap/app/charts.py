@@ -31,6 +31,7 @@ def _names(order: list[str], ink: Ink) -> alt.Y:
         labelFontSize=13,
         labelColor=ink.text,
         labelOverlap=False,
+        labelFlush=False,
         labelExpr=f"split(datum.label, '{LINE}')",
     )
     return alt.Y("title:N", sort=order, title=None, axis=axis)

@@ -31,7 +31,9 @@ def cells_by(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
     """
     totals = frame.with_columns(total=pl.col("sensitive") + pl.col("resistant")).sort("total", descending=True)
     order = totals["group"].to_list()
-    y = alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=190, grid=False, labelFontSize=12))
+    y = alt.Y(
+        "group:N", sort=order, title=None, axis=alt.Axis(labelLimit=190, labelFlush=False, grid=False, labelFontSize=12)
+    )
     long = totals.unpivot(
         ["sensitive", "resistant"],
         index=["group", "datasets", "uncounted"],
@@ -70,7 +72,7 @@ def coverage(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
     """Draw how many data sets there are of each drug type in each tissue: the holes are what nobody measured."""
     grid = frame.group_by("drug_type", "tissue").agg(pl.len().alias("datasets"), pl.col("cells").sum())
     x = alt.X("drug_type:N", title=None, axis=alt.Axis(labelAngle=0, labelLimit=120, orient="top", grid=False))
-    y = alt.Y("tissue:N", title=None, axis=alt.Axis(labelLimit=190, grid=False))
+    y = alt.Y("tissue:N", title=None, axis=alt.Axis(labelLimit=190, labelFlush=False, grid=False))
     base = alt.Chart(grid).encode(x=x, y=y)
     cells = base.mark_rect(cornerRadius=4, stroke=ink.paper, strokeWidth=3).encode(
         color=alt.Color("datasets:Q", scale=alt.Scale(range=[ink.faint, ink.accent], domainMin=0), legend=None),
@@ -97,7 +99,7 @@ def timeline(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
         .mark_circle(opacity=0.65, stroke=ink.paper, strokeWidth=1, color=ink.accent)
         .encode(
             x=alt.X("public_since:T", title="public since", axis=alt.Axis(format="%Y", tickCount="year")),
-            y=alt.Y("cancer_group:N", title=None, sort="x", axis=alt.Axis(labelLimit=190, grid=True)),
+            y=alt.Y("cancer_group:N", title=None, sort="x", axis=alt.Axis(labelLimit=190, labelFlush=False, grid=True)),
             size=alt.Size("cells:Q", scale=alt.Scale(range=[30, 700]), legend=None),
             tooltip=[
                 alt.Tooltip("key:N", title="data set"),
@@ -153,7 +155,7 @@ def samples(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
                 "response:N",
                 sort=RESPONSES,
                 title=None,
-                axis=alt.Axis(grid=False, labelFontSize=13, labelColor=ink.text),
+                axis=alt.Axis(grid=False, labelFlush=False, labelFontSize=13, labelColor=ink.text),
             ),
             color=_response(None),
             tooltip=["response:N"],

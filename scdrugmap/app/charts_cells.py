@@ -10,7 +10,7 @@ from scdrugmap.app.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN, Ink
 
 DRAWN = 20_000  # cells that a browser draws smoothly as SVG-free canvas points
 FEW = 12  # categories that can be told apart by colour
-PROBABILITY = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], range=list(DIVERGING), clamp=True)
+PROBABILITY = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], range=list(DIVERGING), clamp=True, interpolate="rgb")
 
 
 def sample_cells(frame: pl.DataFrame, n: int = DRAWN, seed: int = 0) -> pl.DataFrame:
@@ -25,7 +25,7 @@ def _colour(frame: pl.DataFrame, by: str, ink: Ink) -> alt.Color:
     if by == "p_resistant":
         bar = alt.Legend(
             title="P(resistant)", orient="bottom", gradientLength=220, format=".1f", titleOrient="top",
-            values=[0, 0.25, 0.5, 0.75, 1],
+            values=[0, 0.5, 1],
         )  # fmt: skip
         return alt.Color("p_resistant:Q", scale=PROBABILITY, legend=bar)
     if set(frame[by].drop_nulls().cast(pl.String).unique()) <= {"sensitive", "resistant"}:
@@ -83,7 +83,12 @@ def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart
         alt.Chart(binned)
         .mark_bar(stroke=ink.paper, strokeWidth=0.5)
         .encode(
-            x=alt.X("left:Q", title="P(resistant)", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".1f")),
+            x=alt.X(
+                "left:Q",
+                title="P(resistant)",
+                scale=alt.Scale(domain=[0, 1], nice=False, padding=0),
+                axis=alt.Axis(format="~g", tickCount=5),
+            ),
             x2="right:Q",
             y=alt.Y("sum(cells):Q", title="cells", axis=alt.Axis(tickCount=4, format="~s")),
             color=alt.Color("side:N", scale=scale, legend=alt.Legend(title=None, orient="top", symbolType="square")),
@@ -92,7 +97,7 @@ def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart
     )
     at = pl.DataFrame({"threshold": [threshold]})
     rule = alt.Chart(at).mark_rule(strokeWidth=2, color=ink.text, strokeDash=[5, 3]).encode(x="threshold:Q")
-    return stack(230, bars, rule)
+    return stack(300, bars, rule)
 
 
 def shares(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -101,7 +106,12 @@ def shares(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
     Columns: `group`, `share_resistant`, `low`, `high`, `n_cells`.
     """
     order = frame.sort("share_resistant", descending=True)["group"].cast(pl.String).to_list()
-    y = alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=150, grid=False))
+    y = alt.Y(
+        "group:N",
+        sort=order,
+        title=None,
+        axis=alt.Axis(labelLimit=150, grid=False, labelFlush=False, labelOverlap=False, labelColor=ink.text),
+    )
     scale = alt.Scale(domain=[0, 1])
     tips = [
         alt.Tooltip("group:N"),

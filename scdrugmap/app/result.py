@@ -15,7 +15,7 @@ def draw(status: JobStatus) -> None:
     """Draw the whole result of a finished job."""
     summary = queries.summary(status.job_id)
     cells = queries.cells(status.job_id)
-    headline(summary, len_novel=int(cells["novel"].sum()))
+    headline(summary)
     downloads(status, summary)
     names = [
         "Map",
@@ -39,24 +39,23 @@ def draw(status: JobStatus) -> None:
     meaning(summary)
 
 
-def headline(summary: dict[str, Any], *, len_novel: int) -> None:
+def headline(summary: dict[str, Any]) -> None:
     """Draw the share resistant with its interval, the share novel, and the switch that leaves novel cells out."""
     known_only = widgets.toggle("Leave novel cells out of the headline", "known", default=False, word="novelty")
     part = summary["resistant_known" if known_only else "resistant"]
+    quiet: dict[str, Any] = {"border": True, "delta_color": "off", "delta_arrow": "off"}
     first, second, third = st.columns([3, 2, 2])
+    among = " among cells the reference knows" if known_only else ""
     first.metric(
-        "Predicted resistant" + (" among cells the reference knows" if known_only else ""), sentences.share(part),
-        border=True, help=words.tip("P(resistant)"), delta=sentences.share_unit(part), delta_color="off",
-        delta_arrow="off",
+        f"Predicted resistant{among}", sentences.share(part), help=words.tip("P(resistant)"),
+        delta=f"{words.count(part['n_cells'])} cells, {sentences.share_unit(part)}", **quiet,
     )  # fmt: skip
     second.metric(
-        "Novel to the reference", sentences.share(summary["novel"]), border=True, help=words.tip("novelty"),
-        delta=f"{words.count(len_novel)} cells: drawn hollow and grey", delta_color="off", delta_arrow="off",
+        "Novel to the reference", sentences.share(summary["novel"]), help=words.tip("novelty"),
+        delta=f"{words.count(summary['novel']['n'])} cells, drawn hollow", **quiet,
     )  # fmt: skip
-    third.metric(
-        "Cells", words.count(summary["n_cells"]), border=True, delta=sentences.held_out(summary["provenance"]),
-        delta_color="off", delta_arrow="off", help=words.tip("reference"),
-    )  # fmt: skip
+    score, constant = sentences.held_out(summary["provenance"])
+    third.metric("This reference on unseen studies", score, delta=constant, help=words.tip("reference"), **quiet)
 
 
 def downloads(status: JobStatus, summary: dict[str, Any]) -> None:
@@ -82,10 +81,10 @@ def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) ->
     """Draw the UMAP beside the histogram with its threshold."""
     ink = header.ink()
     names = queries.colours(cells)
-    by = names[widgets.choose("Colour by", list(names), "colour")]
     shown = charts_cells.sample_cells(cells)
     left, right = st.columns([3, 2], gap="large")
     with left:
+        by = names[widgets.choose("Colour by", list(names), "colour")]
         st.altair_chart(charts_cells.cell_map(shown, by, ink), alt=f"UMAP of the cells, coloured by {by}")
     with right:
         cut = widgets.threshold()

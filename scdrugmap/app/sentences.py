@@ -172,13 +172,13 @@ def privacy(keep_hours: float, *, public: bool) -> str:
     )
 
 
-def held_out(provenance: Mapping[str, Any]) -> str:
-    """Say in a few words how the reference did on studies that it had not seen."""
+def held_out(provenance: Mapping[str, Any]) -> tuple[str, str]:
+    """Say how the reference did on studies that it had not seen, and what looking at nothing scores there."""
     found = provenance["held_out"]
-    value, constant = found.get("value"), found.get("constant")
+    value = found.get("value")
     if value is None:
-        return "the reference was never tested on a held-out study"
-    return f"held-out {title_of(found['metric'])} {number(value)}, constant {number(constant)}"
+        return "not tested", "no study was left to test it on"
+    return f"{title_of(found['metric'])} {number(value)}", f"looking at nothing scores {number(found.get('constant'))}"
 
 
 def what_it_is(provenance: Mapping[str, Any]) -> str:

@@ -86,7 +86,7 @@ def checks(status: JobStatus) -> None:
     rows = []
     for check in status.checks:
         mark, colour = MARKS.get(check["level"], MARKS["warning"])
-        remedy = f' <span class="fix">{html.escape(check["remedy"])}</span>' if check.get("remedy") else ""
+        remedy = f' <span class="fix">{html.escape(check["remedy"])}</span>' if check["remedy"] != status.remedy else ""
         head = f'<b style="color:{colour}" title="{check["level"]}">{mark}</b>'
         rows.append(f"<li>{head}{html.escape(check['message'])}{remedy}</li>")
     st.html(f'<ul class="sdm-checks">{"".join(rows)}</ul>')

@@ -164,7 +164,8 @@ def group_columns(name: str) -> dict[str, Any]:
 
 def scores(found: Mapping[str, Mapping[str, float]]) -> pl.DataFrame:
     """Return the metrics against the file's own labels, in the order of the registry of metrics."""
-    return pl.DataFrame([{"metric": METRICS[key].title, **row} for key, row in found.items()])
+    shown = {key: row for key, row in found.items() if key != "auroc_within"}  # there are no folds here
+    return pl.DataFrame([{"metric": METRICS[key].title, **row} for key, row in shown.items()])
 
 
 def score_columns() -> dict[str, Any]:

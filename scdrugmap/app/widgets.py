@@ -92,7 +92,7 @@ def opened(parameter: str) -> str:
 
 def table(
     frame: pl.DataFrame, columns: dict[str, Any], key: str, *, opens: str = "", keys: Sequence[str] = (),
-    height: int | Literal["auto"] = "auto",
+    height: int | Literal["auto", "content"] = "content",
 ) -> None:  # fmt: skip
     """Draw a table; with `opens`, choosing a row puts its key in the URL under that name, which opens its card."""
 
