@@ -14,17 +14,7 @@ from scdrugmap.evaluation.tables import averaged, leaderboard, simulated
 SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
 HEADS = {"mlp": "MLP", "logistic": "logistic", "gradient-boosting": "boosting", "knn": "kNN", "prompt": "prompt"}
 # Models of the paper that have no card here yet but whose reported numbers are shown.
-PAPER_NAMES = {
-    "scfoundation": "scFoundation",
-    "uce": "UCE",
-    "scbert": "scBERT",
-    "celllm": "CellLM",
-    "cellplm": "CellPLM",
-    "geneformer": "Geneformer",
-    "tgpt": "tGPT",
-    "llama3-8b": "Llama 3 8B",
-    "gpt-4o-mini": "GPT-4o-mini",
-}
+PAPER_NAMES = {"llama3-8b": "Llama 3 8B", "gpt-4o-mini": "GPT-4o-mini"}
 CELLS = ["protocol", "facet", "on", "strategy", "shots", "metric"]  # what two entries must share to be compared
 ENTRY = ["model", "head"]
 CONSTANT = "constant"

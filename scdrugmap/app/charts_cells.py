@@ -9,6 +9,7 @@ from scdrugmap.app.charts import stack
 from scdrugmap.app.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN, Ink
 
 DRAWN = 20_000  # cells that a browser draws smoothly as SVG-free canvas points
+P_RESISTANT = "P(resistant)"
 FEW = 12  # categories that can be told apart by colour
 PROBABILITY = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], range=list(DIVERGING), clamp=True, interpolate="rgb")
 
@@ -20,47 +21,49 @@ def sample_cells(frame: pl.DataFrame, n: int = DRAWN, seed: int = 0) -> pl.DataF
     return frame.with_row_index("_row").sample(n, seed=seed).sort("_row").drop("_row")
 
 
-def _colour(frame: pl.DataFrame, by: str, ink: Ink) -> alt.Color:
-    legend = alt.Legend(title=by.replace("_", " "), orient="bottom", titleOrient="top", labelLimit=180)
-    if by == "p_resistant":
-        bar = alt.Legend(
-            title="P(resistant)", orient="bottom", gradientLength=220, format=".1f", titleOrient="top",
-            values=[0, 0.5, 1],
-        )  # fmt: skip
-        return alt.Color("p_resistant:Q", scale=PROBABILITY, legend=bar)
-    if set(frame[by].drop_nulls().cast(pl.String).unique()) <= {"sensitive", "resistant"}:
-        scale = alt.Scale(domain=["sensitive", "resistant"], range=[RESPONSE["sensitive"], RESPONSE["resistant"]])
-        return alt.Color(f"{by}:N", scale=scale, legend=legend)
-    if frame.schema[by].is_numeric():
-        bar = alt.Legend(title=by.replace("_", " "), orient="bottom", gradientLength=220, titleOrient="top")
-        return alt.Color(f"{by}:Q", scale=alt.Scale(range=[ink.faint, ink.accent]), legend=bar)
-    values = frame[by].cast(pl.String).value_counts(sort=True)[by].drop_nulls().to_list()
-    named = sorted(values[:FEW])
+def _colour(values: pl.Series, title: str, ink: Ink) -> alt.Color:
+    """Return how the column "shade" is coloured: by meaning where it has one, else by kind of its values."""
+    legend = alt.Legend(title=title, orient="bottom", titleOrient="top", labelLimit=180, gradientLength=220)
+    if title == P_RESISTANT:
+        bar = alt.Legend(title=title, orient="bottom", titleOrient="top", gradientLength=220, values=[0, 0.5, 1])
+        return alt.Color("shade:Q", scale=PROBABILITY, legend=bar)
+    if values.dtype.is_numeric():
+        return alt.Color("shade:Q", scale=alt.Scale(range=[ink.faint, ink.accent]), legend=legend)
+    words = values.drop_nulls().cast(pl.String)
+    if set(words.unique()) <= set(RESPONSE):
+        return alt.Color(
+            "shade:N", scale=alt.Scale(domain=list(RESPONSE), range=list(RESPONSE.values())), legend=legend
+        )
+    named = sorted(words.value_counts(sort=True)[values.name].to_list()[:FEW])
     colours = [CATEGORIES[i % len(CATEGORIES)] for i in range(len(named))]
-    return alt.Color(f"{by}:N", scale=alt.Scale(domain=named, range=colours), legend=legend)
+    return alt.Color("shade:N", scale=alt.Scale(domain=named, range=colours), legend=legend)
 
 
-def cell_map(frame: pl.DataFrame, by: str, ink: Ink) -> alt.LayerChart:
-    """Draw the UMAP: columns `x`, `y`, `novel`, `p_resistant` and `by`. Novel cells are hollow and grey."""
+def cell_map(frame: pl.DataFrame, by: str, title: str, ink: Ink) -> alt.LayerChart:
+    """Draw the UMAP: columns `cell`, `x`, `y`, `p_resistant`, `novelty`, `novel`, and `by`, named `title` on screen.
+
+    Novel cells are hollow, and grey on the scale of P(resistant).
+    """
+    drawn = frame.select("cell", "x", "y", "p_resistant", "novelty", "novel", shade=by)  # a file's column may be "a[b]"
     position = {
         "x": alt.X("x:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
         "y": alt.Y("y:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
     }
-    size = max(8, min(60, 90_000 / max(frame.height, 1)))
-    fields = dict.fromkeys(["cell", "p_resistant", "response", "novelty", "cluster", "sample", by])
     tips = [
-        alt.Tooltip(f"{f}:{'Q' if frame.schema[f].is_float() else 'N'}", title=f.replace("_", " "),
-                    format=".2f" if frame.schema[f].is_float() else "")
-        for f in fields if f in frame.columns
-    ]  # fmt: skip
-    known = alt.Chart(frame.filter(~pl.col("novel"))).mark_circle(size=size, opacity=0.85)
-    known = known.encode(**position, color=_colour(frame, by, ink), tooltip=tips)
-    novel = alt.Chart(frame.filter(pl.col("novel"))).mark_point(size=size, strokeWidth=1, opacity=0.8)
-    if by == "p_resistant":
-        novel = novel.encode(**position, stroke=alt.value(UNKNOWN), tooltip=tips)
-    else:
-        novel = novel.encode(**position, color=_colour(frame, by, ink), tooltip=tips)
-    return stack(440, known, novel)
+        alt.Tooltip("cell:N"),
+        alt.Tooltip("p_resistant:Q", title=P_RESISTANT, format=".2f"),
+        alt.Tooltip("novelty:Q", format=".2f"),
+    ]
+    if by not in ("p_resistant", "novelty"):
+        tips.append(alt.Tooltip("shade:Q" if drawn["shade"].dtype.is_numeric() else "shade:N", title=title))
+    size = max(8, min(60, 90_000 / max(frame.height, 1)))
+    colour = _colour(drawn["shade"], title, ink)
+    known = alt.Chart(drawn.filter(~pl.col("novel"))).mark_circle(size=size, opacity=0.85)
+    novel = alt.Chart(drawn.filter(pl.col("novel"))).mark_point(size=size, strokeWidth=1, opacity=0.8)
+    shaded = {"stroke": alt.value(UNKNOWN)} if title == P_RESISTANT else {"color": colour}
+    return stack(
+        440, known.encode(**position, color=colour, tooltip=tips), novel.encode(**position, **shaded, tooltip=tips)
+    )
 
 
 def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart:

@@ -84,8 +84,10 @@ def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) ->
     shown = charts_cells.sample_cells(cells)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        by = names[widgets.choose("Colour by", list(names), "colour")]
-        st.altair_chart(charts_cells.cell_map(shown, by, ink), alt=f"UMAP of the cells, coloured by {by}")
+        title = widgets.choose("Colour by", list(names), "colour")
+        st.altair_chart(
+            charts_cells.cell_map(shown, names[title], title, ink), alt=f"UMAP of the cells, coloured by {title}"
+        )
     with right:
         cut = widgets.threshold()
         st.altair_chart(charts_cells.histogram(cells, cut, ink), alt="distribution of P(resistant)")

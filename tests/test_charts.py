@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+import pytest
+from make_jobs import predicted
+
+from scdrugmap.app import boards, charts, charts_catalogue, charts_cells, palette, queries
+from scdrugmap.evaluation.reported import reported
+
+INKS = [palette.LIGHT, palette.DARK]
+MODELS = pl.DataFrame(
+    {
+        "model": ["a", "b", "hvg"],
+        "title": ["Model A", "Model B", "HVG"],
+        "kind": ["foundation", "foundation", "baseline"],
+    }
+)
+
+
+@pytest.fixture(params=INKS, ids=["light", "dark"])
+def ink(request):
+    return request.param
+
+
+def scores(*rows: dict[str, Any]) -> pl.DataFrame:
+    base = {
+        "run_id": "r", "model": "a", "strategy": "freeze", "shots": None, "head": "mlp", "protocol": "pooled",
+        "split_by": "cell", "facet": "all", "facet_value": "", "train": "set", "test": "set", "fold": "all", "seed": 0,
+        "metric": "f1", "value": 0.9, "ci_low": 0.8, "ci_high": 0.95, "n": 100, "prevalence": 0.5, "source": "measured",
+    }  # fmt: skip
+    return pl.DataFrame([{**base, **row} for row in rows], schema=reported().select(list(base)).schema)
+
+
+def both_ways() -> pl.DataFrame:
+    return scores(
+        {"model": "a", "value": 0.95},
+        {"model": "a", "value": 0.60, "split_by": "sample"},
+        {"model": "hvg", "head": "logistic", "value": 0.90},
+        {"model": "hvg", "head": "logistic", "value": 0.70, "split_by": "sample"},
+        {"model": "constant", "head": "constant", "value": 2 / 3},
+        {"model": "b", "value": 0.99},
+    )
+
+
+def spec(chart) -> dict[str, Any]:
+    return json.loads(chart.to_json())
+
+
+def cells(n: int = 200, **options) -> pl.DataFrame:
+    adata = predicted(n, **options)
+    frame = pl.from_pandas(adata.obs.reset_index(drop=True)).with_columns(
+        pl.col(pl.Categorical, pl.Enum).cast(pl.String)
+    )
+    umap = adata.obsm["X_umap"]
+    return frame.with_columns(cell=pl.Series(adata.obs_names.to_list()), x=umap[:, 0], y=umap[:, 1])
+
+
+# ---- boards -----------------------------------------------------------------------------------------------
+def test_ranking_measures_against_the_best_baseline_and_the_split_by_cell():
+    rows = boards.ranking(
+        both_ways(), MODELS, metric="f1", split_by="sample", protocol="pooled", facet="all", on="set", strategy="freeze"
+    )
+    assert rows["title"].to_list() == ["HVG + logistic", "Model A + MLP"]
+    assert rows["delta"].to_list() == pytest.approx([0.0, -0.10])
+    assert rows["gap"].to_list() == pytest.approx([0.20, 0.35])
+    assert rows["constant"].to_list() == pytest.approx([2 / 3, 2 / 3])
+
+
+def test_the_constant_classifier_is_a_column_and_never_an_entry():
+    assert "constant" not in boards.tidy(both_ways(), MODELS)["model"].to_list()
+
+
+def test_pairs_need_both_splits():
+    rows = boards.pairs(boards.tidy(both_ways(), MODELS), metric="f1")
+    assert rows["title"].to_list() == ["HVG + logistic", "Model A + MLP"]
+    assert rows["gap"].to_list() == pytest.approx([0.20, 0.35])
+
+
+def test_headline_keeps_models_and_the_best_baseline():
+    rows = boards.headline(boards.tidy(both_ways(), MODELS), metric="f1")
+    assert rows["title"].to_list() == ["Model A + MLP", "HVG + logistic"]
+
+
+def test_the_strictest_leak_safe_split_stands_for_the_leak_safe_side():
+    more = pl.concat([both_ways(), scores({"model": "a", "value": 0.4, "split_by": "study"})])
+    rows = boards.pairs(boards.tidy(more, MODELS), metric="f1")
+    assert dict(zip(rows["title"], rows["safe_name"], strict=True))["Model A + MLP"] == "study"
+
+
+def test_simulated_runs_are_named_so():
+    board = boards.tidy(scores({"test": "simulated-a"}), MODELS)
+    assert board["source"].to_list() == ["simulated"]
+
+
+def test_uce_on_tumour_tissue_is_the_constant_classifier():
+    same = boards.at_constant(boards.tidy(reported().select(scores({}).columns), queries.models()))
+    assert same["value"].to_list() == [0.774]
+    assert same["model"].to_list() == ["uce"]
+    assert same["constant"][0] == pytest.approx(0.774, abs=5e-4)
+
+
+# ---- charts -----------------------------------------------------------------------------------------------
+def test_ranking_chart_tells_measured_from_reported(ink):
+    rows = scores({"value": 0.9}, {"value": 0.8, "source": "reported", "model": "b", "ci_low": None, "ci_high": None})
+    board = boards.tidy(rows, MODELS)
+    drawn = spec(charts.ranking(board, "F1", ink))
+    dots = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "point")
+    fill = dots["encoding"]["fill"]["scale"]
+    assert dict(zip(fill["domain"], fill["range"], strict=True)) == {
+        "measured": ink.accent,
+        "reported": ink.paper,
+        "simulated": ink.paper,
+    }
+    assert dots["encoding"]["strokeDash"]["scale"]["range"][2] != [1, 0]
+    assert any(layer["mark"]["type"] == "tick" for layer in drawn["layer"])
+
+
+def test_axes_span_every_mark(ink):
+    board = boards.tidy(scores({"value": 0.2, "ci_low": -0.3, "ci_high": 0.4, "metric": "mcc"}), MODELS)
+    drawn = spec(charts.ranking(board, "MCC", ink))
+    dots = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "point")
+    low, high = dots["encoding"]["x"]["scale"]["domain"]
+    assert low < -0.3
+    assert high > 0.4
+
+
+@pytest.mark.parametrize("constant", [0.5, None])
+def test_ranking_chart_survives_a_missing_constant(constant, ink):
+    board = boards.tidy(scores({"prevalence": constant}), MODELS)
+    assert spec(charts.ranking(board, "F1", ink))["layer"]
+
+
+def test_dumbbell_draws_both_splits(ink):
+    drawn = spec(charts.dumbbell(boards.headline(boards.tidy(both_ways(), MODELS), metric="f1"), "F1", ink))
+    fields = {layer["encoding"]["x"]["field"] for layer in drawn["layer"] if layer["mark"]["type"] == "point"}
+    assert fields == {"by_cell", "safe"}
+
+
+@pytest.mark.parametrize("column", ["cancer_group", "tissue", "drug_type"])
+def test_catalogue_bars_add_up(column, ink):
+    rows = queries.catalogue().filter(pl.col("collection") == "primary")
+    sums = queries.cells_by(rows, column)
+    assert sums["datasets"].sum() == rows.height
+    assert spec(charts_catalogue.cells_by(sums, ink))["layer"]
+
+
+def test_other_catalogue_charts_draw(ink):
+    rows = queries.catalogue()
+    assert spec(charts_catalogue.coverage(rows, ink))["layer"]
+    drawn = spec(charts_catalogue.timeline(rows, ink))
+    assert len(next(iter(drawn["datasets"].values()))) == rows.height
+    assert spec(charts_catalogue.balance(0, 5, ink))["layer"]
+
+
+@pytest.mark.parametrize("by", ["p_resistant", "response", "novelty", "cluster", "n_genes_by_counts", "cell type [x]"])
+@pytest.mark.parametrize("novel", [0.0, 0.3, 1.0])
+def test_map_is_coloured_by_anything(by, novel, ink):
+    frame = cells(novel=novel)
+    drawn = spec(charts_cells.cell_map(frame, by, "P(resistant)" if by == "p_resistant" else by, ink))
+    assert sum(len(rows) for rows in drawn["datasets"].values()) == frame.height
+    field = drawn["layer"][0]["encoding"]["color"]["field"]
+    assert field == "shade"  # never the file's own name, which may hold brackets or dots
+
+
+def test_probability_runs_from_blue_over_grey_to_orange(ink):
+    drawn = spec(charts_cells.cell_map(cells(), "p_resistant", "P(resistant)", ink))
+    scale = drawn["layer"][0]["encoding"]["color"]["scale"]
+    assert scale["range"] == list(palette.DIVERGING)
+    assert scale["domain"][2] == 0.5
+
+
+def test_histogram_counts_every_cell_on_its_side(ink):
+    frame = cells(novel=0.2)
+    drawn = spec(charts_cells.histogram(frame, 0.35, ink))
+    rows = next(rows for rows in drawn["datasets"].values() if "side" in rows[0])
+    counts = pl.DataFrame(rows).group_by("side").agg(pl.col("cells").sum())
+    found = dict(zip(counts["side"], counts["cells"], strict=True))
+    known = frame.filter(~pl.col("novel"))
+    assert found["novel"] == int(frame["novel"].sum())
+    assert found["resistant"] == int((known["p_resistant"] >= 0.35).sum())
+    assert sum(found.values()) == frame.height
+
+
+def test_large_files_are_sampled_for_drawing_only():
+    frame = pl.DataFrame({"x": range(50_000)})
+    shown = charts_cells.sample_cells(frame)
+    assert shown.height == charts_cells.DRAWN
+    assert shown["x"].is_sorted()
+    assert shown.equals(charts_cells.sample_cells(frame))
+    assert charts_cells.sample_cells(frame.head(10)).height == 10
+
+
+def test_shares_chart_draws_each_group(ink):
+    frame = pl.DataFrame(
+        {"group": ["1", "2"], "share_resistant": [0.2, 0.8], "low": [0.1, 0.7], "high": [0.3, 0.9], "n_cells": [10, 20]}
+    )
+    assert spec(charts_cells.shares(frame, ink))["layer"]
