@@ -26,7 +26,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import dask
+import psutil
 import streamlit as st
+from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, fire_and_forget
 
 from scdrugmap.app import jobs_store as store
@@ -235,23 +238,20 @@ def start_client(settings: Settings) -> Client:
     """Connect to the scheduler of `settings.dask`, or start a local one with a single worker process."""
     if settings.dask:
         return Client(settings.dask, set_as_default=False)
-    import psutil
-    from dask.system import CPU_COUNT
-
-    threads = {name: str(CPU_COUNT) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    cluster = LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,  # one job at a time; torch uses all cores within it
-        processes=True,
-        memory_limit=int(_MEMORY_SHARE * psutil.virtual_memory().total),
-        dashboard_address=None,
-        silence_logs=logging.ERROR,
-        scheduler_kwargs={"allowed_failures": 0},  # a file that kills its worker is not tried again
-        env=threads,
-        memory_target_fraction=False,
-        memory_spill_fraction=False,
-        memory_pause_fraction=False,
-    )
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), CPU_COUNT)
+    # Dask would set these to 1 (and does so in this process, from which the worker inherits them).
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": threads}):
+        cluster = LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,  # one job at a time; torch uses all cores within it
+            processes=True,
+            memory_limit=int(_MEMORY_SHARE * psutil.virtual_memory().total),
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # None would still listen, on 8787
+            silence_logs=logging.ERROR,
+            scheduler_kwargs={"allowed_failures": 0, "dashboard": False},  # what kills its worker is not tried again
+            config={f"distributed.worker.memory.{step}": False for step in ("target", "spill", "pause")},
+        )
     client = Client(cluster, set_as_default=False)
     fire_and_forget(client.submit(warm_up, pure=False))
     return client

@@ -129,18 +129,14 @@ def _read(report: Reporter) -> AnnData:
 
     if report.status.simulated and not (report.job / store.UPLOAD / EXAMPLE).is_file():
         _simulate(report.job / store.UPLOAD / EXAMPLE)
-    adata = read_h5ad(store.upload(report.job))
-    if report.status.simulated:
-        adata.uns["scdrugmap"]["simulated"] = True
-    return adata
+    return read_h5ad(store.upload(report.job))
 
 
 def _simulate(path: Path) -> None:
-    from scdrugmap.data.simulate import simulate
+    from scdrugmap.data.simulate import example
 
-    adata = simulate(n_cells=900, n_samples=6, seed=2025)
     path.parent.mkdir(exist_ok=True)
-    adata.write_h5ad(path)
+    example(labelled=True).write_h5ad(path)
 
 
 def _plain(check: Any) -> dict[str, str]:

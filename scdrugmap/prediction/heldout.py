@@ -5,7 +5,9 @@ at worst, cells are held out instead, and the card says which. A baseline whose 
 refitted on each training side, so that the held-out study teaches it nothing.
 
 The headline is AUROC over pairs of cells of the *same* held-out study: pairs across studies would reward telling
-studies apart. Studies of one class add to the other scores and to calibration, not to this one.
+studies apart. Only studies in which both classes stand in two patients or lines or more enter it: elsewhere label and
+line are one thing, and a good score may mean that lines were told apart. The others are listed, marked confounded.
+Intervals are bootstrapped over patients and lines.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ from scdrugmap.prediction.sampling import balanced_sample
 
 HEADLINE = "auroc_within"
 UNITS = ("study", "dataset", "sample")
+_UNSEEN = {
+    "study": "studies that it had not seen",
+    "dataset": "data sets of the same study",
+    "sample": "samples of the same data set",
+    "cell": "cells of the same samples (this leaks)",
+}
 _FOLDS = 5  # by cell, where nothing coarser can be held out
 
 
@@ -74,63 +82,77 @@ def score_held_out(
 
 
 def measure(folds: Folds, p_held_out: ArrayLike, obs: pd.DataFrame) -> dict[str, Any]:
-    """Return the scores of the held-out cells for the card: all together, by unit, and a verdict.
+    """Return the scores of the held-out cells for the card: the headline, all together, by unit, and a verdict.
 
     `p_held_out`, (n scored cells,), is P(resistant) calibrated by what was fitted on the other units.
     """
     scored = folds.scored
-    labels = obs["response"].to_numpy()[scored]
-    samples = (obs["study"] + "/" + obs["sample"]).to_numpy(dtype=str)[scored]
-    units = folds.unit_of[scored]
-    p = np.asarray(p_held_out, dtype=np.float64)
-    overall = _scores(labels, p, samples, units)
-    headline = {"metric": HEADLINE, **overall["scores"].get(HEADLINE, _EMPTY)}
+    cells = obs[scored].assign(unit=folds.unit_of[scored], p=np.asarray(p_held_out, dtype=np.float64))
+    cells["source"] = cells["study"] + "/" + cells["patient_or_line"]
+    by_unit = [_of_unit(str(name), part) for name, part in cells.groupby("unit")] if folds.unit != "cell" else []
+    telling = [row["name"] for row in by_unit if row["n_classes"] == 2 and not row["confounded"]]
+    shaky = [row["name"] for row in by_unit if row["n_classes"] == 2 and row["confounded"]]
+    chosen = cells[cells["unit"].isin(telling or shaky)] if by_unit else cells
+    headline = {"metric": HEADLINE, **_scores(chosen)["scores"].get(HEADLINE, _EMPTY)} if len(chosen) else _EMPTY
     return {
         "protocol": f"leave-one-{folds.unit}-out" if folds.unit != "cell" else f"{_FOLDS}-fold by cell (leaks)",
         "unit": folds.unit,
-        "n_units": len(np.unique(units)),
+        "n_units": cells["unit"].nunique(),
         "not_held_out": sorted(set(folds.unit_of[~scored].tolist())),
-        "headline": headline,
-        "verdict": _verdict(headline, folds.unit),
-        **overall,
-        "by_unit": [
-            {"name": str(name), **_scores(labels[units == name], p[units == name], samples[units == name], None)}
-            for name in np.unique(units)
-            if folds.unit != "cell"
-        ],
+        "headline": {"metric": HEADLINE, **headline, "units": telling or shaky, "n_cells": len(chosen)},
+        "verdict": _verdict(headline, folds.unit, confounded=not telling),
+        "by_unit": by_unit,
+        **_scores(cells),
     }
 
 
-_EMPTY: dict[str, float | None] = {"value": None, "low": None, "high": None, "constant": None}
+_EMPTY: dict[str, Any] = {"value": None, "low": None, "high": None, "constant": None}
 
 
-def _scores(
-    labels: NDArray[np.object_], p: NDArray[np.float64], samples: NDArray[np.str_], folds: NDArray[np.str_] | None
-) -> dict[str, Any]:
+def _of_unit(name: str, cells: pd.DataFrame) -> dict[str, Any]:
+    """Score one held-out unit; it is confounded where a class stands in a single patient or line."""
+    sources = cells.groupby("response")["source"].nunique()
+    return {
+        "name": name,
+        "n_classes": len(sources),
+        "confounded": bool(len(sources) < 2 or sources.min() < 2),
+        "patients_or_lines": {str(label): int(count) for label, count in sources.items()},
+        **_scores(cells),
+    }
+
+
+def _scores(cells: pd.DataFrame) -> dict[str, Any]:
+    """Return every metric that the cells define, with its interval over patients or lines and its constant value."""
+    labels, p = cells["response"].to_numpy(dtype=object), cells["p"].to_numpy()
+    units = cells["unit"].to_numpy(dtype=str)
     prevalence = float(np.mean(labels != RESISTANT))
-    drawn, constant = bootstrap(labels, p, samples, folds=folds), constants(prevalence)
-    scores = {
-        key: {"value": value, "low": low, "high": high, "constant": constant[key]}
-        for key, value in score(labels, p, folds=folds).items()
-        if np.isfinite([value, *(limits := drawn.interval[key])]).all()
-        for low, high in [limits]
-    }
+    drawn = bootstrap(labels, p, cells["source"].to_numpy(dtype=str), folds=units)
+    constant, scores = constants(prevalence), {}
+    for key, value in score(labels, p, folds=units).items():
+        low, high = drawn.interval[key]
+        if np.isfinite([value, low, high]).all():
+            scores[key] = {"value": value, "low": low, "high": high, "constant": constant[key]}
+    unit = "patient or line" if drawn.unit == "sample" else drawn.unit
     return {
         "n_cells": len(labels),
         "prevalence": prevalence,
-        "interval": {"level": drawn.level, "unit": drawn.unit, "n_units": drawn.n_units},
+        "interval": {"level": drawn.level, "unit": unit, "n_units": drawn.n_units},
         "scores": scores,
     }
 
 
-def _verdict(headline: dict[str, Any], unit: str) -> str:
+def _verdict(headline: dict[str, Any], unit: str, *, confounded: bool) -> str:
+    unseen = _UNSEEN[unit]
     if headline["value"] is None:
-        return f"No held-out {unit} has both classes: how well it ranks cells is unknown."
+        return f"Unknown: none of the {unseen} has both classes."
     if headline["low"] > headline["constant"]:
-        return f"Better than chance on {unit}s that it had not seen."
-    if headline["high"] < headline["constant"]:
-        return f"Worse than chance on {unit}s that it had not seen: its order of cells does not carry over."
-    return f"Not distinguishable from chance on {unit}s that it had not seen."
+        verdict = f"Better than chance on {unseen}"
+    elif headline["high"] < headline["constant"]:
+        verdict = f"Worse than chance on {unseen}: its order of cells does not carry over"
+    else:
+        verdict = f"Not distinguishable from chance on {unseen}"
+    caveat = ", but there a class is a single patient or line: this may tell lines apart, not responses"
+    return f"{verdict}{caveat if confounded else ''}."
 
 
 def _units(obs: pd.DataFrame, labels: NDArray[np.object_], unit: str, seed: int) -> NDArray[np.str_]:
@@ -169,10 +191,6 @@ def _refitted(parts: Sequence[AnnData], encoder: Encoder, train: NDArray[np.bool
     ends = np.cumsum([part.n_obs for part in parts])
     sides = [part[train[end - part.n_obs : end]] for part, end in zip(parts, ends, strict=True)]
     taught = [side for side in sides if side.n_obs]
-    merged = (
-        ad.concat([AnnData(side.X, var=side.var[[]]) for side in taught], join="inner")
-        if len(taught) > 1
-        else taught[0]
-    )
-    fresh = encoder.fit(merged.copy())
+    bare = {str(number): AnnData(side.X, var=side.var[[]]) for number, side in enumerate(taught)}
+    fresh = encoder.fit(ad.concat(bare, join="inner", index_unique="-"))
     return np.concatenate([fresh.embed(part) for part in parts])

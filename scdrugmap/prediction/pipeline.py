@@ -13,9 +13,11 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdrugmap.data.h5ad import read_h5ad
+from scdrugmap.data.dedupe import cell_hashes
+from scdrugmap.data.h5ad import check_anndata, read_h5ad
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.embeddings.compute import embed_cells
+from scdrugmap.embeddings.compute import provenance as embedded_by
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models import load_model
 from scdrugmap.models.encoder import Encoder
@@ -50,12 +52,13 @@ def predict(
 ) -> AnnData:
     """Predict P(resistant) for every cell, zero-shot: nothing is learned from `adata`.
 
-    Writes into `adata` and returns it: obs `p_resistant` (float32, calibrated), `response` ("resistant" from 0.5 on),
-    `novelty` (float32 in [0, 1]), `novel` (bool), `cluster`; obsm `X_<model>`, `X_umap`; uns `scdrugmap/prediction`.
-    Labels that the file brought in obs `response` move to `response_given`. On an error `adata` is left as it was.
+    Writes into `adata` and returns it (a view is copied first): obs `p_resistant` (float32, calibrated), `response`
+    ("resistant" from 0.5 on), `novelty` (float32 in [0, 1]), `novel` (bool), `cluster`; obsm `X_<model>`, `X_umap`; uns
+    `scdrugmap/prediction`. Labels that the file brought in obs `response` move to `response_given`. On an error `adata`
+    is left as it was.
 
     Args:
-        adata: cells on a linear scale with gene symbols, as `read_h5ad` returns them.
+        adata: cells as `read_h5ad` returns them; any other AnnData is checked and read by the same rules first.
         model: key of `MODELS`.
         weights: folder or Hub id; None is the card's source.
         reference: name or folder of a fitted reference, or a `Reference`; None is the bundled or only one of the model.
@@ -78,22 +81,26 @@ def predict(
     """
     if adata.n_obs == 0:
         raise InvalidInput("There are no cells to predict.", "Check how the file was filtered.")
+    adata = adata.copy() if adata.is_view else adata
     column = sample_column(adata.obs, sample)
+    cells = _admitted(adata)
     on_stage("load")
     fitted = _reference(reference, model, settings)
     encoder = load_model(model, weights, device=device, precision=precision, **model_settings)
     fitted.check_encoder(encoder)
-    coverage = encoder.coverage(adata)
     on_stage("embed")
     embedding = np.ascontiguousarray(
-        embed_cells(adata, encoder, cache=cache, batch_size=batch_size, progress=progress), dtype=np.float32
+        embed_cells(cells, encoder, cache=cache, batch_size=batch_size, progress=progress), dtype=np.float32
     )
     on_stage("score")
     scores = fitted.score(embedding)
     on_stage("map")
     projection = project(embedding, seed=seed)
-    provenance = _provenance(fitted, encoder, column, projection, seed, coverage)
-    _write_into(adata, encoder, embedding, scores, projection, provenance)
+    provenance = _provenance(fitted, encoder, cells, column, projection, seed)
+    _write_into(adata, encoder, embedding, scores, projection)
+    marks = adata.uns.setdefault("scdrugmap", {})
+    marks["prediction"] = provenance
+    marks.setdefault("embedding", {})[f"X_{encoder.card.key}"] = embedded_by(encoder, cells)
     return adata
 
 
@@ -122,13 +129,18 @@ def _reference(reference: str | Path | Reference | None, model: str, settings: S
     return load_reference(find_reference(model, reference, settings))
 
 
+def _admitted(adata: AnnData) -> AnnData:
+    """Return the cells as the door would: themselves when they came through it, else a checked copy."""
+    marks = adata.uns.get("scdrugmap", {})
+    return adata if "input" in marks or marks.get("simulated", False) else check_anndata(adata)
+
+
 def _write_into(
     adata: AnnData,
     encoder: Encoder,
     embedding: NDArray[np.float32],
     scores: Scores,
     projection: Projection,
-    provenance: dict[str, Any],
 ) -> None:
     obs = adata.obs
     if "response" in obs and "p_resistant" not in obs:  # else `response` is an earlier prediction of ours
@@ -139,15 +151,16 @@ def _write_into(
     obs["cluster"] = pd.Categorical(projection.cluster, categories=sorted(set(projection.cluster), key=int))
     adata.obsm[f"X_{encoder.card.key}"] = embedding
     adata.obsm["X_umap"] = projection.umap
-    adata.uns["scdrugmap"] = {**adata.uns.get("scdrugmap", {}), "prediction": provenance}
 
 
 def _provenance(
-    fitted: Reference, encoder: Encoder, column: str | None, projection: Projection, seed: int, coverage: Any
+    fitted: Reference, encoder: Encoder, cells: AnnData, column: str | None, projection: Projection, seed: int
 ) -> dict[str, Any]:
     """Where the numbers come from, as nested scalars and string arrays that h5ad can hold."""
-    card, headline = fitted.card, fitted.card.headline
-    known = {key: value for key, value in headline.items() if value is not None}
+    card, coverage = fitted.card, encoder.coverage(cells)
+    headline = {key: value for key, value in card.headline.items() if value is not None and key != "units"}
+    units = np.array(card.headline["units"], dtype=object)
+    found = cells.uns["scdrugmap"].get("input", {})
     return {
         "model": encoder.card.key,
         "weights_hash": encoder.weights_hash,
@@ -158,12 +171,16 @@ def _provenance(
         "reference": card.name,
         "reference_date": card.date,
         "trained_on": np.array([f"{row['dataset']} ({row['study']})" for row in card.trained_on], dtype=object),
-        "held_out": {"protocol": card.held_out["protocol"], "verdict": card.held_out["verdict"], **known},
+        "held_out": {"protocol": card.held_out["protocol"], "verdict": card.held_out["verdict"], "units": units}
+        | headline,
         "calibration": card.calibration["method"],
         "novelty_threshold": fitted.novelty.threshold,
         "threshold": THRESHOLD,
+        "input": {key: value for key, value in found.items() if not key.startswith("checks")},
+        "simulated": bool(cells.uns["scdrugmap"].get("simulated", False)),
+        "n_cells_in_reference": int(fitted.taught_by(cell_hashes(cells)).sum()),
         "n_genes_matched": int(coverage.n_matched),
-        "n_genes_model": int(coverage.n_genes),
+        "n_genes": int(coverage.n_genes),
         "share_genes": float(coverage.share_genes),
         "share_counts": float(coverage.share_counts),
         "sample_column": column or "",

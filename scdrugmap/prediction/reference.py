@@ -19,7 +19,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdrugmap.data.dedupe import cell_hashes
+from scdrugmap.data.dedupe import cell_hashes, duplicate_groups
 from scdrugmap.data.labels import RESISTANT, SENSITIVE, read_labels
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import InvalidInput, LabelsMissing
@@ -38,6 +38,7 @@ from scdrugmap.prediction.stored import (
     find_reference,
     load_reference,
     references,
+    short,
 )
 from scdrugmap.progress import Progress
 
@@ -52,6 +53,7 @@ __all__ = [
 ]
 
 _PACKAGES = ("scdrugmap", "torch", "scikit-learn", "numpy", "anndata")
+_COLUMNS = ("response", "dataset", "study", "sample", "patient_or_line")
 _DESCRIBED = {"drugs": "drug", "cancer_types": "cancer_type", "tissues": "tissue", "time_points": "time_point"}
 
 
@@ -60,8 +62,9 @@ class Collection:
     """Labelled, deduplicated cells of all data sets, with their embedding."""
 
     parts: tuple[AnnData, ...]  # data sets in the order given, cells as kept
-    obs: pd.DataFrame  # response, dataset, study, sample of every kept cell, (n_cells, ...)
+    obs: pd.DataFrame  # response, dataset, study, sample, patient_or_line of every kept cell, (n_cells, 5)
     embedding: NDArray[np.float32]  # (n_cells, D)
+    hashes: NDArray[np.bytes_]  # (n_cells,) of their content
     n_duplicates: int
 
     @property
@@ -109,6 +112,7 @@ def fit_reference(
     folds = heldout.score_held_out(cells.parts, cells.obs, cells.embedding, encoder, head, seed)
     scored = folds.scored
     calibration, report = fit_calibration(folds.raw[scored], resistant[scored], folds.unit_of[scored])
+    held_out = heldout.measure(folds, report.p_held_out, cells.obs)
     novelty = fit_novelty(cells.embedding, cells.obs["sample"].to_numpy(dtype=str), studies, seed=seed)
     chosen = balanced_sample(resistant, studies, seed=seed)
     final = make_head(head, seed=seed).fit(cells.embedding[chosen], cells.obs["response"].to_numpy()[chosen])
@@ -124,7 +128,7 @@ def fit_reference(
         },
         trained_on=[_row(part, encoder, label_basis or {}) for part in cells.parts],
         n_duplicates=cells.n_duplicates,
-        held_out=heldout.measure(folds, report.p_held_out, cells.obs),
+        held_out=held_out,
         calibration=report.record(),
         novelty={
             "threshold": novelty.threshold,
@@ -132,12 +136,12 @@ def fit_reference(
             "points": len(novelty.points),
             "meaning": "share of reference cells that were nearer when their own sample was held out",
         },
-        notes=list(notes),
+        notes=[*notes, *_notes(held_out, encoder, cells.obs)],
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seed=seed,
     )
-    return Reference(card, final, calibration, novelty)
+    return Reference(card, final, calibration, novelty, np.sort(short(cells.hashes)))
 
 
 def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None, progress: Progress) -> Collection:
@@ -145,17 +149,12 @@ def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None
     if not collections:
         raise LabelsMissing("A reference needs at least one labelled data set.", "Name one: --data FILE")
     labelled = [_labelled(adata) for adata in collections]
-    seen: set[bytes] = set()
-    parts = []
-    for adata in labelled:
-        hashes = cell_hashes(adata)
-        first = np.zeros(len(hashes), dtype=bool)
-        for position, value in enumerate(hashes.tolist()):
-            first[position] = value not in seen
-            seen.add(value)
-        parts.append(adata[first].copy())
+    hashes = np.concatenate([cell_hashes(adata) for adata in labelled])
+    first = _first_of_each(labelled, hashes)
+    kept = np.split(first, np.cumsum([adata.n_obs for adata in labelled])[:-1])
+    parts = [adata[rows].copy() for adata, rows in zip(labelled, kept, strict=True)]
     parts = [part for part in parts if part.n_obs]
-    obs = pd.concat([part.obs[["response", "dataset", "study", "sample"]].astype(str) for part in parts])
+    obs = pd.concat([part.obs[list(_COLUMNS)].astype(str) for part in parts])
     counts = obs["response"].value_counts()
     if len(counts) < 2:
         raise LabelsMissing(
@@ -165,14 +164,27 @@ def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None
     embedding = np.concatenate(
         [np.asarray(embed_cells(part, encoder, cache=cache, progress=progress)) for part in parts]
     )
-    total = sum(adata.n_obs for adata in labelled)
-    return Collection(tuple(parts), obs.reset_index(drop=True), embedding, total - len(obs))
+    return Collection(tuple(parts), obs.reset_index(drop=True), embedding, hashes[first], int((~first).sum()))
+
+
+def _first_of_each(parts: Sequence[AnnData], hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """Tell which cells of all parts, (n_cells,), are the first of their content; data sets of a study share cells."""
+    counts = np.concatenate([np.asarray(adata.X.sum(axis=1)).ravel() for adata in parts])
+    first = np.ones(len(hashes), dtype=bool)
+    for group in duplicate_groups(hashes, counts=counts):
+        first[group[1:]] = False
+    return first
 
 
 def _labelled(adata: AnnData) -> AnnData:
-    missing = [column for column in ("response", "dataset", "study", "sample") if column not in adata.obs]
+    missing = [column for column in _COLUMNS if column not in adata.obs]
     if missing:
         raise LabelsMissing(f"The data set lacks the obs columns {', '.join(missing)}.", "Load it with load_dataset.")
+    if value_type(adata) == "zscore":
+        raise InvalidInput(
+            f"'{adata.obs['dataset'].iloc[0]}' holds z-scores, which only compare cells of that data set.",
+            "Use counts or log-normalised values.",
+        )
     labels = read_labels(adata.obs["response"].to_numpy())
     has = np.array([label is not None for label in labels], dtype=bool)
     if not has.any():
@@ -182,6 +194,11 @@ def _labelled(adata: AnnData) -> AnnData:
     kept = adata[has].copy()
     kept.obs["response"] = labels[has]
     return kept
+
+
+def value_type(adata: AnnData) -> str:
+    """Return what the values are, as the door found it; "unknown" for cells that did not come through it."""
+    return str(adata.uns.get("scdrugmap", {}).get("input", {}).get("value_type", "unknown"))
 
 
 def _row(part: AnnData, encoder: Encoder, label_basis: Mapping[str, str]) -> dict[str, Any]:
@@ -198,10 +215,28 @@ def _row(part: AnnData, encoder: Encoder, label_basis: Mapping[str, str]) -> dic
         "n_resistant": int((obs["response"] == RESISTANT).sum()),
         "n_samples": int(obs["sample"].nunique()),
         **described,
-        "value_type": str(part.uns.get("scdrugmap", {}).get("input", {}).get("value_type", "unknown")),
+        "value_type": value_type(part),
         "label_basis": label_basis.get(dataset, "as given in the file"),
         "seen_in_pretraining": study in encoder.card.pretrained_accessions,
     }
+
+
+def _notes(held_out: Mapping[str, Any], encoder: Encoder, obs: pd.DataFrame) -> list[str]:
+    """Say what a reader must know before trusting the score, as far as the cells themselves tell."""
+    notes = [
+        f"{row['name']}: only {'resistant' if RESISTANT in row['patients_or_lines'] else 'sensitive'} cells."
+        for row in held_out["by_unit"]
+        if row["n_classes"] == 1
+    ]
+    notes += [
+        f"{row['name']}: a class stands in a single patient or line, so label and line cannot be told apart."
+        for row in held_out["by_unit"]
+        if row["n_classes"] == 2 and row["confounded"]
+    ]
+    seen = sorted(set(obs["study"]) & encoder.card.pretrained_accessions)
+    if seen and not encoder.card.fitted:
+        notes.append(f"The encoder was pretrained on cells of {', '.join(seen)}, without their labels.")
+    return notes
 
 
 def _summary(obs: pd.DataFrame) -> str:

@@ -49,12 +49,17 @@ class Reference:
     head: Head
     calibration: Calibration
     novelty: Novelty
+    cells: NDArray[np.uint64]  # (n_cells,) short hashes of the cells that it was fitted on, ascending
 
     def score(self, embedding: NDArray[np.float32]) -> Scores:
         """Score `embedding`, (n_cells, D) float32, of the encoder that the card names."""
         raw = np.asarray(self.head.predict_proba(embedding), dtype=np.float32)
         novelty = self.novelty.score(embedding)
         return Scores(self.calibration.apply(raw), raw, novelty, self.novelty.flag(novelty))
+
+    def taught_by(self, hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        """Tell which cells, by `cell_hashes`, (n_cells,), are cells that the reference was fitted on."""
+        return np.isin(short(hashes), self.cells)
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raise `InvalidInput` unless `encoder` makes the embeddings that the reference was fitted on."""
@@ -71,6 +76,7 @@ class Reference:
     def save(self, folder: Path) -> Path:
         """Write both files into `folder`, replacing an earlier reference of the same name in one step."""
         parts = {"head": self.head.state(), "calibration": self.calibration.state(), "novelty": self.novelty.state()}
+        parts["cells"] = {"hashes": self.cells}
         arrays = {
             f"{part}.{name}": np.ascontiguousarray(value)
             for part, state in parts.items()
@@ -81,6 +87,7 @@ class Reference:
         temporary.mkdir()
         try:
             save_file(arrays, temporary / HEAD)
+            (temporary / HEAD).chmod(0o644)  # safetensors writes for its owner only; a server may run as another user
             self.card.write(temporary)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -88,6 +95,11 @@ class Reference:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder
+
+
+def short(hashes: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """Return the first 64 bits of hashes of 32 hexadecimal digits: enough to recognise a cell by."""
+    return np.array([int(value[:16], 16) for value in hashes.tolist()], dtype=np.uint64)
 
 
 def describe_encoder(encoder: Encoder) -> dict[str, Any]:
@@ -112,7 +124,7 @@ def load_reference(folder: Path) -> Reference:
         raise InvalidInput(f"The reference folder '{folder}' has no {HEAD}.", REFIT) from None
     except (SafetensorError, OSError) as error:
         raise InvalidInput(f"'{folder / HEAD}' is damaged ({error}).", REFIT) from None
-    parts = {part: _part(arrays, part) for part in ("head", "calibration", "novelty")}
+    parts = {part: _part(arrays, part) for part in ("head", "calibration", "novelty", "cells")}
     broken = sorted(name for name, value in arrays.items() if value.dtype.kind == "f" and not np.isfinite(value).all())
     if broken:
         raise InvalidInput(f"'{folder / HEAD}' holds NaN or infinite values in {', '.join(broken)}.", REFIT)
@@ -120,6 +132,7 @@ def load_reference(folder: Path) -> Reference:
         head = head_from_state(card.head["name"], parts["head"])
         calibration = Calibration.from_state(card.calibration["method"], parts["calibration"])
         novelty = Novelty.from_state(parts["novelty"], card.novelty["neighbours"], card.novelty["threshold"])
+        cells = parts["cells"]["hashes"]
     except KeyError as error:
         raise InvalidInput(f"The reference in '{folder}' is incomplete: {error} is missing.", REFIT) from None
     if len(novelty.centre) != card.encoder["dim"]:
@@ -127,7 +140,7 @@ def load_reference(folder: Path) -> Reference:
             f"The reference in '{folder}' holds {len(novelty.centre)} dimensions, its card says {card.encoder['dim']}.",
             REFIT,
         )
-    return Reference(card, head, calibration, novelty)
+    return Reference(card, head, calibration, novelty, cells)
 
 
 def references(settings: Settings | None = None, model: str | None = None) -> list[ReferenceCard]:

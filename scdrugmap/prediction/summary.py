@@ -64,8 +64,8 @@ def share_interval(
         low, high = _over_samples(flags, samples, seed)
         unit, n_units = "sample", len(units)
     else:
-        ci = binomtest(int(flags.sum()), n_cells).proportion_ci(LEVEL, method="wilson")
-        low, high, unit, n_units = float(ci.low), float(ci.high), "cell", n_cells
+        low, high = _wilson(int(flags.sum()), n_cells)
+        unit, n_units = "cell", n_cells
     count = int(flags.sum())
     return {
         "share": count / n_cells,
@@ -83,7 +83,8 @@ def summary(adata: AnnData) -> dict[str, Any]:
 
     Keys: `n_cells`, `threshold`, `resistant` (headline share and interval), `resistant_known` (the same without novel
     cells), `novel`, `by_sample` and `by_cluster` (lists of rows), `metrics` (against the file's own labels; empty
-    without any), `provenance`. Raises `InvalidInput` for an AnnData that has not been through `predict`.
+    without any; `caveat` where the reference was fitted on these cells), `provenance`. Raises `InvalidInput` for an
+    AnnData that has not been through `predict`.
     """
     if "p_resistant" not in adata.obs or "prediction" not in adata.uns.get("scdrugmap", {}):
         message = "These cells carry no prediction (obs has no 'p_resistant')."
@@ -102,13 +103,16 @@ def summary(adata: AnnData) -> dict[str, Any]:
         "novel": share_interval(novel, samples),
         "by_sample": _table(adata.obs, column, None) if column else [],
         "by_cluster": _table(adata.obs, "cluster", samples),
-        "metrics": label_metrics(adata.obs, samples),
+        "metrics": label_metrics(adata.obs, samples, int(provenance["n_cells_in_reference"])),
         "provenance": to_plain(provenance),
     }
 
 
-def label_metrics(obs: pd.DataFrame, samples: NDArray[np.str_] | None) -> dict[str, Any]:
-    """Score P(resistant) against the labels that came with the file; empty where there are none that can be read."""
+def label_metrics(obs: pd.DataFrame, samples: NDArray[np.str_] | None, n_taught: int = 0) -> dict[str, Any]:
+    """Score P(resistant) against the labels that came with the file; empty where there are none.
+
+    `n_taught` cells taught the reference: their scores test nothing, and the result says so.
+    """
     if "response_given" not in obs:
         return {}
     try:
@@ -128,7 +132,9 @@ def label_metrics(obs: pd.DataFrame, samples: NDArray[np.str_] | None) -> dict[s
         for key, value in score(truth, p, THRESHOLD).items()
         if np.isfinite(value)
     }
-    return {"n": int(has.sum()), "prevalence": prevalence, "unit": drawn.unit, "n_units": drawn.n_units, "scores": rows}
+    counts = {"n": int(has.sum()), "prevalence": prevalence, "unit": drawn.unit, "n_units": drawn.n_units}
+    caveat = f"The reference was fitted on {n_taught:,} of these {len(obs):,} cells: for them this is no test."
+    return {**counts, "caveat": caveat if n_taught else "", "scores": rows}
 
 
 def to_plain(value: Any) -> Any:
@@ -147,7 +153,14 @@ def _over_samples(flags: NDArray[np.bool_], samples: NDArray[np.str_], seed: int
     drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=DRAWS)  # (DRAWS, samples)
     shares = (drawn @ counts) / (drawn @ sizes)
     low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if low == high:  # all samples agree, as at 0 or 1: a bootstrap cannot say how surely; take each for one draw
+        return _wilson(round(low * len(sizes)), len(sizes))
     return float(low), float(high)
+
+
+def _wilson(count: int, n: int) -> tuple[float, float]:
+    interval = binomtest(count, n).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _groups(obs: pd.DataFrame, column: str) -> Iterator[tuple[Hashable, NDArray[np.intp]]]:
