@@ -303,6 +303,71 @@ def check_normalised(encoder: Encoder, case: Case) -> None:
     np.testing.assert_allclose(got, case.expected["normalized"], **tolerance_of(case, "normalized"))
 
 
+CELLPLM_VARIANTS = {
+    "embedding": ("upstream", "full"),
+    "embedding_chunk": ("upstream", "chunk"),
+    "embedding_argmax": ("upstream-argmax", "full"),
+    "embedding_chunk_argmax": ("upstream-argmax", "chunk"),
+}
+
+
+def upstream_cellplm(case: Case, compat: str, batches: str) -> Encoder:
+    """Upstream's contexts, and with compat="upstream" its random components."""
+    size = {"full": 0, "chunk": case.settings["batches"]["chunk_batch_size"]}[batches]
+    version = case.settings["files"]["pretrain_prefix"]
+    return case.load(compat=compat, context_size=size, seed=case.settings["rng"]["seed"], variant=version)
+
+
+def cellplm_input(case: Case) -> None:
+    encoder, expected = upstream_cellplm(case, "upstream", "full"), case.expected
+    tokens, cells = encoder.tokenize(case.cells), Cells.of(case.cells)
+    genes = encoder.tokenizer.match(cells)
+    np.testing.assert_array_equal(genes[genes >= 0], expected["gene_index"])
+    assert cells.ensembl_ids is not None
+    np.testing.assert_array_equal(cells.ensembl_ids[genes >= 0], expected["gene_ids"])
+    values = np.zeros((len(tokens), len(encoder.tokenizer.genes)), dtype=np.float32)
+    values[np.repeat(np.arange(len(tokens)), tokens.lengths), tokens.ids] = tokens.values
+    atol = case.tolerance["values_log1p"]
+    np.testing.assert_allclose(values[:, expected["gene_index"]], expected["values_log1p"], rtol=0, atol=atol)
+    assert (np.delete(values, expected["gene_index"], axis=1) == 0).all()
+
+
+def cellplm_contexts(case: Case) -> None:
+    for batches, tail in (("full", ""), ("chunk", "_chunk")):
+        encoder = upstream_cellplm(case, "upstream", batches)
+        tokens = encoder.tokenize(case.cells)
+        assert [rows.tolist() for rows in encoder.tokenizer.plan(tokens, 2, 1)] == case.settings["batches"][batches]
+        np.testing.assert_array_equal(tokens.cells["uniform"], case.expected[f"gumbel_uniform{tail}"])
+
+
+def cellplm_embedding(case: Case) -> None:
+    expected, tolerance = case.expected, case.tolerance
+    assert {name for name in expected if name.startswith("embedding")} == set(CELLPLM_VARIANTS)
+    for name, choices in CELLPLM_VARIANTS.items():
+        got = upstream_cellplm(case, *choices).embed(case.cells)
+        np.testing.assert_allclose(got, expected[name], rtol=0, atol=tolerance[name], err_msg=name)
+    if not case.settings["input"]["has_obs_batch"]:
+        got = case.load().embed(case.cells, batch_size=3)  # our default: one data set, one context, no noise
+        np.testing.assert_allclose(got, expected["embedding_argmax"], rtol=0, atol=tolerance["embedding_argmax"])
+
+
+def cellplm_hidden(case: Case) -> None:
+    encoder, expected, tolerance = upstream_cellplm(case, "upstream", "full"), case.expected, case.tolerance
+    tokens, network = encoder.tokenize(case.cells), encoder.network
+    for rows in encoder.tokenizer.plan(tokens, None, 0):
+        batch = {name: torch.from_numpy(part) for name, part in encoder.tokenizer.collate(tokens, rows).items()}
+        uniform = batch.pop("uniform")
+        with torch.inference_mode():
+            hidden = network.hidden(**batch)
+            pre_latent = network.last_norm(hidden)
+            logits = network.component(pre_latent)
+            chosen = network.choose(logits, uniform)
+        got = {"hidden_last": hidden, "pre_latent": pre_latent, "cluster_logits": logits}
+        for name, array in got.items():
+            np.testing.assert_allclose(array, expected[name][rows], rtol=0, atol=tolerance[name], err_msg=name)
+        np.testing.assert_array_equal(chosen, expected["cluster_onehot"][rows])
+
+
 # How each model's case is compared: one function an aspect, named <model>_<aspect>.
 CHECKS: dict[str, tuple[Callable[[Case], None], ...]] = {
     "scgpt": (scgpt_tokens, scgpt_embedding, scgpt_hidden, scgpt_truncation, scgpt_ties),
@@ -311,6 +376,7 @@ CHECKS: dict[str, tuple[Callable[[Case], None], ...]] = {
     "celllm": (celllm_tokens, performer_embedding, performer_hidden, performer_batches),
     "tgpt": (tgpt_tokens, tgpt_embedding, tgpt_hidden),
     "uce": (uce_tokens, uce_embedding, uce_hidden),
+    "cellplm": (cellplm_input, cellplm_contexts, cellplm_embedding, cellplm_hidden),
 }
 
 

@@ -125,7 +125,7 @@ def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
     from scdrugmap import __version__
 
     found = encoder.coverage(adata)
-    return {
+    made = {
         "model": encoder.card.key,
         "weights": encoder.weights_hash,
         "recipe": encoder.card.recipe,
@@ -135,7 +135,10 @@ def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
         "n_genes_matched": found.n_matched,
         "share_counts": found.share_counts,
         "context": encoder.tokenizer.context,
-    } | ({} if encoder.independent else {"context_cells": content(encoder, adata)})
+    }
+    if not encoder.independent:
+        made["context_cells"] = content(encoder, adata.to_memory() if adata.isbacked else adata)
+    return made
 
 
 def _shard(cells: AnnData, encoder: Encoder, cache: Path, shard: int, batch_size: int | None, tell: Any) -> np.ndarray:

@@ -22,6 +22,7 @@ FOLDERS = (
     "celllm",
     "tgpt",
     "uce",
+    "cellplm",
     "hvg_pca",
     "hvg",
 )

@@ -1,0 +1,1 @@
+"""CellPLM: cells as tokens that attend to each other."""
