@@ -303,6 +303,53 @@ def check_normalised(encoder: Encoder, case: Case) -> None:
     np.testing.assert_allclose(got, case.expected["normalized"], **tolerance_of(case, "normalized"))
 
 
+SCFOUNDATION_VARIANTS: dict[str, dict[str, Any]] = {
+    "embedding": {},
+    "alt_cell_t4_poolmax": {"pool": "max", "tgthighres": "t4"},
+    "alt_rde_a5_all": {"variant": "rde", "tgthighres": "a5"},
+    "alt_cell_f2_all": {"tgthighres": "f2"},
+}
+
+
+def load_scfoundation(case: Case, **settings: Any) -> Encoder:
+    asked = case.settings["settings"]
+    defaults = {"variant": asked["checkpoint_key"], "pool": asked["pool_type"], "tgthighres": asked["tgthighres"]}
+    return case.load(**defaults | settings)
+
+
+def within(case: Case, name: str) -> dict[str, float]:
+    """Tolerance of an array as numpy takes it; the case writes "rtol 1e-4, atol 1e-4"."""
+    words = case.settings["suggested_tolerance"][name].replace(",", "").split()
+    return {kind: float(value) for kind, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def scfoundation_tokens(case: Case) -> None:
+    tokens, expected = load_scfoundation(case).tokenize(case.cells), case.expected
+    np.testing.assert_array_equal(tokens.offsets, expected["token_offsets"])
+    np.testing.assert_array_equal(tokens.ids, expected["token_gene_pos"])
+    np.testing.assert_allclose(tokens.values, expected["token_values"], **within(case, "token_values"))
+
+
+def scfoundation_embedding(case: Case) -> None:
+    for name, settings in SCFOUNDATION_VARIANTS.items():
+        encoder = load_scfoundation(case, **settings)
+        for batch_size in (None, 1):
+            got = encoder.embed(case.cells, batch_size)
+            np.testing.assert_allclose(got, case.expected[name], **within(case, "embedding"), err_msg=name)
+
+
+def scfoundation_hidden(case: Case) -> None:
+    encoder, expected = load_scfoundation(case), case.expected
+    tokens = encoder.tokenize(case.cells)
+    for place, cell in enumerate(expected["hidden_cells"]):
+        own = tokens.cell(cell)
+        ids, values = torch.from_numpy(tokens.ids[own])[None], torch.from_numpy(tokens.values[own])[None]
+        with torch.inference_mode():
+            seen, hidden = encoder.network.embed(ids, values)[0], encoder.network.hidden(ids, values)[0]
+        np.testing.assert_allclose(seen, expected[f"input_emb_{place}"], **within(case, "hidden"))
+        np.testing.assert_allclose(hidden, expected[f"hidden_last_{place}"], **within(case, "hidden"))
+
+
 CELLPLM_VARIANTS = {
     "embedding": ("upstream", "full"),
     "embedding_chunk": ("upstream", "chunk"),
@@ -374,6 +421,7 @@ CHECKS: dict[str, tuple[Callable[[Case], None], ...]] = {
     "geneformer": (geneformer_tokens, geneformer_embedding, geneformer_hidden),
     "scbert": (scbert_tokens, performer_embedding, performer_hidden, performer_batches),
     "celllm": (celllm_tokens, performer_embedding, performer_hidden, performer_batches),
+    "scfoundation": (scfoundation_tokens, scfoundation_embedding, scfoundation_hidden),
     "tgpt": (tgpt_tokens, tgpt_embedding, tgpt_hidden),
     "uce": (uce_tokens, uce_embedding, uce_hidden),
     "cellplm": (cellplm_input, cellplm_contexts, cellplm_embedding, cellplm_hidden),

@@ -18,6 +18,7 @@ FOLDERS = (
     "scgpt_mini",
     "scgpt",
     "geneformer",
+    "scfoundation",
     "scbert",
     "celllm",
     "tgpt",
