@@ -2,9 +2,9 @@
 
     python scripts/fit_simulator.py DATA_DIR
 
-`DATA_DIR` holds raw counts as .h5ad (obs column `cell_line_or_patient`) and `gene_table_grch38.tsv.gz`. Two files are
-written beside the simulator: simulate_params.tsv.gz (a row a gene) and simulate_params.json (library sizes, sources).
-Nothing is drawn at random, so the same data give the same bytes.
+`DATA_DIR` holds raw counts as .h5ad (obs column `cell_line_or_patient`). Two files are written beside the simulator:
+simulate_params.tsv.gz (a row a gene) and simulate_params.json (library sizes, sources). Nothing is drawn at random, so
+the same data give the same bytes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+
+from scdrugmap.data.genes import harmonise
+from scdrugmap.data.h5ad import read_h5ad
 
 OUT = Path(__file__).resolve().parent.parent / "scdrugmap" / "data"
 N_GENES = 5000
@@ -79,14 +81,15 @@ class Group:
 
 
 def groups(folder: Path) -> list[Group]:
-    """Split every counts set into its lines or patients."""
+    """Split every counts set into its lines or patients; genes under current symbols, others left out."""
     found = []
     for name, protocol in COUNTS.items():
-        adata = anndata.read_h5ad(folder / f"{name}.h5ad")
+        adata = read_h5ad(folder / f"{name}.h5ad")
+        adata = adata[:, harmonise(adata.var_names).known & (adata.var["ensembl_id"] != "").to_numpy()]
         owner = adata.obs["cell_line_or_patient"].astype(str).to_numpy()
         for line in sorted(set(owner)):
             counts = sp.csr_matrix(adata.X[owner == line], dtype=np.float64)
-            found.append(Group(f"{name.split('_')[0]}:{line}", protocol, adata.var_names.to_numpy(), counts))
+            found.append(Group(f"{name.split('_')[0]}:{line}", protocol, adata.var_names.to_numpy(object), counts))
     return found
 
 
@@ -108,12 +111,6 @@ def dispersions(found: list[Group], level: pd.Series) -> pd.Series:
     return np.exp((np.log(raw) + np.log(trend)) / 2)
 
 
-def gene_ids(folder: Path) -> pd.Series:
-    """Ensembl id by symbol; the first of several wins."""
-    table = pd.read_csv(folder / "gene_table_grch38.tsv.gz", sep="\t", usecols=["ensgene", "symbol"])
-    return table.dropna().drop_duplicates("symbol").set_index("symbol")["ensgene"]
-
-
 def interleave(ranked: list[str], programs: list[str]) -> list[str]:
     """Genes by expression with a program gene at every tenth place, so that any first n genes hold both."""
     special = set(programs)
@@ -122,14 +119,13 @@ def interleave(ranked: list[str], programs: list[str]) -> list[str]:
     return [(next(waiting, None) if place % 10 == 0 else None) or next(others) for place in range(N_GENES)]
 
 
-def gene_table(folder: Path, found: list[Group]) -> pd.DataFrame:
+def gene_table(found: list[Group]) -> pd.DataFrame:
     """Return the table that the simulator reads, a row a gene, in the order in which genes are taken."""
-    ids, shares = gene_ids(folder), profiles(found)
+    shares = profiles(found)
     lists = {name: text.split() for name, text in PROGRAMS.items()}
     program = {gene: name for name, genes in lists.items() for gene in genes}
     pairs = [gene for pair in zip(*lists.values(), strict=True) for gene in pair]
     shares = shares.reindex(shares.index.union(program)).fillna(0)
-    shares = shares[shares.index.isin(ids.index)]
     level = shares.mean(axis=1).sort_values(ascending=False, kind="stable")
     dispersion = dispersions(found, level[level > 0]).reindex(level.index).fillna(1.0)
     order = interleave(level.index.to_list(), [gene for gene in pairs if gene in level.index])
@@ -138,7 +134,7 @@ def gene_table(folder: Path, found: list[Group]) -> pd.DataFrame:
     malignant = [column for column in table if column != "immune"]
     table.loc[mine, malignant] = table.loc[mine, malignant].clip(lower=VISIBLE)
     table = np.log10(table).round(2)
-    table.insert(0, "ensembl_id", ids.loc[order])
+    table.insert(0, "ensembl_id", harmonise(order).ensembl_id)
     table.insert(1, "program", [program.get(gene, "") for gene in order])
     table.insert(2, "dispersion", dispersion.loc[order].round(3))
     return table.rename_axis("symbol")
@@ -171,7 +167,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     folder = parser.parse_args().data_dir
     found = groups(folder)
-    table = gene_table(folder, found)
+    table = gene_table(found)
     fitted_on = {group.name: group.counts.shape[0] for group in found}
     write(table, {"libraries": libraries(found), "fitted_on_cells": fitted_on, "n_genes": len(table)})
 
