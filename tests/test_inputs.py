@@ -24,3 +24,16 @@ def test_columns_in_any_order_are_read_and_the_callers_matrix_is_left_as_it_is(c
     for _ in range(2):
         np.testing.assert_array_equal(encoder.embed(adata), expected)
     assert (ordered != adata.X).nnz == 0
+
+
+@pytest.mark.parametrize("key", [key for key, card in MODELS.items() if card.kind != "baseline"])
+def test_a_gene_that_was_renamed_since_is_found_by_the_name_in_the_file(cells, key):
+    encoder = toy_encoder(MODELS[key], cells)
+    expected = encoder.embed(cells)
+    renamed = cells.copy()
+    renamed.var["original_name"] = cells.var_names
+    renamed.var_names = [f"NEWER-{name}" if row % 3 == 0 else name for row, name in enumerate(cells.var_names)]
+    np.testing.assert_allclose(encoder.embed(renamed), expected, atol=1e-5)
+    taken = cells.copy()  # a name of the file that is another column's current name stays with that column
+    taken.var["original_name"] = np.roll(cells.var_names, 1)
+    np.testing.assert_allclose(encoder.embed(taken), expected, atol=1e-5)

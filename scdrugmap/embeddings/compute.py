@@ -108,6 +108,7 @@ def content(encoder: Encoder, cells: AnnData) -> str:
         seen.value_type,
         *seen.symbols,
         *(() if seen.ensembl_ids is None else seen.ensembl_ids),
+        *(() if seen.older_names is None else seen.older_names),
     ]
     if not encoder.independent and seen.groups is not None:
         parts += [*seen.groups]

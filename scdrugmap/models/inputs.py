@@ -23,6 +23,7 @@ class Cells:
     ensembl_ids: np.ndarray | None  # (G,) str, `var["ensembl_id"]` where there is one
     value_type: str  # "counts", "cpm", "log1p", "log2p1" (both undone by the reader) or "zscore"
     groups: np.ndarray | None  # (C,) str, `obs["batch"]`: who sees whom in a model that attends across cells
+    older_names: np.ndarray | None = None  # (G,) str, `var["original_name"]`: the file's own names of the genes
 
     def __len__(self) -> int:
         return self.counts.shape[0]
@@ -39,8 +40,9 @@ class Cells:
             raise InvalidInput(message, "Read the file with scdrugmap.read_h5ad, which adds such columns up.")
         value_type = str(adata.uns.get("scdrugmap", {}).get("input", {}).get("value_type", "counts"))
         ensembl = adata.var["ensembl_id"].to_numpy(dtype=str) if "ensembl_id" in adata.var else None
+        older = adata.var["original_name"].to_numpy(dtype=str) if "original_name" in adata.var else None
         groups = adata.obs["batch"].to_numpy(dtype=str) if "batch" in adata.obs else None
-        return cls(_matrix(adata.X, signed=value_type == "zscore"), symbols, ensembl, value_type, groups)
+        return cls(_matrix(adata.X, signed=value_type == "zscore"), symbols, ensembl, value_type, groups, older)
 
 
 def _matrix(values: object, *, signed: bool) -> sparse.csr_matrix:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -76,7 +76,22 @@ class Tokenizer(ABC):
         return "each cell by itself"
 
     def match(self, cells: Cells) -> np.ndarray:
-        """Row of the model's vocabulary for each column, -1 where it knows none; (G,) int64."""
+        """Row of the model's vocabulary for each column, -1 where it knows none; (G,) int64.
+
+        A published vocabulary keeps the symbols of its day: where it knows a column by no current name, the name that
+        the file gave it is looked up, unless that row has a column already.
+        """
+        rows = self.look_up(cells)
+        if cells.older_names is None:
+            return rows
+        older = self.look_up(replace(cells, symbols=cells.older_names))
+        columns = np.flatnonzero((rows < 0) & (older >= 0) & ~np.isin(older, rows))
+        _, first = np.unique(older[columns], return_index=True)
+        rows[columns[first]] = older[columns[first]]
+        return rows
+
+    def look_up(self, cells: Cells) -> np.ndarray:
+        """Row of the model's vocabulary for each column by its current name, -1 where it knows none; (G,) int64."""
         names = cells.symbols
         if self.identifier == "ensembl" and cells.ensembl_ids is not None:
             names = cells.ensembl_ids

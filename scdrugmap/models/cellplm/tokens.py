@@ -71,7 +71,7 @@ class Tokenizer(BaseTokenizer):
             return f'all cells of a label in obs["batch"], or all cells{rows}'
         return f"all cells, or equal parts of at most {size} by content and seed" if size else "all cells"
 
-    def match(self, cells: Cells) -> np.ndarray:
+    def look_up(self, cells: Cells) -> np.ndarray:
         """Row of each column, -1 where the model knows none; a column without an Ensembl id goes by its name; (G,)."""
         ids = cells.symbols if cells.ensembl_ids is None else cells.ensembl_ids
         named = zip(ids.tolist(), cells.symbols.tolist(), strict=True)

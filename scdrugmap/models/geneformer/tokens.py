@@ -53,7 +53,7 @@ class Tokenizer(BaseTokenizer):
         """All Ensembl ids, old and current, and symbols."""
         return vocabulary["symbols"] | vocabulary["ensembl"]
 
-    def match(self, cells: Cells) -> np.ndarray:
+    def look_up(self, cells: Cells) -> np.ndarray:
         """Token of each column, -1 where the model knows none; (G,) int64.
 
         A column's Ensembl id decides; without one its name is looked up, as an Ensembl id and as a symbol.

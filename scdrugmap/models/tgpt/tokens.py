@@ -50,7 +50,7 @@ class Tokenizer(BaseTokenizer):
         tokens = vocabulary["tokens"].items()
         return {name: row for name, row in tokens if name not in SPECIALS and not SPARE.fullmatch(name)}
 
-    def match(self, cells: Cells) -> np.ndarray:
+    def look_up(self, cells: Cells) -> np.ndarray:
         """Token of each column, -1 where the vocabulary lacks the symbol; (G,) int64."""
         names = (symbol.translate(WRITTEN) for symbol in cells.symbols.tolist())
         return np.array([self.genes.get(name, -1) for name in names], dtype=np.int64)

@@ -68,7 +68,7 @@ class Tokenizer(BaseTokenizer):
         batch = f"rows in order: one generator, padded in batches of {self.settings['upstream_batch_size']}"
         return batch if self.upstream else super().context
 
-    def match(self, cells: Cells) -> np.ndarray:
+    def look_up(self, cells: Cells) -> np.ndarray:
         """Gene of each column, -1 where the model knows none; case does not matter; (G,) int64."""
         return np.array([self.genes.get(name.upper(), -1) for name in cells.symbols.tolist()], dtype=np.int64)
 
