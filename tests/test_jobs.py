@@ -25,6 +25,8 @@ HOUR = 3600.0
 class IdleClient:
     """Takes work and never does it: a scheduler whose workers are busy."""
 
+    status = "running"
+
     def __init__(self) -> None:
         self.submitted: list[tuple] = []
 
@@ -140,6 +142,17 @@ def test_a_queued_job_is_cancelled_at_once_and_can_be_run_again(idle):
     idle._futures.clear()  # what Dask's callback does
     idle.check(job_id)
     assert idle.status(job_id).state == "queued"
+
+
+def test_a_scheduler_that_is_gone_is_replaced(settings):
+    clients = []
+    service = Jobs(settings, connect=lambda _: clients.append(IdleClient()) or clients[-1])
+    service.check(receive(service))
+    service.check(receive(service))
+    assert len(clients) == 1
+    clients[0].status = "closed"
+    service.check(receive(service))
+    assert len(clients) == 2
 
 
 def test_results_are_there_only_when_the_job_is_done(idle):

@@ -165,6 +165,15 @@ def test_cells_that_two_data_sets_share_count_once(labelled, encoder):
     assert len(both.card.trained_on) == len(labelled)
 
 
+def test_copies_that_carry_both_labels_teach_nothing(labelled, encoder):
+    again = labelled[0][:5].copy()
+    again.obs["dataset"] = "again"
+    again.obs["response"] = np.where(again.obs["response"] == "resistant", "sensitive", "resistant")
+    card = fit_reference([*labelled, again], encoder).card
+    assert card.n_cells == sum(part.n_obs for part in labelled) - 5
+    assert card.n_duplicates == 10
+
+
 def test_unlabelled_cells_are_left_out(labelled, encoder):
     parts = [part.copy() for part in labelled]
     parts[0].obs["response"] = parts[0].obs["response"].astype(object)

@@ -193,7 +193,8 @@ class Jobs:
                 return  # a second click changes nothing
             if not before.upload_kept and not before.simulated:
                 raise InvalidInput("The uploaded file of this job has been deleted.", "Upload it again.")
-            self._client = self._client or self._connect(self.settings)
+            if self._client is None or self._client.status == "closed":  # never asked for, or its scheduler has gone
+                self._client = self._connect(self.settings)
             self._futures[job_id] = future = self._queue(self._client, job, before, kind, options)
         future.add_done_callback(functools.partial(self._ended, job_id))
 

@@ -24,7 +24,7 @@ class ReferenceCard:
     encoder: dict[str, Any]  # weights_hash, recipe, settings, dim, precision
     head: dict[str, Any]  # name, options, cells that it was trained on by class
     trained_on: list[dict[str, Any]]  # one row a data set: study, cells by class, samples, drugs, label basis, ...
-    n_duplicates: int  # cells that stood in more than one data set and were counted once
+    n_duplicates: int  # copies of cells that were left out, and cells whose copies carry both labels
     held_out: dict[str, Any]  # protocol, headline, scores with interval and constant value, studies, verdict
     calibration: dict[str, Any]  # CalibrationReport.record()
     novelty: dict[str, Any]  # threshold, neighbours, points, unit

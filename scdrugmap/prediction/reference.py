@@ -168,11 +168,16 @@ def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None
 
 
 def _first_of_each(parts: Sequence[AnnData], hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-    """Tell which cells of all parts, (n_cells,), are the first of their content; data sets of a study share cells."""
+    """Tell which cells of all parts, (n_cells,), stay: data sets of a study share cells, and each counts once.
+
+    Of copies the first stays; copies that carry both labels all go, as in the evaluation.
+    """
+    labels = np.concatenate([adata.obs["response"].to_numpy(dtype=object) for adata in parts])
     counts = np.concatenate([np.asarray(adata.X.sum(axis=1)).ravel() for adata in parts])
     first = np.ones(len(hashes), dtype=bool)
     for group in duplicate_groups(hashes, counts=counts):
         first[group[1:]] = False
+        first[group[0]] = len(set(labels[group])) == 1
     return first
 
 

@@ -127,11 +127,11 @@ def label_metrics(obs: pd.DataFrame, samples: NDArray[np.str_] | None, n_taught:
     drawn = bootstrap(truth, p, groups, threshold=THRESHOLD)
     prevalence = float(np.mean(truth != RESISTANT))
     constant = constants(prevalence)
-    rows = {
-        key: {"value": value, "low": drawn.interval[key][0], "high": drawn.interval[key][1], "constant": constant[key]}
-        for key, value in score(truth, p, THRESHOLD).items()
-        if np.isfinite(value)
-    }
+    rows = {}
+    for key, value in score(truth, p, THRESHOLD).items():
+        low, high = drawn.interval[key]
+        if np.isfinite([value, low, high]).all():
+            rows[key] = {"value": value, "low": low, "high": high, "constant": constant[key]}
     counts = {"n": int(has.sum()), "prevalence": prevalence, "unit": drawn.unit, "n_units": drawn.n_units}
     caveat = f"The reference was fitted on {n_taught:,} of these {len(obs):,} cells: for them this is no test."
     return {**counts, "caveat": caveat if n_taught else "", "scores": rows}
