@@ -14,6 +14,8 @@ from scdrugmap.app.jobs_store import JobStatus
 def draw(status: JobStatus) -> None:
     """Draw the whole result of a finished job."""
     summary = queries.summary(status.job_id)
+    if warning := sentences.no_evidence(summary["provenance"]):
+        st.warning(warning, icon=":material/warning:")
     cells = queries.cells(status.job_id)
     headline(summary)
     downloads(status, summary)
@@ -91,8 +93,7 @@ def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) ->
     with right:
         cut = widgets.threshold()
         st.altair_chart(charts_cells.histogram(cells, cut, ink), alt="distribution of P(resistant)")
-        above = float((cells["p_resistant"] >= cut).mean() or 0.0)  # type: ignore[arg-type]
-        st.markdown(f"**{words.percent(above)}** of all cells reach {words.number(cut)}.")
+        st.markdown(sentences.spread(cells["p_resistant"], cut))
     drawn = f"{words.count(shown.height)} of {words.count(cells.height)} cells drawn, chosen at random"
     header.caption(
         "UMAP of the model's embedding",

@@ -178,7 +178,29 @@ def held_out(provenance: Mapping[str, Any]) -> tuple[str, str]:
     value = found.get("value")
     if value is None:
         return "not tested", "no study was left to test it on"
-    return f"{title_of(found['metric'])} {number(value)}", f"looking at nothing scores {number(found.get('constant'))}"
+    return number(value), f"{title_of(found['metric'])}; looking at nothing scores {number(found.get('constant'))}"
+
+
+def spread(p_resistant: pl.Series, cut: float) -> str:
+    """Say how many cells reach the threshold, and how far apart the cells are at all."""
+    above = (p_resistant >= cut).sum() / max(p_resistant.len(), 1)
+    low, high = p_resistant.quantile(0.25), p_resistant.quantile(0.75)
+    return (
+        f"**{percent(above)}** of all cells reach {number(cut)}; the middle half lies between {number(low)} and "
+        f"{number(high)}."
+    )
+
+
+def no_evidence(provenance: Mapping[str, Any]) -> str:
+    """Warn where the reference could not be told from chance on studies it had not seen; empty where it could."""
+    found = provenance["held_out"]
+    low, constant = found.get("low"), found.get("constant")
+    if low is not None and constant is not None and low > constant:
+        return ""
+    return (
+        "On studies that it had not seen, this reference could not be told from a classifier that looks at nothing. "
+        "Read what follows as a demonstration, not as evidence about these cells."
+    )
 
 
 def what_it_is(provenance: Mapping[str, Any]) -> str:

@@ -51,7 +51,8 @@ def bring() -> None:
 
 def _received(stream: BinaryIO | None, name: str) -> None:
     service = jobs.service()
-    job_id = service.receive_example() if stream is None else service.receive(stream, name)
+    with st.spinner("Receiving the cells"):
+        job_id = service.receive_example() if stream is None else service.receive(stream, name)
     service.check(job_id)
     st.query_params["job"] = job_id
     st.rerun()
@@ -147,12 +148,14 @@ def watch(job_id: str) -> None:
     if not status.active:
         st.rerun()
     with st.container(border=True):
-        head = "4 · Running" if status.work == "predict" else "2 · Checking"
-        st.markdown(f"**{head}** · {STAGES.get(status.stage, status.stage)}")
-        part = status.done / status.total if status.total else 0.0
+        head, steps = ("4 · Running", list(STAGES)) if status.work == "predict" else ("2 · Checking", ["", "read"])
+        at = steps.index(status.stage) if status.stage in steps else 0
+        part = min(status.done / status.total, 1.0) if status.total else 0.0
         counted = f"{words.count(status.done)} of {words.count(status.total)} cells" if status.total else ""
-        text = " · ".join(part for part in (counted, sentences.remaining(status.eta_seconds)) if part)
-        st.progress(min(part, 1.0), text=text or "This step has no count.")
+        st.markdown(f"**{head}** · {STAGES.get(status.stage, status.stage)}")
+        step = f"Step {at} of {len(steps) - 1}" if at else "Starting"
+        text = " · ".join(word for word in (step, counted, sentences.remaining(status.eta_seconds)) if word)
+        st.progress((max(at - 1, 0) + part) / (len(steps) - 1), text=text)
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Cancel", icon=":material/stop:", key="cancel"):
                 jobs.service().cancel(job_id)
