@@ -82,7 +82,7 @@ def test_data_list_is_the_catalogue(run):
 def test_data_list_filters_and_says_what_is_possible(run):
     _, out, _ = run("data", "list", "--collection", "external", "--json")
     assert {row["collection"] for row in json.loads(out)} == {"external"}
-    code, _, err = run("data", "list", "--collection", "exernal")
+    code, _, err = run("data", "list", "--collection", "extern")
     assert code == 2
     assert "Possible: external, primary." in err
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from scdrugmap.cli.options import AsJson, File
 from scdrugmap.cli.printing import plain, print_record, print_rows
 from scdrugmap.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from scdrugmap.data.h5ad import Check
 
 data = typer.Typer(no_args_is_help=True, help="The 60 data sets, and checks of your own files.")
 
@@ -67,11 +64,13 @@ def data_validate(file: File, as_json: AsJson = False) -> None:
     try:
         found = read_h5ad(file).uns["scdrugmap"]["input"]
     except InvalidInput as error:
-        _print_checks(getattr(error, "checks", []), as_json=as_json)
+        checks = getattr(error, "checks", [])
+        _print_checks(((check.level, check.message, check.remedy) for check in checks), as_json=as_json)
         raise
-    checks = zip(found["checks_level"], found["checks_message"], strict=True)
-    print_rows([{"level": str(level), "check": str(message)} for level, message in checks], as_json=as_json)
+    columns = (found[f"checks_{name}"] for name in ("level", "message", "remedy"))
+    _print_checks(zip(*columns, strict=True), as_json=as_json)
 
 
-def _print_checks(checks: Iterable[Check], *, as_json: bool) -> None:
-    print_rows([{"level": check.level, "check": check.message} for check in checks], as_json=as_json)
+def _print_checks(checks: Iterable[tuple[str, str, str]], *, as_json: bool) -> None:
+    rows = ({"level": str(level), "check": str(said), "what to do": str(remedy)} for level, said, remedy in checks)
+    print_rows(rows, as_json=as_json)

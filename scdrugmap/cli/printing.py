@@ -41,7 +41,9 @@ def print_record(record: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Make a card's field printable: tuples and sets joined, mappings as key=value."""
+    """Make a field printable: floats to four digits, tuples and sets joined, mappings as key=value."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, frozenset | set):
