@@ -139,7 +139,7 @@ def test_one_sample_a_class_is_confounded_and_never_split():
         LabelsMissing, match=r"confounded \(label = sample\).*sensitive cells are of one sample \('a'\)"
     ):
         splits(cells, "pooled", "sample", 5, 0)
-    found = warnings(cells, "cell", "pooled")
+    found = warnings(cells, "cell")
     assert any(text.startswith("confounded (label = sample)") for text in found)
     assert any(text.startswith("leaks") for text in found)
 
@@ -149,9 +149,9 @@ def test_five_lines_of_which_one_is_sensitive_cannot_be_split_by_line():
     with pytest.raises(LabelsMissing, match=r"confounded \(label = patient or line\)"):
         splits(cells, "pooled", "patient_or_line", 5, 0)
     assert len(splits(cells, "pooled", "sample", 5, 0)) == 2
-    by_plate = warnings(cells, "sample", "pooled")
+    by_plate = warnings(cells, "sample")
     assert by_plate == [
-        "confounded (label = patient or line): one patient or line holds all sensitive cells",
+        "confounded (label = patient or line): all sensitive cells are of one patient or line",
         "leaks: every patient or line has one label, and a split by sample puts its cells on both sides",
     ]
 
@@ -188,7 +188,14 @@ def test_cross_data_needs_units_to_leave_out():
     ]
 
 
+def test_a_line_of_two_data_sets_leaks_where_one_of_them_is_left_out():
+    cells = table("sr" * 8, dataset="aaaaaaaabbbbbbbb", sample="aaaaaaaabbbbbbbb", patient="HABC" * 4)
+    leak = "leaks: every patient or line has one label, and a split by dataset puts its cells on both sides"
+    assert warnings(table("srrr" * 4, dataset="a" * 8 + "b" * 8, patient="HABC" * 4), "dataset")[-1] == leak
+    assert warnings(cells, "patient_or_line") == []
+
+
 def test_clean_cohorts_have_no_warning():
     cells = table("sr" * 20, sample=[i // 4 for i in range(40)])
-    assert warnings(cells, "sample", "pooled") == []
-    assert warnings(cells, "cell", "pooled") == []
+    assert warnings(cells, "sample") == []
+    assert warnings(cells, "cell") == []

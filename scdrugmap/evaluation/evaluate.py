@@ -82,7 +82,8 @@ def _require_built(experiment: Experiment) -> None:
 def _seen_before(model: str, material: Material) -> tuple[str, ...]:
     """Say which studies the model saw, unlabelled, when it was pretrained."""
     card = MODELS.get(model)
-    studies = sorted(set(material.table.study) & card.pretrained_accessions) if card else []
+    seen = card.pretrained_accessions if card and not card.fitted else frozenset()  # baselines are fitted anew here
+    studies = sorted(set(material.table.study) & seen)
     return tuple(f"seen before: {model} was pretrained on cells of {study}" for study in studies)
 
 

@@ -37,7 +37,7 @@ class Folds:
     def of(cls, experiment: Experiment, material: Material) -> Folds:
         """Drop copies, then split; raises where the protocol is not possible on these cells."""
         kept, copies, contrary = protocols.distinct(material.table)
-        notes = protocols.warnings(material.table.take(kept), experiment.split_by, experiment.protocol)
+        notes = protocols.warnings(material.table.take(kept), experiment.split_by)
         if contrary:
             notes.append(f"{contrary} cells stand in the data with both labels and were left out")
         for label in ("sensitive", "resistant"):

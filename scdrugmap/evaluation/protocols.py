@@ -154,7 +154,7 @@ def validation_rows(table: CellTable, split_by: str, seed: int) -> tuple[np.ndar
     return None, ""
 
 
-def warnings(table: CellTable, split_by: str, protocol: str) -> list[str]:
+def warnings(table: CellTable, split_by: str) -> list[str]:
     """Return what a reader must know of the labels before the score: confounding, and what stands on both sides."""
     found = []
     units = ["sample", "patient_or_line"]
@@ -167,9 +167,9 @@ def warnings(table: CellTable, split_by: str, protocol: str) -> list[str]:
             continue
         alone = [name for name in ("sensitive", "resistant") if sum(name in label for label in labels.values()) == 1]
         if alone:
-            found.append(f"confounded (label = {word}): one {word} holds all {' and all '.join(alone)} cells")
-        divided = split_by == "cell" or (unit == "patient_or_line" and _divides(table, split_by, unit))
-        if divided and protocol == "pooled":
+            said = " and ".join(f"all {name} cells are of one {word}" for name in alone)
+            found.append(f"confounded (label = {word}): {said}")
+        if split_by == "cell" or (split_by != unit and _divides(table, split_by, unit)):
             found.append(f"leaks: every {word} has one label, and a split by {split_by} puts its cells on both sides")
     return found
 
