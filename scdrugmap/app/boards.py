@@ -102,7 +102,7 @@ def headline(board: pl.DataFrame, *, metric: str, best: int = 3) -> pl.DataFrame
     chosen = counts.tail(1)
     rows = both.filter((pl.col("on") == chosen["on"].item()) & (pl.col("safe_name") == chosen["safe_name"].item()))
     models = rows.filter(pl.col("kind") != "baseline").head(best)
-    return pl.concat([models, rows.filter(pl.col("kind") == "baseline").head(max(1, best - models.height))])
+    return pl.concat([models, rows.filter(pl.col("kind") == "baseline").head(max(1, best + 1 - models.height))])
 
 
 def at_constant(board: pl.DataFrame, tolerance: float = 0.0006) -> pl.DataFrame:

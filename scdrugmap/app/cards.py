@@ -113,7 +113,8 @@ def model(card: ModelCard, state: str, board: pl.DataFrame) -> None:
     st.subheader(card.title, anchor=False)
     st.markdown(card.summary)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(card.kind, color="gray")
+        if card.kind != state:
+            st.badge(card.kind, color="gray")
         st.badge(state, color="green" if state != "needs weights" else "orange")
         if paper_url(card.paper):
             st.link_button("Paper", paper_url(card.paper), icon=":material/open_in_new:")

@@ -45,7 +45,7 @@ def headline_caption(rows: pl.DataFrame, metric: str, date: str) -> list[str]:
     return [
         f"{metric} of {rows.height} classifiers on {rows['on'][0]}, {count(max(rows['n']))} cells",
         f"k-fold over cells (the paper's split) beside k-fold over each {rows['safe_name'][0]}",
-        "whisker: 95 % bootstrap interval of the leak-safe score",
+        "whisker: 95 % bootstrap interval of the leak-safe score, over samples where there are several",
         "vertical tick: every cell called sensitive",
         f"measured here{f' on {date}' if date else ''}",
     ]
@@ -99,7 +99,9 @@ def ranking_caption(rows: pl.DataFrame, picks: Mapping[str, str], dates: str) ->
         f"{picks['metric']} on {picks['on']}" + (f", {count(largest)} cells" if largest else ""),
         f"{picks['protocol']}, split by {picks['split_by'].replace('_', ' ')}",
         "; ".join(marks),
-        "whisker: 95 % bootstrap interval" if rows["ci_low"].is_not_null().any() else "no intervals were published",
+        "whisker: 95 % bootstrap interval, over samples where there are several"
+        if rows["ci_low"].is_not_null().any()
+        else "no intervals were published",
         "vertical tick: the constant classifier on the same cells",
         dates,
     ]
@@ -183,7 +185,7 @@ def held_out(provenance: Mapping[str, Any]) -> tuple[str, str]:
 
 def spread(p_resistant: pl.Series, cut: float) -> str:
     """Say how many cells reach the threshold, and how far apart the cells are at all."""
-    above = (p_resistant >= cut).sum() / max(p_resistant.len(), 1)
+    above = p_resistant.filter(p_resistant >= cut).len() / max(p_resistant.len(), 1)
     low, high = p_resistant.quantile(0.25), p_resistant.quantile(0.75)
     return (
         f"**{percent(above)}** of all cells reach {number(cut)}; the middle half lies between {number(low)} and "

@@ -131,7 +131,7 @@ def models_columns() -> dict[str, Any]:
         "title": column.TextColumn("Model", width=120, pinned=True),
         "kind": column.TextColumn("Kind", width=90),
         "state": column.TextColumn("Here", width=110, help="Whether its weights are on this machine."),
-        "summary": column.TextColumn("What it is", width=410),
+        "summary": column.TextColumn("What it is", width=370),
         "parameters": column.NumberColumn("Parameters", format="compact", width=90),
         "dim": column.NumberColumn("Width", width=60, help="Numbers in a cell's embedding."),
         "licence": column.TextColumn("Licence: code", width=100),
