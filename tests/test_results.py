@@ -26,6 +26,7 @@ from scdrugmap.evaluation.results import (
 )
 from scdrugmap.evaluation.scoring import score_all, score_part
 from scdrugmap.evaluation.tables import averaged, leaderboard, simulated
+from scdrugmap.settings import CHECKOUT, Settings
 
 EXPERIMENT = Experiment("hvg", "logistic", ("simulated-a",), facet_value="simulated-a")
 
@@ -215,3 +216,18 @@ def test_leakage_gap_is_of_the_same_cells_only():
     one, other = make_predictions(("simulated-a",), 1.5), make_predictions(("simulated-b",), 1.5)
     with pytest.raises(InvalidInput, match="not of the same cells"):
         leakage_gap([one], [other])
+
+
+def test_precomputed_results_are_what_their_records_and_predictions_say():
+    root = CHECKOUT / "cache" / "results"
+    assert pl.read_parquet(root / "scores.parquet").equals(build_scores(root))
+    folder = Settings(cache=root.parent, precomputed=root)
+    done = [run for run in runs(root) if run.outcome.state == "done"]
+    assert done
+    for run in done:
+        rows = read_predictions(run.run_id, folder)
+        assert rows.columns == list(PREDICTIONS)
+        again = score_part(rows, "all", run.experiment.datasets)
+        recorded = run.outcome.parts[0]
+        assert (again.n, again.prevalence, again.constants) == (recorded.n, recorded.prevalence, recorded.constants)
+        assert again.values == pytest.approx(recorded.values, abs=1e-12)
