@@ -28,7 +28,7 @@ from scdrugmap.models.encoder import Encoder
 from scdrugmap.prediction import heldout
 from scdrugmap.prediction.calibration import fit_calibration
 from scdrugmap.prediction.card import ReferenceCard
-from scdrugmap.prediction.novelty import fit_novelty
+from scdrugmap.prediction.novelty import Novelty, fit_novelty
 from scdrugmap.prediction.sampling import balanced_sample
 from scdrugmap.prediction.stored import (
     NAME,
@@ -121,27 +121,32 @@ def fit_reference(
         name=name,
         summary=summary or _summary(cells.obs),
         encoder=describe_encoder(encoder),
-        head={
-            "name": head,
-            "n_sensitive": int((~resistant[chosen]).sum()),
-            "n_resistant": int(resistant[chosen].sum()),
-        },
+        head=_head_record(head, resistant[chosen]),
         trained_on=[_row(part, encoder, label_basis or {}) for part in cells.parts],
         n_duplicates=cells.n_duplicates,
         held_out=held_out,
         calibration=report.record(),
-        novelty={
-            "threshold": novelty.threshold,
-            "neighbours": novelty.neighbours,
-            "points": len(novelty.points),
-            "meaning": "share of reference cells that were nearer when their own sample was held out",
-        },
+        novelty=_novelty_record(novelty),
         notes=[*notes, *_notes(held_out, encoder, cells.obs)],
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seed=seed,
     )
     return Reference(card, final, calibration, novelty, np.sort(short(cells.hashes)))
+
+
+def _head_record(name: str, resistant: NDArray[np.bool_]) -> dict[str, Any]:
+    """What the card says about the head: `resistant`, (n training cells,), tells the classes that it saw."""
+    return {"name": name, "n_sensitive": int((~resistant).sum()), "n_resistant": int(resistant.sum())}
+
+
+def _novelty_record(novelty: Novelty) -> dict[str, Any]:
+    return {
+        "threshold": novelty.threshold,
+        "neighbours": novelty.neighbours,
+        "points": len(novelty.points),
+        "meaning": "share of reference cells that were nearer when their own sample was held out",
+    }
 
 
 def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None, progress: Progress) -> Collection:
