@@ -26,7 +26,7 @@ def stack(height: int, *layers: alt.Chart) -> alt.LayerChart:
 def _names(order: list[str], ink: Ink) -> alt.Y:
     axis = alt.Axis(
         labelLimit=LABELS,
-        labelPadding=8,
+        labelPadding=14,
         grid=False,
         labelFontSize=13,
         labelColor=ink.text,

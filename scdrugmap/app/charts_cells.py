@@ -10,6 +10,7 @@ from scdrugmap.app.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN, Ink
 
 DRAWN = 20_000  # cells that a browser draws smoothly as SVG-free canvas points
 P_RESISTANT = "P(resistant)"
+RANK = "rank of p_resistant"  # among the cells of the file, 0 to 1: tells them apart where all are near 0.5
 FEW = 12  # categories that can be told apart by colour
 PROBABILITY = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], range=list(DIVERGING), clamp=True, interpolate="rgb")
 
@@ -21,11 +22,13 @@ def sample_cells(frame: pl.DataFrame, n: int = DRAWN, seed: int = 0) -> pl.DataF
     return frame.with_row_index("_row").sample(n, seed=seed).sort("_row").drop("_row")
 
 
-def _colour(values: pl.Series, title: str, ink: Ink) -> alt.Color:
+def _colour(values: pl.Series, by: str, title: str, ink: Ink) -> alt.Color:
     """Return how the column "shade" is coloured: by meaning where it has one, else by kind of its values."""
     legend = alt.Legend(title=title, orient="bottom", titleOrient="top", labelLimit=180, gradientLength=220)
-    if title == P_RESISTANT:
-        bar = alt.Legend(title=title, orient="bottom", titleOrient="top", gradientLength=220, values=[0, 0.5, 1])
+    if by in ("p_resistant", RANK):
+        bar = alt.Legend(
+            title=title, orient="bottom", titleOrient="top", type="gradient", gradientLength=220, values=[0, 0.5, 1]
+        )
         return alt.Color("shade:Q", scale=PROBABILITY, legend=bar)
     if values.dtype.is_numeric():
         return alt.Color("shade:Q", scale=alt.Scale(range=[ink.faint, ink.accent]), legend=legend)
@@ -42,7 +45,7 @@ def _colour(values: pl.Series, title: str, ink: Ink) -> alt.Color:
 def cell_map(frame: pl.DataFrame, by: str, title: str, ink: Ink) -> alt.LayerChart:
     """Draw the UMAP: columns `cell`, `x`, `y`, `p_resistant`, `novelty`, `novel`, and `by`, named `title` on screen.
 
-    Novel cells are hollow, and grey on the scale of P(resistant).
+    Novel cells are hollow, and grey where the colour is P(resistant) itself.
     """
     drawn = frame.select("cell", "x", "y", "p_resistant", "novelty", "novel", shade=by)  # a file's column may be "a[b]"
     position = {
@@ -57,13 +60,14 @@ def cell_map(frame: pl.DataFrame, by: str, title: str, ink: Ink) -> alt.LayerCha
     if by not in ("p_resistant", "novelty"):
         tips.append(alt.Tooltip("shade:Q" if drawn["shade"].dtype.is_numeric() else "shade:N", title=title))
     size = max(8, min(60, 90_000 / max(frame.height, 1)))
-    colour = _colour(drawn["shade"], title, ink)
+    colour = _colour(drawn["shade"], by, title, ink)
     known = alt.Chart(drawn.filter(~pl.col("novel"))).mark_circle(size=size, opacity=0.85)
     novel = alt.Chart(drawn.filter(pl.col("novel"))).mark_point(size=size, strokeWidth=1, opacity=0.8)
-    shaded = {"stroke": alt.value(UNKNOWN)} if title == P_RESISTANT else {"color": colour}
-    return stack(
-        440, known.encode(**position, color=colour, tooltip=tips), novel.encode(**position, **shaded, tooltip=tips)
-    )
+    shaded = {"stroke": alt.value(UNKNOWN)} if by == "p_resistant" else {"color": colour}
+    layers = [known.encode(**position, color=colour, tooltip=tips)]
+    if drawn["novel"].any():
+        layers.append(novel.encode(**position, **shaded, tooltip=tips))
+    return stack(440, *layers)
 
 
 def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart:

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import boards
+from scdrugmap.app import boards, charts_cells
 from scdrugmap.app.jobs import service
 from scdrugmap.data.card import DatasetCard
 from scdrugmap.data.catalog import DATASETS, CellCount, cell_count, table
@@ -239,8 +239,9 @@ def _cells(job_id: str, path: str, stamp: int) -> pl.DataFrame:
     frame = pl.from_pandas(obs.reset_index(drop=True))
     places = pl.DataFrame({"cell": obs.index.astype(str).to_numpy(str), "x": umap[:, 0], "y": umap[:, 1]})
     mine = [name for name in frame.columns if name not in places.columns]
+    rank = (frame["p_resistant"].rank("average") - 0.5) / max(frame.height, 1)
     return pl.concat([places, frame.select(mine)], how="horizontal").with_columns(
-        pl.col(pl.Categorical, pl.Enum).cast(pl.String)
+        rank.alias(charts_cells.RANK), pl.col(pl.Categorical, pl.Enum).cast(pl.String)
     )
 
 
@@ -251,7 +252,13 @@ def forget(job_id: str) -> None:
 
 def colours(frame: pl.DataFrame) -> dict[str, str]:
     """Return what the map may be coloured by: words on screen -> column."""
-    first = {"P(resistant)": "p_resistant", "prediction": "response", "novelty": "novelty", "cluster": "cluster"}
+    first = {
+        "P(resistant)": "p_resistant",
+        "rank of P(resistant) here": charts_cells.RANK,
+        "prediction": "response",
+        "novelty": "novelty",
+        "cluster": "cluster",
+    }
     mine = {*first.values(), "cell", "x", "y", "novel"}
     rest = [name for name in frame.columns if name not in mine and _colours(frame[name])]
     return first | {name.replace("_", " "): name for name in rest}

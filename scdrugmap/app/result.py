@@ -16,6 +16,8 @@ def draw(status: JobStatus) -> None:
     summary = queries.summary(status.job_id)
     if warning := sentences.no_evidence(summary["provenance"]):
         st.warning(warning, icon=":material/warning:")
+    if caveat := summary["metrics"].get("caveat"):
+        st.warning(caveat, icon=":material/warning:")
     cells = queries.cells(status.job_id)
     headline(summary)
     downloads(status, summary)
@@ -128,8 +130,6 @@ def against_labels(metrics: dict[str, Any]) -> None:
     if "not_scored" in metrics:
         st.warning(words.plain(metrics["not_scored"]), icon=":material/warning:")
         return
-    if metrics["caveat"]:
-        st.warning(metrics["caveat"], icon=":material/warning:")
     widgets.table(tables.scores(metrics["scores"]), tables.score_columns(), "labels")
     header.caption(
         f"{words.count(metrics['n'])} labelled cells, {words.percent(metrics['prevalence'])} of them sensitive",

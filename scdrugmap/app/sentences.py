@@ -180,7 +180,7 @@ def held_out(provenance: Mapping[str, Any]) -> tuple[str, str]:
     value = found.get("value")
     if value is None:
         return "not tested", "no study was left to test it on"
-    return number(value), f"{title_of(found['metric'])}; looking at nothing scores {number(found.get('constant'))}"
+    return number(value), f"{title_of(found['metric'])}; constant {number(found.get('constant'))}"
 
 
 def spread(p_resistant: pl.Series, cut: float) -> str:

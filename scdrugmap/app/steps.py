@@ -85,7 +85,7 @@ def checks(status: JobStatus) -> None:
         return
     st.subheader("2 · Checks", anchor=False)
     rows = []
-    for check in status.checks:
+    for check in (check for check in status.checks if check["message"] != status.error):
         mark, colour = MARKS.get(check["level"], MARKS["warning"])
         remedy = f' <span class="fix">{html.escape(check["remedy"])}</span>' if check["remedy"] != status.remedy else ""
         head = f'<b style="color:{colour}" title="{check["level"]}">{mark}</b>'

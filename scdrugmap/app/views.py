@@ -21,6 +21,7 @@ def split_matters(board: pl.DataFrame, metric: str) -> None:
             "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini --split-by sample",
         )
         return
+    both = both.sort("n", descending=True, maintain_order=True)
     for (on, safe_name), rows in both.group_by("on", "safe_name", maintain_order=True):
         st.markdown(f"**{on}**")
         st.altair_chart(charts.dumbbell(rows, metric, header.ink()), alt=f"{metric} by cell and by {safe_name}")
