@@ -110,8 +110,7 @@ def fit_reference(
     cells = _gather(collections, encoder, cache, progress)
     resistant, studies = cells.resistant, cells.obs["study"].to_numpy(dtype=str)
     folds = heldout.score_held_out(cells.parts, cells.obs, cells.embedding, encoder, head, seed)
-    scored = folds.scored
-    calibration, report = fit_calibration(folds.raw[scored], resistant[scored], folds.unit_of[scored])
+    calibration, report = fit_calibration(*(part[folds.scored] for part in (folds.raw, resistant, folds.unit_of)))
     held_out = heldout.measure(folds, report.p_held_out, cells.obs)
     novelty = fit_novelty(cells.embedding, cells.obs["sample"].to_numpy(dtype=str), studies, seed=seed)
     chosen = balanced_sample(resistant, studies, seed=seed)
