@@ -8,7 +8,8 @@ does not cancel, so what `top` is the maximum of decides the result: over the M 
 heads, positions and features of a cell's keys. (Upstream's keys take it over the whole batch: `shared_maximum`.)
 
 Attention is linear in L, and only x (C, L, D) is ever whole: one pass over chunks sums the keys up, rescaling the sum
-when a chunk raises the maximum, and a second pass lets each chunk ask the sum. Chunks fit the cache of a CPU.
+when a chunk raises the maximum, and a second pass lets each chunk ask the sum. Chunks fit the cache of a CPU. In half
+precision the exponents and their maximum stay float32; features are halved only once they lie between 0 and 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 FLOOR = 1e-4
 LOG2_E = math.log2(math.e)  # exponents are kept in bits: exp2 is several times as fast as exp on a CPU
-CHUNK_ROWS = {"cpu": 128, "cuda": 16_384}  # positions of all cells of a chunk; a CPU takes as many per thread
+CHUNK_ROWS = {"cpu": 256, "cuda": 16_384}  # positions of all cells of a chunk; a CPU takes as many per thread
 
 Piece = tuple[Tensor, Tensor | None, Tensor | None]  # normed x (C, B, D), mask (C, B), weight (C, B)
 
@@ -70,11 +71,10 @@ class FavorAttention(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 bits, length = self._bits(key)
                 new = torch.maximum(top, bits.amax(self.over, keepdim=True))  # (C, 1, 1, 1)
-                features = _exp2(bits, length + new)  # (C, H, B, M)
+                features = _exp2(bits, length + new).to(value.dtype)  # (C, H, B, M)
                 values = _with_ones(value, mask, weight)  # (C, H, B, E + 1)
-                kept = torch.exp2(top - new)
-                soft = soft * kept + features.transpose(-1, -2) @ values  # (C, H, M, E + 1)
-                flat = flat + values.sum(dim=2, keepdim=True)  # (C, H, 1, E + 1)
+                soft = soft * torch.exp2(top - new) + features.transpose(-1, -2) @ values  # (C, H, M, E + 1)
+                flat = flat + values.sum(dim=2, keepdim=True, dtype=bits.dtype)  # (C, H, 1, E + 1)
                 top = new
         return soft + FLOOR * flat
 
@@ -83,8 +83,9 @@ class FavorAttention(nn.Module):
         query = self._split(self.to_q(x))
         with torch.autocast(x.device.type, enabled=False):
             bits, length = self._bits(query)
-            features = _exp2(bits, length + bits.amax(-1, keepdim=True))  # (C, H, B, M)
-            mixed = features @ summary + FLOOR * summary.sum(dim=2, keepdim=True)  # (C, H, B, E + 1)
+            features = _exp2(bits, length + bits.amax(-1, keepdim=True)).to(query.dtype)  # (C, H, B, M)
+            flat = FLOOR * summary.sum(dim=2, keepdim=True)  # (C, H, 1, E + 1)
+            mixed = features @ summary.to(query.dtype) + flat  # (C, H, B, E + 1)
             mixed = mixed[..., :-1] / mixed[..., -1:]  # (C, H, B, E)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
@@ -151,7 +152,9 @@ class Performer(nn.Module):
 
 
 def chunk_width(x: Tensor) -> int:
-    """Positions of each cell of x (C, L, D) that one chunk takes."""
+    """Positions of each cell of x (C, L, D) that one chunk takes: all where gradients keep the features anyway."""
+    if torch.is_grad_enabled():
+        return max(1, x.shape[1])
     rows = CHUNK_ROWS["cuda"] if x.is_cuda else CHUNK_ROWS["cpu"] * torch.get_num_threads()
     return max(1, rows // max(1, len(x)))
 
@@ -164,9 +167,8 @@ def _exp2(bits: Tensor, shift: Tensor) -> Tensor:
 
 
 def _with_ones(value: Tensor, mask: Tensor | None, weight: Tensor | None) -> Tensor:
-    """Values with one more column that counts the keys: (C, H, B, E) -> (C, H, B, E + 1) float32."""
-    value = value.float()
+    """Values with one more column that counts the keys: (C, H, B, E) -> (C, H, B, E + 1)."""
     if mask is None or weight is None:
         return F.pad(value, (0, 1), value=1.0)
-    counted = weight[:, None, :, None].expand(*value.shape[:-1], 1)  # (C, H, B, 1)
+    counted = weight[:, None, :, None].to(value.dtype).expand(*value.shape[:-1], 1)  # (C, H, B, 1)
     return torch.cat([value * mask[:, None, :, None], counted], dim=-1)

@@ -43,6 +43,8 @@ CARD = ModelCard(
     max_length=6_000,
     pretrained_on="2 million human cells, normal and cancer",
     lora_targets=("to_q", "to_k", "to_v", "to_out"),
-    settings=MappingProxyType({"pooling": "cls", "preprocessing": "log2-cp10k", "compat": ""}),
+    settings=MappingProxyType(
+        {"pooling": "cls", "preprocessing": "log2-cp10k", "compat": "", "upstream_batch_size": None}
+    ),
     cites="Zhao et al. 2023, arXiv:2306.04371",
 )

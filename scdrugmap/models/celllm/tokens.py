@@ -10,7 +10,7 @@ denominator. All of a cell's pads are equal in every layer, so one of them stand
 weight; where a batch needs more rows, the number is shared out among them. That is exact and saves the longest part.
 
 A cell that expresses no known gene is <cls> before nothing but pads: the model's answer to an empty sentence.
-`compat="upstream"` is scBERT's.
+`compat="upstream"` and `upstream_batch_size` are scBERT's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BASES = {"log2-cp10k": 2.0, "log1p-cp10k": float(np.e), "none": None}
 
 
 class Tokenizer(PerformerTokenizer):
-    """Vocabulary: also `max_length`; settings: `preprocessing` and `compat` (`pooling` is the network's)."""
+    """Vocabulary: also `max_length`; settings: also `preprocessing` (`pooling` is the network's)."""
 
     def __init__(self, vocabulary: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         super().__init__(vocabulary, settings)

@@ -41,6 +41,6 @@ CARD = ModelCard(
     max_length=16_907,
     pretrained_on="1.1 million human cells of PanglaoDB",
     lora_targets=("to_q", "to_k", "to_v", "to_out"),
-    settings=MappingProxyType({"pooling": "mean", "compat": ""}),
+    settings=MappingProxyType({"pooling": "mean", "compat": "", "upstream_batch_size": None}),
     cites="Yang et al. 2022, Nature Machine Intelligence 4:852",
 )

@@ -36,7 +36,7 @@ def _from_text(path: Path) -> list[str]:
 def _from_h5ad(path: Path) -> list[str]:
     try:
         with h5py.File(path, "r") as file:
-            return [_text(name) for name in _index(file["var"])]
+            return [_text(name) for name in _index(_child(file, "var"))]
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise _invalid(path, f"cannot be read as an .h5ad with var_names ({error})") from error
 
@@ -46,21 +46,26 @@ def _index(var: Any) -> np.ndarray:
     if isinstance(var, h5py.Dataset):
         fields = list(var.dtype.names or ["index"])
         return _plain(var)["index" if "index" in fields else fields[0]]
-    return _values(var[_text(var.attrs["_index"])])
+    names = _child(var, _text(var.attrs["_index"]))
+    if isinstance(names, h5py.Dataset):
+        return _plain(names)
+    if "categories" in names:
+        return _plain(_child(names, "categories"))[_plain(_child(names, "codes"))]
+    return _plain(_child(names, "values"))
 
 
-def _values(node: Any) -> np.ndarray:
-    if isinstance(node, h5py.Dataset):
-        return _plain(node)
-    if "categories" in node:
-        return _plain(node["categories"])[_plain(node["codes"])]
-    return _plain(node["values"])
+def _child(group: Any, name: str) -> Any:
+    """Give a member of a group that lies in this file."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink | None):
+        message = f"'{name}' is a link"
+        raise ValueError(message)
+    return group[name]
 
 
 def _plain(data: Any) -> np.ndarray:
-    """Content of a data set that keeps it in the file itself."""
+    """Give the content of a data set that keeps it in this file."""
     if data.external or data.is_virtual:
-        message = "its names lie in another file"
+        message = "the names lie in another file"
         raise ValueError(message)
     return np.asarray(data[()])
 

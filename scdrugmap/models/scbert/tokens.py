@@ -7,8 +7,9 @@ brought to 10,000 a cell, x = log2(1 + count) is cut at the highest level and ro
 A cell that expresses no known gene is 0 everywhere: its embedding is the model's answer to an empty profile. Upstream
 drops cells with fewer than 200 detected genes; here they are embedded.
 
-`compat="upstream"`: the cells of a batch share one maximum of the keys, as they do upstream. A batch is then
-`batch_size` cells in their order, or all cells of the call, and an embedding depends on its batch mates.
+`compat="upstream"`: the cells of a batch share one maximum of the keys, as they do upstream, so that an embedding
+depends on its batch mates. A batch is then `upstream_batch_size` cells in their order; where that is not set, the
+`batch_size` of the call, and without it all cells.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from scipy import sparse
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Batch, Tokens
+from scdrugmap.models.tokens import Batch, Tokens, by_gene
 from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
 
 TARGET_SUM = 10_000.0
 
 
 class PerformerTokenizer(BaseTokenizer):
-    """What scBERT and CellLM share: vocabulary `genes` (in order) and `n_tokens`; setting `compat`."""
+    """What scBERT and CellLM share: vocabulary `genes` (in order) and `n_tokens`; settings `compat`
+    and `upstream_batch_size`."""
 
     def __init__(self, vocabulary: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         super().__init__(vocabulary, settings)
@@ -36,32 +38,36 @@ class PerformerTokenizer(BaseTokenizer):
         if settings["compat"] not in ("", "upstream"):
             message = f"compat='{settings['compat']}' is not known."
             raise InvalidInput(message, "Leave it out, or give compat='upstream'.")
+        batch = settings["upstream_batch_size"]
+        if batch is not None and (not isinstance(batch, int) or batch < 1):
+            message = f"upstream_batch_size={batch!r} is not a number of cells."
+            raise InvalidInput(message, "Give a whole number of at least 1, or leave it out.")
 
     @property
     def independent(self) -> bool:
-        """Not with `compat="upstream"`."""
+        """Whether each cell has a key maximum of its own."""
         return self.settings["compat"] != "upstream"
+
+    @property
+    def context(self) -> str:
+        """Who sees whom."""
+        batch = self.settings["upstream_batch_size"] or "the call's batch size"
+        return super().context if self.independent else f"rows in order: one key maximum in batches of {batch}"
 
     def read_genes(self, vocabulary: Mapping[str, Any]) -> dict[str, int]:
         """Symbol -> place in the model's order."""
         return {name: row for row, name in enumerate(vocabulary["genes"])}
 
     def plan(self, tokens: Tokens, batch_size: int | None, budget: int) -> list[np.ndarray]:
-        """Cells of each batch; with `compat="upstream"` in their own order, by default all at once."""
+        """Cells of each batch: of like length, or the rows that share a maximum upstream."""
         if self.independent:
             return super().plan(tokens, batch_size, budget)
-        step = batch_size or max(1, len(tokens))
+        step = self.settings["upstream_batch_size"] or batch_size or max(1, len(tokens))
         return [np.arange(start, min(start + step, len(tokens))) for start in range(0, len(tokens), step)]
 
     def counts(self, cells: Cells) -> sparse.csr_matrix:
-        """Counts of the model's genes in the model's order, (C, n_genes) float32 with sorted indices."""
-        rows = self.match(cells)
-        known = np.flatnonzero(rows >= 0)
-        found = cells.counts[:, known]
-        columns = rows[known][found.indices]
-        ordered = sparse.csr_matrix((found.data, columns, found.indptr), shape=(len(cells), self.n_genes))
-        ordered.sort_indices()
-        return ordered
+        """Counts of the model's genes in the model's order, (C, n_genes) float64 with sorted indices."""
+        return by_gene(cells.counts, self.match(cells), self.n_genes)
 
     def levels(self, values: np.ndarray, highest: int) -> np.ndarray:
         """Values cut at the `highest` level and rounded towards zero."""
@@ -74,10 +80,8 @@ class Tokenizer(PerformerTokenizer):
     def tokenize(self, cells: Cells) -> Tokens:
         """Give n_genes + 1 levels a cell, unsigned bytes: they are many."""
         x = log_normalised(self.counts(cells))
-        ids = np.zeros((len(cells), self.n_genes + 1), dtype=np.min_scalar_type(self.vocabulary["n_tokens"]))
-        ids[np.repeat(np.arange(len(cells)), np.diff(x.indptr)), x.indices] = self.levels(
-            x.data, self.vocabulary["n_tokens"] - 2
-        )
+        levels = self.levels(x.data, self.vocabulary["n_tokens"] - 2)
+        ids = sparse.csr_matrix((levels, x.indices, x.indptr), shape=(len(cells), self.n_genes + 1)).toarray()
         return Tokens(np.arange(len(cells) + 1, dtype=np.int64) * ids.shape[1], ids.ravel())
 
     def collate(self, tokens: Tokens, rows: np.ndarray) -> Batch:
@@ -87,8 +91,8 @@ class Tokenizer(PerformerTokenizer):
 
 def log_normalised(counts: sparse.csr_matrix, base: float = 2.0) -> sparse.csr_matrix:
     """log(1 + count) to `base`, of counts brought to `TARGET_SUM` a cell; (C, G) float32, rounded as scanpy rounds."""
-    totals = (counts @ np.ones(counts.shape[1])).astype(np.float32)  # summed in float64: exact for counts
+    totals = counts.sum(axis=1).A1.astype(np.float32)
     share = np.repeat(totals / np.float32(TARGET_SUM), np.diff(counts.indptr))
-    x = np.log1p(counts.data / share)
+    x = np.log1p(counts.data.astype(np.float32) / share)
     x /= np.log(base)
     return sparse.csr_matrix((x, counts.indices, counts.indptr), shape=counts.shape)
