@@ -236,7 +236,7 @@ def test_a_file_that_is_no_matrix_is_told_its_reason(watched, tmp_path):
 # ---- links -----------------------------------------------------------------------------------------------------------
 def test_a_datasets_filter_lives_in_the_url_and_a_shared_link_opens_it(watched, browser, server):
     page = watched.open("/datasets")
-    page.get_by_label("Search").fill("melanoma")
+    page.get_by_role("searchbox", name="Search").fill("melanoma")
     page.wait_for_url(re.compile("search=melanoma"))
     settled(page)
     expect(page.get_by_text(re.compile(r"^\d+ of 60 data sets"))).not_to_contain_text("60 of 60")
@@ -292,7 +292,7 @@ def test_a_deep_link_may_be_the_first_visit(browser, results, tmp_path):
         page = first.open("/datasets?search=erlotinib")
         expect(page.get_by_test_id("stTopNavLink")).to_have_count(len(PAGES))
         expect(page.get_by_test_id("stSidebar")).to_have_count(0)
-        expect(page.get_by_label("Search")).to_have_value("erlotinib")
+        expect(page.get_by_role("searchbox", name="Search")).to_have_value("erlotinib")
         page.context.close()
     assert first.wrong == []
 
