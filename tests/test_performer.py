@@ -23,6 +23,7 @@ from scdrugmap.models.inputs import Cells
 from scdrugmap.models.performer import Block, Performer, Sizes
 from scdrugmap.models.scbert.genes import read_gene_order
 from scdrugmap.models.scbert.tokens import Tokenizer as ScbertTokenizer
+from scdrugmap.models.weights import home, state
 
 CASES = Path(__file__).parent / "parity"
 SIZES = Sizes(n_tokens=7, n_positions=30, dim=12, heads=3, dim_head=8, features=20, inner=24, layers=2)
@@ -417,3 +418,18 @@ def test_celllm_reads_every_layout_of_upstream(model, checkpoint, change):
     edited = content["network"]["cell_encoder"] | {"max_seq_len": 60}
     (checkpoint / "CellLM_randsplit.json").write_text(json.dumps({"network": {"cell_encoder": edited}}))
     assert np.abs(embedding(model, checkpoint) - expected).max() > 0.01  # the padded length is part of the model
+
+
+@pytest.mark.parametrize("model", ["celllm"], indirect=True)
+def test_either_carrier_of_the_gene_order_will_do(model, checkpoint, settings):
+    card = MODELS[model]
+    shutil.copytree(checkpoint, home(card, settings.weights))
+    assert state(card, settings.weights) == "ready"
+    genes = home(card, settings.weights) / "gene_list.txt"
+    new_style(genes.with_name("zheng68k_hgnc.h5ad"), genes.read_text().split())
+    genes.unlink()
+    assert state(card, settings.weights) == "ready"
+    assert load_model(model, device="cpu").dim == load_model(model, weights=checkpoint, device="cpu").dim
+    genes.with_name("zheng68k_hgnc.h5ad").unlink()
+    with pytest.raises(WeightsMissing, match=r"for zheng68k_hgnc\.h5ad or gene_list\.txt"):
+        load_model(model, device="cpu")

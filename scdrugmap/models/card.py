@@ -14,7 +14,7 @@ Kind = Literal["foundation", "llm", "bundled", "baseline"]
 class Weights:
     """Where a model's weights come from and how they may be used."""
 
-    files: tuple[str, ...]  # names (or patterns) inside the folder, in the upstream project's own layout
+    files: tuple[str, ...]  # names, patterns or "a or b" inside the folder, in the upstream project's own layout
     licence: str  # of the weights, which may differ from the code's
     hub: str = ""  # "owner/name" on the Hugging Face Hub, empty where no copy is published
     revision: str = ""  # pinned 40-hex commit of `hub`

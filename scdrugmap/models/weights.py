@@ -21,6 +21,7 @@ from scdrugmap.models.card import ModelCard, Weights
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 BUNDLED = ("checkpoint.json", "model.safetensors")
+OR = " or "  # between names of which a folder needs one
 ENDPOINT: str | None = None  # of the Hub; None is huggingface_hub's own (HF_ENDPOINT moves it to a mirror)
 State = Literal["ready", "needs weights", "bundled"]
 
@@ -41,7 +42,7 @@ def state(card: ModelCard, root: Path) -> State:
 
 def missing(weights: Weights, folder: Path) -> list[str]:
     """Names of the card's files that `folder` lacks."""
-    return [name for name in weights.files if not any(folder.glob(name))]
+    return [name for name in weights.files if not any(any(folder.glob(one)) for one in name.split(OR))]
 
 
 def locate(card: ModelCard, weights: str | Path | None, root: Path) -> Path:
@@ -82,7 +83,7 @@ def download(card: ModelCard, hub: str, revision: str, target: Path, *, endpoint
     from huggingface_hub.errors import HFValidationError, HTTPError
 
     failures = (HTTPError, HFValidationError, OSError)  # the Hub's answers, its own checks, the network and the disk
-    patterns = list(card.weights.files)
+    patterns = [one for name in card.weights.files for one in name.split(OR)]
     try:
         snapshot_download(
             hub,

@@ -16,12 +16,12 @@ CARD = ModelCard(
     code="https://github.com/PharMolix/OpenBioMed",
     licence="MIT",
     weights=Weights(
-        files=("cellLM.json", "*.pth", "gene_list.txt"),
+        files=("cellLM.json", "*.pth", "zheng68k_hgnc.h5ad or gene_list.txt"),
         licence="not stated (the code's repository is MIT; its use policy speaks of other models)",
         official="https://github.com/PharMolix/OpenBioMed/blob/ce3ccab76f5dd3a48a02298f3c4c61bfb9b2501c/docs/ctc.md",
-        instruction="Get the checkpoint and zheng68k_hgnc.h5ad from the Baidu share named there (password 7a6b; a "
-        "Baidu account is needed) and configs/ctc/cellLM.json from the repository, and write the var_names of the "
-        ".h5ad, which alone tell the order of the genes, one a line into gene_list.txt.",
+        instruction="Get the checkpoint and zheng68k_hgnc.h5ad, whose columns alone tell the order of the genes (or "
+        "write them into gene_list.txt, one a line), from the Baidu share named there (password 7a6b; a Baidu account "
+        "is needed), and configs/ctc/cellLM.json from the repository.",
     ),
     dim=512,
     genes="symbol",
