@@ -152,9 +152,7 @@ class Performer(nn.Module):
 
 
 def chunk_width(x: Tensor) -> int:
-    """Positions of each cell of x (C, L, D) that one chunk takes: all where gradients keep the features anyway."""
-    if torch.is_grad_enabled():
-        return max(1, x.shape[1])
+    """Positions of each cell of x (C, L, D) that one chunk takes."""
     rows = CHUNK_ROWS["cuda"] if x.is_cuda else CHUNK_ROWS["cpu"] * torch.get_num_threads()
     return max(1, rows // max(1, len(x)))
 
