@@ -128,7 +128,17 @@ def test_cells_that_see_each_other_are_one_shard(cells, small_shards):
     together = shard_key(encoder, cells, 0)
     assert list(shards(120, encoder)) == [slice(0, 120)]
     assert list(shards(0, encoder)) == []
-    assert together != alone
+    cells.obs["batch"] = "a"
+    assert shard_key(encoder, cells, 0) != together
+
+
+@pytest.mark.parametrize("key", ["scbert", "celllm"])
+def test_a_batch_size_that_changes_numbers_is_part_of_the_key(cells, tmp_path, key):
+    encoder = toy_encoder(MODELS[key], cells, compat="upstream")  # the cells of a batch share a maximum
+    for batch_size in (1, 120, 1):
+        z = embed_cells(cells, encoder, cache=tmp_path, batch_size=batch_size)
+        np.testing.assert_array_equal(z, encoder.embed(cells, batch_size))
+    assert len(entries(tmp_path)) == 2
 
 
 def test_backed_files_are_embedded_in_shards(encoder, cells, tmp_path, encoded, small_shards):

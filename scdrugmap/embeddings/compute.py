@@ -84,13 +84,13 @@ def shards(n_cells: int, encoder: Encoder) -> Iterator[slice]:
     return (slice(start, min(start + step, n_cells)) for start in range(0, n_cells, step))
 
 
-def shard_key(encoder: Encoder, cells: AnnData, shard: int) -> Key:
-    """Give the key of these cells' embedding."""
+def shard_key(encoder: Encoder, cells: AnnData, shard: int, batch_size: int | None = None) -> Key:
+    """Give the key of these cells' embedding; `batch_size` counts only where cells of a batch see each other."""
     return Key(
         model=encoder.card.key,
         weights=encoder.weights_hash,
         recipe=encoder.card.recipe,
-        settings=settings_hash(encoder),
+        settings=settings_hash(encoder, batch_size),
         data=content(encoder, cells),
         shard=shard,
     )
@@ -115,9 +115,10 @@ def content(encoder: Encoder, cells: AnnData) -> str:
     return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def settings_hash(encoder: Encoder) -> str:
-    """Hash what a user may choose and what changes numbers: the settings and the precision, not the device."""
-    chosen = json.dumps([encoder.settings, encoder.precision], sort_keys=True, default=str)
+def settings_hash(encoder: Encoder, batch_size: int | None) -> str:
+    """Hash what a user may choose and what changes numbers: settings, precision and batch mates, not the device."""
+    mates = [] if encoder.independent else [batch_size]
+    chosen = json.dumps([encoder.settings, encoder.precision, *mates], sort_keys=True, default=str)
     return "sha256:" + hashlib.sha256(chosen.encode()).hexdigest()
 
 
@@ -152,7 +153,7 @@ def _shard(cells: AnnData, encoder: Encoder, cache: Path, shard: int, batch_size
         tell(done - told)
         told = done
 
-    key = shard_key(encoder, cells, shard)
+    key = shard_key(encoder, cells, shard, batch_size)
     with waiting(key, lambda: encoder.embed(cells, batch_size, step, checked=True)):
         z = store.embedding(cache)(**key.arguments())
     tell(cells.n_obs - told)
