@@ -259,6 +259,8 @@ def test_a_damaged_reference_is_refused_by_name(fitted, tmp_path, spoil, says):
     with pytest.raises(InvalidInput, match=says) as caught:
         load_reference(folder)
     assert caught.value.remedy
+    assert "'hvg-pca/broken" in str(caught.value)  # the page shows it: no path of the server
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_what_cannot_teach_is_refused(labelled, encoder):

@@ -74,20 +74,26 @@ class ReferenceCard:
         (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
 
+def called(folder: Path) -> str:
+    """Name a reference as `<model>/<name>`: errors reach the browser, which is not told where a server keeps files."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
 def read_card(folder: Path) -> ReferenceCard:
     """Read `folder/card.json`; raises `InvalidInput` when it is missing, damaged or of another schema."""
     path = folder / CARD
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InvalidInput(f"The reference folder '{folder}' has no {CARD}.", REFIT) from None
+        raise InvalidInput(f"The reference '{called(folder)}' has no {CARD}.", REFIT) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"'{path}' is not readable as JSON ({error}).", REFIT) from None
+        raise InvalidInput(f"'{called(folder)}/{CARD}' is not readable as JSON ({error}).", REFIT) from None
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
         found = stored.get("schema") if isinstance(stored, dict) else type(stored).__name__
-        raise InvalidInput(f"'{path}' has schema {found}; this version reads schema {SCHEMA}.", REFIT)
+        raise InvalidInput(f"'{called(folder)}/{CARD}' has schema {found}; this version reads schema {SCHEMA}.", REFIT)
     wanted = {entry.name for entry in fields(ReferenceCard)}
     missing, foreign = sorted(wanted - stored.keys()), sorted(stored.keys() - wanted)
     if missing or foreign:
-        raise InvalidInput(f"'{path}' lacks {missing or 'nothing'} and has unknown {foreign or 'nothing'}.", REFIT)
+        what = f"lacks {missing or 'nothing'} and has unknown {foreign or 'nothing'}"
+        raise InvalidInput(f"'{called(folder)}/{CARD}' {what}.", REFIT)
     return ReferenceCard(**stored)

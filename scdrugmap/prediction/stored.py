@@ -24,7 +24,7 @@ from scdrugmap.evaluation.heads import Head, head_from_state
 from scdrugmap.models import MODELS
 from scdrugmap.models.encoder import Encoder
 from scdrugmap.prediction.calibration import Calibration
-from scdrugmap.prediction.card import CARD, HEAD, REFIT, ReferenceCard, read_card
+from scdrugmap.prediction.card import CARD, HEAD, REFIT, ReferenceCard, called, read_card
 from scdrugmap.prediction.novelty import Novelty
 from scdrugmap.settings import Settings
 
@@ -121,25 +121,23 @@ def load_reference(folder: Path) -> Reference:
     try:
         arrays = load_file(folder / HEAD)
     except FileNotFoundError:
-        raise InvalidInput(f"The reference folder '{folder}' has no {HEAD}.", REFIT) from None
+        raise InvalidInput(f"The reference '{called(folder)}' has no {HEAD}.", REFIT) from None
     except (SafetensorError, OSError) as error:
-        raise InvalidInput(f"'{folder / HEAD}' is damaged ({error}).", REFIT) from None
+        raise InvalidInput(f"'{called(folder)}/{HEAD}' is damaged ({error}).", REFIT) from None
     parts = {part: _part(arrays, part) for part in ("head", "calibration", "novelty", "cells")}
     broken = sorted(name for name, value in arrays.items() if value.dtype.kind == "f" and not np.isfinite(value).all())
     if broken:
-        raise InvalidInput(f"'{folder / HEAD}' holds NaN or infinite values in {', '.join(broken)}.", REFIT)
+        raise InvalidInput(f"'{called(folder)}/{HEAD}' holds NaN or infinite values in {', '.join(broken)}.", REFIT)
     try:
         head = head_from_state(card.head["name"], parts["head"])
         calibration = Calibration.from_state(card.calibration["method"], parts["calibration"])
         novelty = Novelty.from_state(parts["novelty"], card.novelty["neighbours"], card.novelty["threshold"])
         cells = parts["cells"]["hashes"]
     except KeyError as error:
-        raise InvalidInput(f"The reference in '{folder}' is incomplete: {error} is missing.", REFIT) from None
+        raise InvalidInput(f"The reference '{called(folder)}' is incomplete: {error} is missing.", REFIT) from None
     if len(novelty.centre) != card.encoder["dim"]:
-        raise InvalidInput(
-            f"The reference in '{folder}' holds {len(novelty.centre)} dimensions, its card says {card.encoder['dim']}.",
-            REFIT,
-        )
+        sizes = f"holds {len(novelty.centre)} dimensions, its card says {card.encoder['dim']}"
+        raise InvalidInput(f"The reference '{called(folder)}' {sizes}.", REFIT)
     return Reference(card, head, calibration, novelty, cells)
 
 
