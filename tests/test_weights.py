@@ -383,6 +383,12 @@ def test_a_repository_that_is_not_there_is_said(hub, settings, name):
     assert "best_model.pt" in caught.value.remedy
 
 
+def test_a_mistyped_folder_is_named_before_the_hub_is_blamed(settings, monkeypatch):
+    monkeypatch.setattr("scdrugmap.models.weights.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsMissing, match="There is no folder 'downloads/scGPT_humn', and as a Hub id it gave"):
+        load_model("scgpt", weights="downloads/scGPT_humn", device="cpu")
+
+
 def test_no_network_is_said(settings):
     with pytest.raises(WeightsMissing, match="could not be downloaded from the Hub"):
         fetch(on_hub(), settings.weights, endpoint="http://127.0.0.1:9")

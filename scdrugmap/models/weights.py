@@ -55,7 +55,11 @@ def locate(card: ModelCard, weights: str | Path | None, root: Path) -> Path:
     if HUB_ID.fullmatch(str(weights)):
         hub, _, revision = str(weights).partition("@")
         target = root / card.key / "hub" / f"{hub.replace('/', '--')}@{revision or 'main'}"
-        return download(card, hub, revision or "main", target)
+        try:
+            return download(card, hub, revision or "main", target)
+        except WeightsMissing as error:
+            message = f"There is no folder '{weights}', and as a Hub id it gave: {error}"
+            raise WeightsMissing(message, error.remedy) from error
     message = f"There is no folder '{weights}' with weights for '{card.key}'."
     raise WeightsMissing(message, f"Give a folder with {', '.join(card.weights.files)}, or a Hub id (owner/name).")
 
