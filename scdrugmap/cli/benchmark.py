@@ -21,7 +21,9 @@ def benchmark_run(
     data: Annotated[list[str], typer.Option("--data", "-d", help="a labelled file or a key of the catalogue; repeat")],
     model: Annotated[list[str], typer.Option("--model", "-m", help="a model or baseline; repeat")],
     protocol: Annotated[str, typer.Option(help="pooled or cross-data")] = "pooled",
-    split_by: Annotated[str, typer.Option(help="cell (the paper's, leaks), sample, dataset or study")] = "cell",
+    split_by: Annotated[
+        str, typer.Option(help="cell (the paper's, leaks), sample, patient_or_line, dataset, study")
+    ] = "cell",
     head: Annotated[list[str] | None, typer.Option(help="mlp, logistic, ...; repeat")] = None,
     folds: Annotated[int, typer.Option(help="k of the k-fold; the paper uses 10")] = 5,
     seed: Annotated[int, typer.Option(help="of splits and heads")] = 0,
