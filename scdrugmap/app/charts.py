@@ -116,7 +116,8 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     base = alt.Chart(frame).encode(y=_names(order, ink))
     safe_name = f"by {frame['safe_name'][0]}" if frame.height else "leak-safe"
     splits = alt.Scale(domain=["by cell, the paper's", safe_name], range=[ink.soft, ink.accent])
-    legend = alt.Legend(title=None, orient="top", symbolSize=130, labelLimit=260, offset=4, direction="horizontal")
+    # one below the other: on a phone the plot is narrower than the two names side by side
+    legend = alt.Legend(title=None, orient="top", symbolSize=130, labelLimit=260, offset=4, direction="vertical")
     tips = _tooltip(
         frame, {"title": "model", "by_cell": f"{metric} by cell", "safe": f"{metric} {safe_name}",
                 "gap": "leakage gap", "constant": "always sensitive"}
