@@ -17,8 +17,8 @@ from pathlib import Path
 import polars as pl
 
 from scdrugmap.errors import ScDrugMapError
-from scdrugmap.evaluation.evaluate import benchmark
 from scdrugmap.evaluation.gap import leakage_gap
+from scdrugmap.evaluation.grid import benchmark
 from scdrugmap.evaluation.results import read_predictions, read_runs, read_scores
 from scdrugmap.evaluation.tables import leaderboard
 from scdrugmap.settings import Settings

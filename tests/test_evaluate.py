@@ -11,8 +11,9 @@ from anndata import AnnData
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName
 from scdrugmap.evaluation import parallel
-from scdrugmap.evaluation.evaluate import benchmark, evaluate
+from scdrugmap.evaluation.evaluate import evaluate
 from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.grid import benchmark
 from scdrugmap.evaluation.material import Material, load_sources
 from scdrugmap.evaluation.plan import BASELINES, plan
 from scdrugmap.evaluation.results import SCORES, build_scores, read_predictions, runs

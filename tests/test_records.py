@@ -42,6 +42,8 @@ CHANGES = {
     "settings": (("n_genes", 501),),
     "options": (("epochs", 3),),
     "recipe": 2,
+    "train": ("a",),
+    "reserve": 5,
 }
 
 

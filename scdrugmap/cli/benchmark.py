@@ -31,7 +31,7 @@ def benchmark_run(
     as_json: AsJson = False,
 ) -> None:
     """Run model x head on labelled data; scores with their interval and the constant classifier beside them."""
-    from scdrugmap.evaluation.evaluate import benchmark as run
+    from scdrugmap.evaluation.grid import benchmark as run
 
     scores = run(
         datasets=data,

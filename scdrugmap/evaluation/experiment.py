@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ FACETS = ("all", "tissue", "cancer_type", "drug_type", "regimen")
 
 Scalar = str | int | float | bool | None
 Options = tuple[tuple[str, Scalar], ...]
+_ADDED: dict[str, Any] = {"train": (), "reserve": 0}  # left out at their default, so that earlier runs keep their id
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Experiment:
     settings: Options = ()  # the encoder's knobs, sorted by name
     options: Options = ()  # the head's, sorted by name
     recipe: int = 1  # bump when the same experiment gives other numbers
+    train: tuple[str, ...] = ()  # cross-data: these data sets train and each other one tests; empty: leave one out
+    reserve: int = 0  # target cells a class set aside for shots, so that all shots are tested on the same cells
 
     def __post_init__(self) -> None:
         """Refuse a word that the design does not have."""
@@ -70,13 +72,12 @@ class Experiment:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain lists, dictionaries and scalars, as a run record keeps them."""
-        plain = dataclasses.asdict(self)
-        return plain | {
-            "datasets": list(self.datasets),
-            "contents": list(self.contents),
-            "settings": dict(self.settings),
-            "options": dict(self.options),
+        plain = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if name not in _ADDED or value != _ADDED[name]
         }
+        return plain | {"settings": dict(self.settings), "options": dict(self.options)}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Experiment:
@@ -86,6 +87,7 @@ class Experiment:
             | {
                 "datasets": tuple(plain["datasets"]),
                 "contents": tuple(plain["contents"]),
+                "train": tuple(plain.get("train", ())),
                 "settings": sorted_options(plain["settings"]),
                 "options": sorted_options(plain["options"]),
             }

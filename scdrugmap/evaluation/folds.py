@@ -1,4 +1,4 @@
-"""The folds of one experiment: dropped copies, splits, and a head fitted and scored on each."""
+"""The folds of one experiment: dropped copies, splits, and a learner fitted and scored on each."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from scdrugmap.errors import LabelsMissing
 from scdrugmap.evaluation import protocols
 from scdrugmap.evaluation.cells import CellTable
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.heads import HEADS, make_head
+from scdrugmap.evaluation.learners import Learner
 from scdrugmap.evaluation.material import Material
 from scdrugmap.evaluation.metrics import DRAWS
 from scdrugmap.evaluation.records import Outcome, Part
 from scdrugmap.evaluation.results import PREDICTIONS
 from scdrugmap.evaluation.scoring import score_all, score_part
-from scdrugmap.evaluation.vectors import Vectors
 
 FEW_CELLS = 50  # of a class: below it, a run says so
-FEW_STEPS = 500  # of the optimiser: below it, a run says so
 
 
 class Folds:
@@ -47,14 +45,14 @@ class Folds:
         rows = kept if experiment.protocol == "pooled" else np.arange(len(material.table))
         return cls(experiment, material, rows, copies + contrary, notes)
 
-    def score(self, made: Vectors, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
+    def score(self, learner: Learner, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
         """Fit and score every fold; return the outcome and the predictions of all scored cells."""
         tables, parts, notes = [], [], dict.fromkeys(self.notes)
         for split in self.splits:
             if split.reason:
                 parts.append(self._unscored(split))
                 continue
-            p, more = self._predict(split, made)
+            p, more = self._predict(split, learner)
             tables.append(self._table(split, p))
             notes |= dict.fromkeys(more)
             draws = DRAWS if self.experiment.protocol == "cross-data" else 0  # there, a fold is a test set of its own
@@ -79,15 +77,12 @@ class Folds:
         )
         return outcome, predictions
 
-    def _predict(self, split: protocols.Split, made: Vectors) -> tuple[np.ndarray, list[str]]:
-        """Fit the head on the training side; return P(resistant) of the test side and what there is to say."""
-        asked = self.experiment
-        train, test = made.sides(self.rows[split.train], self.rows[split.test])
-        device = made.device if made.device.startswith("cuda") else "cpu"
-        head = make_head(asked.head, seed=asked.seed, device=device, **dict(asked.options))
+    def _predict(self, split: protocols.Split, learner: Learner) -> tuple[np.ndarray, list[str]]:
+        """Learn from the training side; return P(resistant) of the test side and what there is to say."""
         side = self.cells.take(split.train)
-        validation, notes = self._validation(side) if HEADS[asked.head].chooses_epoch else (None, [])
-        return head.fit(train, side.label, validation).predict_proba(test), notes
+        validation, notes = self._validation(side) if learner.chooses_epoch else (None, [])
+        learned = learner.fit(self.rows[split.train], side.label, validation, fold=split.name)
+        return learned.predict(self.rows[split.test]), [*notes, *learned.notes]
 
     def _validation(self, side: CellTable) -> tuple[np.ndarray, list[str]]:
         """Return the cells of a training side that choose the epoch, and what a reader must know of it."""
@@ -98,10 +93,6 @@ class Folds:
             notes.append("too few training cells for a validation part: the last epoch is kept")
         elif unit != self.experiment.split_by:
             notes.append(f"the validation part of a training side is split by {unit}, as there are too few units")
-        options = {**HEADS[self.experiment.head].options, **dict(self.experiment.options)}
-        steps = options["epochs"] * -(-int((~chosen).sum()) // options["batch_size"])
-        if steps < FEW_STEPS:
-            notes.append(f"short training: {options['epochs']} epochs are under {FEW_STEPS} steps on so few cells")
         return chosen, notes
 
     def _table(self, split: protocols.Split, p: np.ndarray) -> pl.DataFrame:

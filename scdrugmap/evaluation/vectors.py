@@ -7,8 +7,9 @@ fitted, its genes and loadings included, on the training side of each split and 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,18 +20,28 @@ from scdrugmap.models import load_model
 from scdrugmap.models.encoder import Encoder
 from scdrugmap.progress import Progress
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 CONSTANT = "constant"
 
 
+class View(Protocol):
+    """The cells as the training side of one fold shows them."""
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Return (n_rows, dim) float32 for positions in the material's table."""
+
+
 class Vectors(Protocol):
-    """Gives the vectors of a training and a test side."""
+    """Gives, for each training side, the vectors of any cells."""
 
     device: str
     precision: str
     weights: str
 
-    def sides(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return two (n_cells, dim) float32 for two index arrays into the material's table."""
+    def learn(self, train: np.ndarray) -> View:
+        """Fit on a training side what is to be fitted."""
 
 
 class NoVectors:
@@ -38,9 +49,13 @@ class NoVectors:
 
     device, precision, weights = "cpu", "float32", ""
 
-    def sides(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def learn(self, train: np.ndarray) -> NoVectors:
+        """Learn nothing."""
+        return self
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
         """Return zeros."""
-        return np.zeros((len(train), 1), dtype=np.float32), np.zeros((len(test), 1), dtype=np.float32)
+        return np.zeros((len(rows), 1), dtype=np.float32)
 
 
 class Embedded:
@@ -52,9 +67,13 @@ class Embedded:
             [embed_cells(source.adata, encoder, cache=cache, progress=progress) for source in material.sources]
         )
 
-    def sides(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def learn(self, train: np.ndarray) -> Embedded:
+        """Learn nothing: the encoder is frozen."""
+        return self
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
         """Return rows of the embedding."""
-        return self.Z[train], self.Z[test]
+        return self.Z[rows]
 
 
 class Fitted:
@@ -66,11 +85,21 @@ class Fitted:
         self.device, self.precision, self.encoder = str(encoder.device), encoder.precision, encoder
         self.cells = material.joint()
 
-    def sides(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Fit on the training side and embed both."""
-        own = self.cells[train].copy()
-        encoder = self.encoder.fit(own)
-        return encoder.embed(own), encoder.embed(self.cells[test].copy())
+    def learn(self, train: np.ndarray) -> FittedView:
+        """Fit genes and loadings on the training side."""
+        return FittedView(self.cells, self.encoder.fit(self.cells[train].copy()))
+
+
+@dataclass(frozen=True)
+class FittedView:
+    """What a baseline fitted on one training side makes of the cells."""
+
+    cells: AnnData
+    encoder: Encoder
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Embed rows with what was fitted."""
+        return self.encoder.embed(self.cells[rows].copy())
 
 
 @functools.lru_cache(maxsize=1)
