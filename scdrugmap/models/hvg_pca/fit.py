@@ -21,8 +21,11 @@ def fit(cells: Cells, settings: Mapping[str, Any]) -> Checkpoint:
     """
     values, vocabulary = choose(cells, settings["n_genes"])
     n_components = min(settings["n_components"], vocabulary["n_features"], max(len(cells) - 1, 1))
-    solver = "full" if len(cells) < vocabulary["n_features"] else "covariance_eigh"
-    pca = PCA(n_components, svd_solver=solver).fit(values.astype("float64"))
+    values = values.astype("float64")  # (C, F)
+    if len(cells) < vocabulary["n_features"]:
+        pca = PCA(n_components, svd_solver="full").fit(values.toarray())
+    else:
+        pca = PCA(n_components, svd_solver="covariance_eigh").fit(values)
     weight, mean = torch.from_numpy(pca.components_), torch.from_numpy(pca.mean_)  # (K, F), (F,)
     tensors = {"components.weight": weight.float(), "components.bias": -(weight @ mean).float()}
     config = {"n_features": vocabulary["n_features"], "n_components": n_components}
