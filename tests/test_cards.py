@@ -20,6 +20,9 @@ from scdrugmap.models.weights import BUNDLED, home, missing
 
 PACKAGE = Path(scdrugmap.models.__file__).parent
 every_card = pytest.mark.parametrize("card", MODELS.values(), ids=lambda card: card.key)
+every_embedding = pytest.mark.parametrize(
+    "card", [card for card in MODELS.values() if not card.prompted], ids=lambda card: card.key
+)
 
 
 def test_folders_and_registry_agree():
@@ -35,13 +38,22 @@ def test_card_is_filled_in(card: ModelCard):
     assert card.cites
     assert card.licence
     assert card.weights.licence
-    assert card.weights.files
+    assert bool(card.weights.files) != card.prompted
     assert card.code.startswith("https://")
     assert card.pretrained_on
     if card.kind in ("foundation", "llm"):
         assert re.match(r"(doi:10\.|arXiv:)", card.paper)
         assert card.max_length
-        assert card.lora_targets
+        assert bool(card.lora_targets) != card.prompted
+
+
+@every_card
+def test_a_model_that_is_asked_says_so(card: ModelCard):
+    assert (card.dim == 0) == card.prompted
+    if card.prompted:
+        assert card.kind == "llm"
+        assert card.n_parameters is None
+        assert (card.weights.hub, card.weights.bundled, card.fitted) == ("", "", False)
 
 
 @every_card
@@ -57,7 +69,7 @@ def test_card_says_where_the_weights_come_from(card: ModelCard):
         assert source.instruction.endswith(".")
 
 
-@every_card
+@every_embedding
 def test_sizes_of_the_card_are_those_of_the_network(card: ModelCard):
     network = empty_network(card, card.config, card.settings)
     assert network.dim == card.dim
@@ -67,7 +79,7 @@ def test_sizes_of_the_card_are_those_of_the_network(card: ModelCard):
     assert set(card.lora_targets) <= linears
 
 
-@every_card
+@every_embedding
 def test_every_tensor_of_the_network_has_a_source(card: ModelCard):
     if card.fitted:
         assert callable(code(card, "fit").fit)
@@ -95,7 +107,7 @@ def test_bundled_weights_are_small_and_ours(card: ModelCard):
     assert set(BUNDLED) <= {path.name for path in folder.iterdir()}
 
 
-@every_card
+@every_embedding
 def test_tokens_of_the_model_need_no_torch(card: ModelCard):
     source = inspect.getsource(importlib.import_module(f"{card.code_module}.tokens"))
     assert not re.search(r"^\s*(import|from) torch", source, re.MULTILINE)

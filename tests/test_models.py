@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ from scdrugmap.models.scgpt.tokens import bin_range, bin_values, content_hash
 from scdrugmap.models.tokens import Tokens, pad, plan_batches, ragged
 from scdrugmap.models.toys import toy_checkpoint, toy_encoder
 
-ALONE = [card for card in MODELS.values() if not card.context]
+EMBEDDING = [card for card in MODELS.values() if not card.prompted]
+ALONE = [card for card in EMBEDDING if not card.context]
 ADAPTED = [card for card in MODELS.values() if card.lora_targets]
 CLOSE = {"rtol": 0, "atol": 2e-5}  # float32 rounding, summed in another order
 
@@ -33,7 +36,7 @@ def few(cells) -> ad.AnnData:
     return some
 
 
-@pytest.fixture(params=MODELS.values(), ids=lambda card: card.key)
+@pytest.fixture(params=EMBEDDING, ids=lambda card: card.key)
 def encoder(request, cells) -> Encoder:
     return toy_encoder(request.param, cells)
 
@@ -234,7 +237,7 @@ def test_fit_is_for_baselines(encoder, few):
     np.testing.assert_allclose(np.abs(encoder.fit(shuffled).embed(few)), np.abs(fitted.embed(few)), **CLOSE)
 
 
-@pytest.mark.parametrize("card", MODELS.values(), ids=lambda card: card.key)
+@pytest.mark.parametrize("card", EMBEDDING, ids=lambda card: card.key)
 def test_runs_from_a_folder_of_our_own_layout(card: ModelCard, cells, few, settings, tmp_path):
     toy = toy_encoder(card, cells)
     checkpoint = toy_checkpoint(card, cells) if not card.fitted else _refitted(card, cells)
@@ -289,6 +292,15 @@ def test_load_model_names_what_it_does_not_know(settings):
         load_model("hvg", precision="float16")
     with pytest.raises(InvalidInput, match="device='gpu' is not known"):
         load_model("hvg", device="gpu")
+
+
+def test_a_model_that_is_asked_has_no_embedding(settings):
+    from scdrugmap.models.loading import load
+
+    asked = replace(MODELS["scgpt"], key="asked", prompted=True)
+    with pytest.raises(InvalidInput, match="'asked' answers prompts: it has no embedding") as caught:
+        load(asked, None, "cpu", "float32", {})
+    assert "scdrugmap predict FILE --model asked" in caught.value.remedy
 
 
 def test_a_device_that_is_not_there_is_refused(settings, monkeypatch):

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import scdrugmap
-from scdrugmap.errors import WeightsInvalid, WeightsMissing
+from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.checkpoint import Checkpoint, Piece
 from scdrugmap.models.weights import fetch, home, sha256, state
@@ -277,6 +277,13 @@ def test_files_put_where_the_instruction_says_are_found(settings, checkpoint):
     assert state(SCGPT, settings.weights) == "ready"
     assert fetch(SCGPT, settings.weights) == home(SCGPT, settings.weights)
     assert load_model("scgpt", device="cpu").dim == 48
+
+
+def test_a_model_that_is_asked_has_nothing_to_download(settings):
+    asked = replace(SCGPT, key="asked", prompted=True)
+    assert state(asked, settings.weights) == "remote"
+    with pytest.raises(InvalidInput, match="'asked' is asked over the network"):
+        fetch(asked, settings.weights)
 
 
 def test_bundled_weights_need_nothing(settings):

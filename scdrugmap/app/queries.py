@@ -104,7 +104,7 @@ def model(key: str) -> ModelCard:
 
 
 def state_of(key: str) -> str:
-    """Return "ready", "bundled" or "needs weights"."""
+    """Return "ready", "bundled", "remote" (asked over the network) or "needs weights"."""
     return state(MODELS[key], settings().weights)
 
 

@@ -57,7 +57,7 @@ def load_model(
         The knobs that the model's card documents, for example `max_length=1200`.
 
     Raises `UnknownName` for a key or a setting that there is not, `WeightsMissing`, `WeightsInvalid`, and
-    `InvalidInput` for a device that this machine lacks.
+    `InvalidInput` for a device that this machine lacks and for a model that is only asked (`card.prompted`).
     """
     from scdrugmap.models.loading import load
 

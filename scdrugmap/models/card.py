@@ -36,7 +36,7 @@ class ModelCard:
     code: str
     licence: str  # of the code
     weights: Weights
-    dim: int  # width of a cell embedding with the default weights
+    dim: int  # width of a cell embedding with the default weights; 0 where there is none
     genes: Literal["symbol", "ensembl"]  # identifier of the vocabulary
     input: Literal["counts", "log1p-cp10k", "ranks", "text"]  # what the model makes of raw counts, first step
     config: MappingProxyType[str, Any] = field(
@@ -52,6 +52,7 @@ class ModelCard:
     variant_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by variant, in place of weights.files
     source_settings: tuple[str, ...] = ()  # those of `settings` that choose among the checkpoint's files or tensors
     fitted: bool = False  # baselines: genes and loadings are fitted on the training side of each split
+    prompted: bool = False  # an LLM that is asked for answers: no weights, no embedding, `dim` 0, and no folder parts
     context: bool = False  # cells see each other: they are embedded together, never in shards
     architecture: str = ""  # key of the model whose code this one runs, where it has none of its own
     cites: str = ""  # BibTeX key or reference line

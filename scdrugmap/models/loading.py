@@ -30,6 +30,9 @@ def load(
     card: ModelCard, weights: str | Path | None, device: str, precision: str, settings: Mapping[str, Any]
 ) -> Encoder:
     """Do what `load_model` documents, for a card."""
+    if card.prompted:
+        message = f"'{card.key}' answers prompts: it has no embedding."
+        raise InvalidInput(message, f"Ask it with: scdrugmap predict FILE --model {card.key}")
     chosen = settle(card, settings)
     place = find_device(device)
     if precision not in PRECISIONS:

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from scdrugmap.errors import WeightsMissing
+from scdrugmap.errors import InvalidInput, WeightsMissing
 from scdrugmap.models.card import ModelCard, Weights
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 BUNDLED = ("checkpoint.json", "model.safetensors")
 OR = " or "  # between names of which a folder needs one
 ENDPOINT: str | None = None  # of the Hub; None is huggingface_hub's own (HF_ENDPOINT moves it to a mirror)
-State = Literal["ready", "needs weights", "bundled"]
+State = Literal["ready", "needs weights", "bundled", "remote"]
 
 
 def home(card: ModelCard, root: Path) -> Path:
@@ -34,7 +34,12 @@ def home(card: ModelCard, root: Path) -> Path:
 
 
 def state(card: ModelCard, root: Path) -> State:
-    """Tell whether the model runs on this machine as it is; reads no weights and no network."""
+    """Tell whether the model runs on this machine as it is; reads no weights and no network.
+
+    "remote" is a model that is asked over the network and has no weights here.
+    """
+    if card.prompted:
+        return "remote"
     if card.weights.bundled:
         return "bundled"
     return "needs weights" if missing(card.weights, home(card, root)) else "ready"
@@ -67,8 +72,12 @@ def locate(card: ModelCard, weights: str | Path | None, root: Path) -> Path:
 def fetch(card: ModelCard, root: Path, *, endpoint: str | None = None) -> Path:
     """Download the card's weights at their pinned revision and give their folder.
 
-    Where no Hub copy exists, raises `WeightsMissing` with the official place and the folder to put the files in.
+    Where no Hub copy exists, raises `WeightsMissing` with the official place and the folder to put the files in;
+    `InvalidInput` for a model that is asked over the network.
     """
+    if card.prompted:
+        message = f"'{card.key}' is asked over the network and has no weights to download."
+        raise InvalidInput(message, card.weights.instruction)
     source, folder = card.weights, home(card, root)
     if source.bundled or not missing(source, folder):
         return folder
