@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -190,14 +191,45 @@ def test_a_baseline_never_sees_the_test_side():
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"), [({"strategy": "lora"}, "lora"), ({"protocol": "cross-data", "shots": 5}, "5")]
+    ("change", "reason"),
+    [
+        ({"shots": 0}, "for cross-data"),
+        ({"reserve": 5}, "for cross-data"),
+        ({"train": ("simulated-1",)}, "for cross-data"),
+        ({"protocol": "cross-data", "split_by": "dataset", "shots": 5}, "5 shots a class .* reserve of 0"),
+    ],
 )
-def test_what_is_not_built_says_so(change, reason):
+def test_what_cannot_be_asked_is_recorded_with_its_reason(change, reason):
     of = material(cohort(n_cells=60, n_samples=4))
     run, predictions = evaluate(experiment(of, **change), of)
-    assert run.outcome.state == "failed"
-    assert reason in run.outcome.reason
+    assert (run.outcome.state, run.outcome.error) == ("failed", "InvalidInput")
+    assert re.search(reason, run.outcome.reason)
+    assert run.outcome.remedy
     assert predictions is None
+
+
+@dataclasses.dataclass
+class Broken:
+    """A learner with a bug."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+    weights: str = "w"
+    chooses_epoch: bool = False
+
+    def fit(self, train, labels, validation, *, fold):
+        raise ZeroDivisionError(f"in fold {fold}")
+
+
+def test_a_bug_in_one_experiment_is_a_failed_record_and_a_traceback_in_the_log(monkeypatch, caplog):
+    of = material(cohort(n_cells=60, n_samples=4))
+    monkeypatch.setattr("scdrugmap.evaluation.evaluate.learner_of", lambda *_, **__: Broken())
+    run, predictions = evaluate(experiment(of), of)
+    assert (run.outcome.state, run.outcome.error, run.outcome.reason) == ("failed", "ZeroDivisionError", "in fold 0")
+    assert run.outcome.remedy
+    assert run.environment.device == "cpu"
+    assert predictions is None
+    assert "Traceback" in caplog.text
 
 
 def test_cancelling_passes_through(settings):

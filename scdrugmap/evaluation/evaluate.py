@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from scdrugmap.evaluation.records import Outcome, Run, environment
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
 
+log = logging.getLogger(__name__)
+
 
 def evaluate(
     experiment: Experiment,
@@ -30,8 +33,8 @@ def evaluate(
     """Do one experiment; return its record and its out-of-fold predictions.
 
     What data, labels or weights do not allow is no error here but a record with state "failed" and its reason, and
-    predictions are None. `cache` is the store of embeddings. `remarks` are sentences about data sets, by name, that go
-    into the record's warnings. `Cancelled` passes through.
+    predictions are None; so is a bug, whose class `outcome.error` names. `cache` is the store of embeddings. `remarks`
+    are sentences about data sets, by name, that go into the record's warnings. `Cancelled` passes through.
     """
     start = time.perf_counter()
     said = tuple(f"{name}: {text}" for name, text in (remarks or {}).items() if name in experiment.datasets)
@@ -39,13 +42,17 @@ def evaluate(
     learner: Learner | None = None
     predictions = None
     try:
-        _require_built(experiment)
         folds = Folds.of(experiment, material)
         learner = learner_of(experiment, material, device=device, cache=cache, progress=progress)
         outcome, predictions = folds.score(learner, said)
     except errors.Cancelled:
         raise
     except errors.ScDrugMapError as error:
+        outcome = _failed(error, material, said)
+    # A bug, or memory that ran out, must not end a grid of hundreds: it is recorded as failed, like any other reason,
+    # its traceback goes to the log, and a later run tries it again. Nothing is swallowed: this is the loop's boundary.
+    except Exception as error:
+        log.exception("%s with %s ended in a bug", experiment.model, experiment.strategy)
         outcome = _failed(error, material, said)
     where = environment(
         device=learner.device if learner else "",
@@ -57,15 +64,6 @@ def evaluate(
     return Run(experiment, outcome, where), predictions
 
 
-def _require_built(experiment: Experiment) -> None:
-    if experiment.strategy != "freeze":
-        message = f"The strategy '{experiment.strategy}' cannot be run by this version."
-        raise errors.InvalidInput(message, "Use strategy 'freeze'.")
-    if experiment.shots:
-        message = f"This version cannot train on {experiment.shots} labelled target cells a class."
-        raise errors.InvalidInput(message, "Use shots=(0,), which is zero-shot.")
-
-
 def _seen_before(model: str, material: Material) -> tuple[str, ...]:
     """Say which studies the model saw, unlabelled, when it was pretrained."""
     card = MODELS.get(model)
@@ -74,7 +72,7 @@ def _seen_before(model: str, material: Material) -> tuple[str, ...]:
     return tuple(f"seen before: {model} was pretrained on cells of {study}" for study in studies)
 
 
-def _failed(error: errors.ScDrugMapError, material: Material, said: tuple[str, ...]) -> Outcome:
+def _failed(error: Exception, material: Material, said: tuple[str, ...]) -> Outcome:
     return Outcome(
         "failed",
         warnings=said,
@@ -82,6 +80,6 @@ def _failed(error: errors.ScDrugMapError, material: Material, said: tuple[str, .
         n_samples=material.table.n_samples(),
         value_type=material.value_type,
         error=type(error).__name__,
-        reason=str(error),
-        remedy=error.remedy,
+        reason=str(error) or "It ended without a message.",
+        remedy=error.remedy if isinstance(error, errors.ScDrugMapError) else "The log has the traceback: report it.",
     )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import polars as pl
 
@@ -9,7 +14,7 @@ from scdrugmap.errors import LabelsMissing
 from scdrugmap.evaluation import protocols
 from scdrugmap.evaluation.cells import CellTable
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.learners import Learner
+from scdrugmap.evaluation.learners import Learned, Learner
 from scdrugmap.evaluation.material import Material
 from scdrugmap.evaluation.metrics import DRAWS
 from scdrugmap.evaluation.records import Outcome, Part
@@ -17,6 +22,7 @@ from scdrugmap.evaluation.results import PREDICTIONS
 from scdrugmap.evaluation.scoring import score_all, score_part
 
 FEW_CELLS = 50  # of a class: below it, a run says so
+TRANSFER = "transfer"  # names what is learned once for several test sets
 
 
 class Folds:
@@ -24,11 +30,19 @@ class Folds:
 
     def __init__(self, experiment: Experiment, material: Material, rows: np.ndarray, removed: int, notes: list[str]):
         self.experiment, self.value_type = experiment, material.value_type
+        self.contents = [source.content for source in material.sources]
         self.rows = rows  # of the material's table
         self.cells: CellTable = material.table.take(rows)
         self.removed, self.notes = removed, notes
         self.splits = protocols.splits(
-            self.cells, experiment.protocol, experiment.split_by, experiment.folds, experiment.seed
+            self.cells,
+            experiment.protocol,
+            experiment.split_by,
+            experiment.folds,
+            experiment.seed,
+            train=experiment.train,
+            shots=experiment.shots,
+            reserve=experiment.reserve,
         )
 
     @classmethod
@@ -45,55 +59,94 @@ class Folds:
         rows = kept if experiment.protocol == "pooled" else np.arange(len(material.table))
         return cls(experiment, material, rows, copies + contrary, notes)
 
+    def identity(self, *sides: str) -> str:
+        """Return a hash of the scored folds' sides ("train", "test") over the content of the data sets.
+
+        Equal where the same cells, by content, name, label and groups, stand in the same folds: of both sides, two runs
+        answered one question; of "test" alone, they were scored on the same cells.
+        """
+        digest = hashlib.sha256("\n".join(self.contents).encode())
+        for split in self.splits:
+            for side in sides if not split.reason else ():
+                rows = self.rows[getattr(split, side)].astype("<i8")
+                digest.update(f"\n{split.name}\n{side}\n{len(rows)}\n".encode() + rows.tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
     def score(self, learner: Learner, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
         """Fit and score every fold; return the outcome and the predictions of all scored cells."""
-        tables, parts, notes = [], [], dict.fromkeys(self.notes)
-        for split in self.splits:
-            if split.reason:
-                parts.append(self._unscored(split))
-                continue
-            p, more = self._predict(split, learner)
-            tables.append(self._table(split, p))
-            notes |= dict.fromkeys(more)
-            draws = DRAWS if self.experiment.protocol == "cross-data" else 0  # there, a fold is a test set of its own
-            train = np.unique(self.cells.dataset[split.train])
-            parts.append(score_part(tables[-1], split.name, train, n_train=len(split.train), draws=draws))
-        if not tables:
-            raise LabelsMissing(parts[0].reason, "Add data sets of the other class.")
-        predictions = pl.concat(tables)
         scored = [split for split in self.splits if not split.reason]
+        if not scored:
+            raise LabelsMissing(self.splits[0].reason, self._remedy())
+        notes = dict.fromkeys((*self.notes, *(note for split in scored for note in split.notes)))
+        tables, parts = {}, {split.name: self._unscored(split) for split in self.splits}
+        for split, p, more in self._predictions(scored, learner):
+            tables[split.name] = self._table(split, p)
+            notes |= dict.fromkeys(more)
+            parts[split.name] = self._part(split, tables[split.name])
+        predictions = pl.concat([tables[split.name] for split in scored])
         train = np.unique(np.concatenate([self.cells.dataset[split.train] for split in scored]))
-        parts = [*score_all(predictions, train), *parts]
-        if parts[0].unit == "cell":
+        found = [*score_all(predictions, train), *parts.values()]
+        if found[0].unit == "cell":
             notes |= dict.fromkeys(["interval over cells: there are too few samples, so that it is too narrow"])
         outcome = Outcome(
             "done",
-            tuple(parts),
+            tuple(found),
             warnings=(*said, *notes),
             duplicates_removed=self.removed,
             n_cells=len(self.cells),
             n_samples=self.cells.n_samples(),
             value_type=self.value_type,
+            splits=self.identity("train", "test"),
+            tests=self.identity("test"),
         )
         return outcome, predictions
 
-    def _predict(self, split: protocols.Split, learner: Learner) -> tuple[np.ndarray, list[str]]:
-        """Learn from the training side; return P(resistant) of the test side and what there is to say."""
-        side = self.cells.take(split.train)
-        validation, notes = self._validation(side) if learner.chooses_epoch else (None, [])
-        learned = learner.fit(self.rows[split.train], side.label, validation, fold=split.name)
-        return learned.predict(self.rows[split.test]), [*notes, *learned.notes]
+    def _remedy(self) -> str:
+        if self.experiment.shots:
+            return "Ask for fewer shots, or add data sets."
+        if self.experiment.train:
+            return "Train on data sets of other studies, and of both classes."
+        return "Add data sets of the other class."
 
-    def _validation(self, side: CellTable) -> tuple[np.ndarray, list[str]]:
-        """Return the cells of a training side that choose the epoch, and what a reader must know of it."""
-        chosen, unit = protocols.validation_rows(side, self.experiment.split_by, self.experiment.seed)
+    def _predictions(
+        self, scored: Sequence[protocols.Split], learner: Learner
+    ) -> Iterator[tuple[protocols.Split, np.ndarray, list[str]]]:
+        """Learn from each training side once, and yield P(resistant) of the test sides that go with it."""
+        for _, together in itertools.groupby(scored, key=lambda split: split.train.tobytes()):
+            group = list(together)
+            learned, notes = self._learn(group[0], group[0].name if len(group) == 1 else TRANSFER, learner)
+            for split in group:
+                yield split, learned.predict(self.rows[split.test]), [*notes, *learned.notes]
+
+    def _learn(self, split: protocols.Split, fold: str, learner: Learner) -> tuple[Learned, list[str]]:
+        side = self.cells.take(split.train)
+        validation, notes = self._validation(split) if learner.chooses_epoch else (None, [])
+        return learner.fit(self.rows[split.train], side.label, validation, fold=fold), notes
+
+    def _validation(self, split: protocols.Split) -> tuple[np.ndarray, list[str]]:
+        """Return the cells of a training side that choose the epoch, and what a reader must know of it.
+
+        Shots always train: the epoch is chosen on cells of the other units, the same ones at every number of shots.
+        """
+        ours = ~np.isin(split.train, split.shots)
+        chosen, unit = protocols.validation_rows(
+            self.cells.take(split.train[ours]), self.experiment.split_by, self.experiment.seed
+        )
         notes = []
+        marked = np.zeros(len(split.train), dtype=bool)
         if chosen is None:
-            chosen = np.zeros(len(side), dtype=bool)
             notes.append("too few training cells for a validation part: the last epoch is kept")
-        elif unit != self.experiment.split_by:
+        else:
+            marked[ours] = chosen
+        if chosen is not None and unit != self.experiment.split_by:
             notes.append(f"the validation part of a training side is split by {unit}, as there are too few units")
-        return chosen, notes
+        return marked, notes
+
+    def _part(self, split: protocols.Split, rows: pl.DataFrame) -> Part:
+        draws = DRAWS if self.experiment.protocol == "cross-data" else 0  # there, a fold is a test set of its own
+        train = np.unique(self.cells.dataset[split.train])
+        part = score_part(rows, split.name, train, n_train=len(split.train), draws=draws)
+        return dataclasses.replace(part, left_out=split.left_out)
 
     def _table(self, split: protocols.Split, p: np.ndarray) -> pl.DataFrame:
         cells = self.cells.take(split.test)

@@ -6,6 +6,7 @@ must not reach another.
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,13 @@ import numpy as np
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.material import Material
 from scdrugmap.progress import Progress
+
+# By strategy; imported when asked for, as LoRA and prompting need packages of their own.
+LEARNERS = {
+    "freeze": "scdrugmap.evaluation.frozen:FrozenLearner",
+    "lora": "scdrugmap.evaluation.lora:LoraLearner",
+    "prompt": "scdrugmap.evaluation.prompting:PromptLearner",
+}
 
 
 class Learned(Protocol):
@@ -44,6 +52,7 @@ def learner_of(
     experiment: Experiment, material: Material, *, device: str, cache: Path | None, progress: Progress
 ) -> Learner:
     """Return the learner that an experiment asks for; raises what its model raises for values it cannot take."""
-    from scdrugmap.evaluation.frozen import FrozenLearner
-
-    return FrozenLearner.of(experiment, material, device=device, cache=cache, progress=progress)
+    made: Learner = pkgutil.resolve_name(LEARNERS[experiment.strategy]).of(
+        experiment, material, device=device, cache=cache, progress=progress
+    )
+    return made

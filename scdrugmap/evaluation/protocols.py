@@ -1,18 +1,19 @@
-"""Which cells train and which test. A split is two index arrays; cells are never changed, added or dropped by it.
+"""Which cells train and which test. A split is two index arrays; cells are never changed or added by it.
 
 Splits depend on the cells, the protocol and the seed, never on the model: all models of a comparison share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.evaluation.cells import WORDS, CellTable, require_both_classes
+from scdrugmap.evaluation.shots import Few, nobody, set_aside
 
 ATTEMPTS = 20  # seeds tried for folds whose training sides have both classes
 VALIDATION_FOLDS = (10, 5, 3)  # the validation part is one of that many parts of the training side
@@ -26,6 +27,9 @@ class Split:
     train: np.ndarray
     test: np.ndarray
     reason: str = ""
+    shots: np.ndarray = field(default_factory=nobody)  # rows of the test unit that train; `train` holds them too
+    left_out: int = 0  # cells of the training units that do not train: copies of tested cells, or of one another
+    notes: tuple[str, ...] = ()
 
 
 def distinct(table: CellTable) -> tuple[np.ndarray, int, int]:
@@ -42,14 +46,32 @@ def distinct(table: CellTable) -> tuple[np.ndarray, int, int]:
     return kept, len(table) - len(kept) - n_contrary, n_contrary
 
 
-def splits(table: CellTable, protocol: str, split_by: str, folds: int, seed: int) -> list[Split]:
+def splits(
+    table: CellTable,
+    protocol: str,
+    split_by: str,
+    folds: int,
+    seed: int,
+    *,
+    train: Sequence[str] = (),
+    shots: int | None = None,
+    reserve: int = 0,
+) -> list[Split]:
     """Return the folds of a protocol; raises `LabelsMissing` or `InvalidInput` where it cannot be done honestly.
 
-    `pooled` takes a table of distinct cells. `cross-data` takes all: each unit is tested with all its cells, and what
-    stands in it as well is left out of training.
+    `pooled` takes a table of distinct cells. `cross-data` takes all: each unit is tested with all its cells but those
+    of its reserve, and what stands in it as well is left out of training. With `train`, these data sets train and each
+    other one is a test unit; their training sides are equal, save the shots.
     """
     if protocol == "cross-data":
-        return list(_leave_one_out(table, split_by))
+        if (shots or 0) > reserve:
+            message = f"{shots} shots a class cannot be taken from a reserve of {reserve}."
+            raise InvalidInput(message, "Set reserve to the largest number of shots of the comparison.")
+        few = Few(shots or 0, reserve, seed)
+        return list(_transfer(table, split_by, train, few) if train else _leave_one_out(table, split_by, few))
+    if train or reserve or shots is not None:
+        message = "Shots, a reserve and data sets that only train are for cross-data: pooled folds test every cell."
+        raise InvalidInput(message, "Use protocol='cross-data', or leave them out.")
     require_both_classes(table)
     part = _pooled_folds(table, split_by, folds, seed)
     return [Split(str(k), np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in range(part.max() + 1)]
@@ -111,10 +133,8 @@ def _require(part: np.ndarray | None, split_by: str) -> np.ndarray:
     return part
 
 
-def _leave_one_out(table: CellTable, split_by: str) -> Iterator[Split]:
-    if split_by not in ("dataset", "study"):
-        message = f"The protocol cross-data cannot be split by {split_by}: it leaves out whole data sets or studies."
-        raise InvalidInput(message, "Use split_by='dataset' or 'study', or protocol='pooled'.")
+def _leave_one_out(table: CellTable, split_by: str, few: Few) -> Iterator[Split]:
+    _require_whole_units(split_by)
     units = table.units(split_by)
     names = np.unique(units)
     if len(names) < 2:
@@ -122,11 +142,60 @@ def _leave_one_out(table: CellTable, split_by: str) -> Iterator[Split]:
         raise InvalidInput(message, "Add data sets of other studies, or use protocol='pooled'.")
     for name in names:
         test = _rows(table, np.flatnonzero(units == name))
-        others = np.flatnonzero((units != name) & ~np.isin(table.content, table.content[test]))
-        train = _rows(table, others)
-        found = set(table.label[train])
-        reason = "" if len(found) == 2 else f"The other data sets have {' and '.join(found) or 'no'} cells only."
-        yield Split(str(name), train, test, reason)
+        side = np.flatnonzero(units != name)
+        train = _rows(table, side[~np.isin(table.content[side], table.content[test])])
+        yield _split(table, str(name), train, test, few, len(side) - len(train))
+
+
+def _transfer(table: CellTable, split_by: str, names: Sequence[str], few: Few) -> Iterator[Split]:
+    """Train on the named data sets, test each other one; a cell of any of these is left out of training."""
+    _require_whole_units(split_by)
+    known = np.unique(table.dataset).tolist()
+    tested = [name for name in known if name not in names]
+    if unknown := sorted(set(names) - set(known)):
+        message = f"'{unknown[0]}' is to train, but is not among the data sets of the experiment."
+        raise InvalidInput(message, f"They are: {', '.join(known)}.")
+    if not tested:
+        message = f"All {len(known)} data sets train, so that none is left to test."
+        raise InvalidInput(message, "Add the data sets to be tested.")
+    side = np.flatnonzero(np.isin(table.dataset, names))
+    refused = dict.fromkeys(tested, "")
+    if split_by == "study":
+        refused = {name: _same_study(table, side, np.flatnonzero(table.dataset == name)) for name in tested}
+    scored = np.isin(table.dataset, [name for name in tested if not refused[name]])
+    train = _rows(table, side[~np.isin(table.content[side], table.content[scored])])
+    for name in tested:
+        test = _rows(table, np.flatnonzero(table.dataset == name))
+        yield _split(table, name, train, test, few, len(side) - len(train), refused[name])
+
+
+def _split(
+    table: CellTable, name: str, train: np.ndarray, target: np.ndarray, few: Few, left_out: int, reason: str = ""
+) -> Split:
+    """Set the target's reserve aside and let its shots train."""
+    aside = set_aside(table.take(target), name, few)
+    shots, test = target[aside.shots], target[aside.test]
+    side = np.union1d(train, shots) if len(shots) else train
+    found = set(table.label[side])
+    lacking = "" if len(found) == 2 else f"The other data sets have {' and '.join(found) or 'no'} cells only."
+    same = _same_study(table, train, target)
+    notes = (f"same study: {same[0].lower()}{same[1:-1]}",) if same else ()
+    reason = reason or aside.reason or lacking or ("" if len(test) else f"'{name}' has no cell that could be tested.")
+    return Split(name, side, test, reason, shots, left_out, (*notes, *aside.notes))
+
+
+def _same_study(table: CellTable, train: np.ndarray, test: np.ndarray) -> str:
+    """Say which study stands on both sides, "" where none does."""
+    shared = np.intersect1d(table.study[train], table.study[test])
+    if not len(shared):
+        return ""
+    return f"Cells of study {shared[0]} train, and '{table.dataset[test[0]]}' is of the same study."
+
+
+def _require_whole_units(split_by: str) -> None:
+    if split_by not in ("dataset", "study"):
+        message = f"The protocol cross-data cannot be split by {split_by}: it leaves out whole data sets or studies."
+        raise InvalidInput(message, "Use split_by='dataset' or 'study', or protocol='pooled'.")
 
 
 def _rows(table: CellTable, rows: np.ndarray) -> np.ndarray:

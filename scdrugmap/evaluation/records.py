@@ -49,6 +49,7 @@ class Part:
     draws: int = 0  # of the bootstrap; 0 where there is no interval
     undefined_draws: dict[str, int] = field(default_factory=dict)  # left out, by metric
     reason: str = ""  # why this fold could not be scored
+    left_out: int = 0  # cross-data: cells of the training units that are copies of tested cells or of one another
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Outcome:
     error: str = ""  # name of the error's class
     reason: str = ""
     remedy: str = ""
+    splits: str = ""  # hash of the scored folds, both sides: equal for all models that were asked one question
+    tests: str = ""  # hash of their test sides: equal where the same cells were scored
 
 
 @dataclass(frozen=True)
