@@ -8,22 +8,19 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from scipy import sparse
 
 from scdrugmap.errors import Cancelled, InvalidInput, UnknownName
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.checkpoint import Checkpoint
 from scdrugmap.models.encoder import Encoder, prefetch
 from scdrugmap.models.scgpt.tokens import Tokenizer as ScgptTokenizer
 from scdrugmap.models.scgpt.tokens import bin_range, bin_values, content_hash
 from scdrugmap.models.tokens import Tokens, pad, plan_batches, ragged
-from scdrugmap.models.toys import toy_checkpoint, toy_encoder
+from scdrugmap.models.toys import toy_encoder, toy_folder
 
 EMBEDDING = [card for card in MODELS.values() if not card.prompted]
 ALONE = [card for card in EMBEDDING if not card.context]
-ADAPTED = [card for card in MODELS.values() if card.lora_targets]
 CLOSE = {"rtol": 0, "atol": 2e-5}  # float32 rounding, summed in another order
 
 
@@ -240,46 +237,10 @@ def test_fit_is_for_baselines(encoder, few):
 @pytest.mark.parametrize("card", EMBEDDING, ids=lambda card: card.key)
 def test_runs_from_a_folder_of_our_own_layout(card: ModelCard, cells, few, settings, tmp_path):
     toy = toy_encoder(card, cells)
-    checkpoint = toy_checkpoint(card, cells) if not card.fitted else _refitted(card, cells)
-    checkpoint.save(tmp_path / "weights")
+    toy_folder(card, cells, tmp_path / "weights")
     loaded = load_model(card.key, weights=tmp_path / "weights", device="cpu")
     np.testing.assert_array_equal(loaded.embed(few), toy.embed(few))
     assert loaded.weights_hash.startswith("sha256:")
-
-
-def _refitted(card: ModelCard, cells) -> Checkpoint:
-    from scdrugmap.models.inputs import Cells
-    from scdrugmap.models.loading import code, settle
-
-    return code(card, "fit").fit(Cells.of(cells), settle(card, {}))
-
-
-@pytest.mark.parametrize("card", ADAPTED, ids=lambda card: card.key)
-def test_adapters_train_what_they_say(card: ModelCard, cells, few):
-    encoder = toy_encoder(card, cells)
-    before = encoder.embed(few)
-    linears = [name for name, part in encoder.network.named_modules() if isinstance(part, torch.nn.Linear)]
-    for target in card.lora_targets:
-        assert any(name.split(".")[-1] == target for name in linears), f"{target} is no linear"
-    torch.manual_seed(0)
-    config = LoraConfig(r=4, lora_alpha=4, target_modules=list(card.lora_targets), bias="none")
-    adapted = get_peft_model(encoder.network, config)
-    tokens = encoder.tokenize(few)
-    rows = np.arange(len(tokens))
-    batch = {name: torch.from_numpy(array) for name, array in encoder.tokenizer.collate(tokens, rows).items()}
-    trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-    assert trained
-    assert all("lora_" in name for name in trained)
-    optimizer = torch.optim.SGD(trained.values(), lr=1.0)
-    direction = torch.randn(len(tokens), encoder.dim)
-    for _ in range(2):  # B starts at zero, so A has a gradient from the second step on
-        optimizer.zero_grad()
-        (adapted(**batch) * direction).sum().backward()
-        optimizer.step()
-    for name, parameter in trained.items():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0, name
-    assert np.abs(encoder.embed(few) - before).max() > 1e-3
 
 
 def test_load_model_names_what_it_does_not_know(settings):

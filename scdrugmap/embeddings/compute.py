@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from scdrugmap.data.dedupe import fingerprint
 from scdrugmap.embeddings import store
 from scdrugmap.embeddings.pending import Key, waiting
 from scdrugmap.models import load_model
+from scdrugmap.models.encoder import pieces, some_of
 from scdrugmap.models.inputs import Cells
 from scdrugmap.progress import Progress, reporting
 from scdrugmap.settings import Settings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from scdrugmap.models.encoder import Encoder
 
-SHARD_CELLS = 4_096
+SHARD_CELLS = 2_048
 
 
 def embed(
@@ -66,22 +66,17 @@ def embed_cells(
     """Embed cells in the order of `adata`: (n_cells, dim) float32.
 
     With `cache`, shards of `SHARD_CELLS` are kept there: an interrupted call resumes at the shard, a second one only
-    reads. A model whose cells see each other is one shard. `out` may be an array or memory map to write into.
+    reads. Where cells see each other, a shard is a context. `out` may be an array or memory map to write into.
     """
     if cache is None:
         return encoder.embed(adata, batch_size, progress, out)
     encoder.check(adata)
     result = np.empty((adata.n_obs, encoder.dim), dtype=np.float32) if out is None else out
     with reporting(progress, adata.n_obs, "cell") as tell:
-        for shard, rows in enumerate(shards(adata.n_obs, encoder)):
-            result[rows] = _shard(adata[rows], encoder, cache, shard, batch_size, tell)
+        for shard, rows in enumerate(encoder.parts(adata, SHARD_CELLS)):
+            if len(rows):
+                result[rows] = _shard(some_of(adata, rows), encoder, cache, shard, batch_size, tell)
     return result
-
-
-def shards(n_cells: int, encoder: Encoder) -> Iterator[slice]:
-    """Rows of each shard."""
-    step = SHARD_CELLS if encoder.independent else max(n_cells, 1)
-    return (slice(start, min(start + step, n_cells)) for start in range(0, n_cells, step))
 
 
 def shard_key(encoder: Encoder, cells: AnnData, shard: int, batch_size: int | None = None) -> Key:
@@ -100,7 +95,7 @@ def content(encoder: Encoder, cells: AnnData) -> str:
     """Hash all of the cells that an encoder may look at: values, names in column order, and what they mean.
 
     The order of columns counts because `compat="upstream"` may cut a cell by it; `obs["batch"]` only where cells see
-    each other.
+    each other, and other columns of obs only where a text repeats them.
     """
     seen = Cells.of(cells)
     parts = [
@@ -109,10 +104,17 @@ def content(encoder: Encoder, cells: AnnData) -> str:
         *seen.symbols,
         *(() if seen.ensembl_ids is None else seen.ensembl_ids),
         *(() if seen.older_names is None else seen.older_names),
+        *encoder.tokenizer.notes(seen),
     ]
     if not encoder.independent and seen.groups is not None:
         parts += [*seen.groups]
     return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def whole_content(encoder: Encoder, adata: AnnData) -> str:
+    """Hash what `content` hashes of all cells, in their order, with few of them in memory; may be backed."""
+    hashed = [content(encoder, some.to_memory() if some.isbacked else some) for some in pieces(adata)]
+    return "sha256:" + hashlib.sha256("\n".join(hashed).encode()).hexdigest()
 
 
 def settings_hash(encoder: Encoder, batch_size: int | None) -> str:
@@ -139,7 +141,7 @@ def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
         "context": encoder.tokenizer.context,
     }
     if not encoder.independent:
-        made["context_cells"] = content(encoder, adata.to_memory() if adata.isbacked else adata)
+        made["context_cells"] = whole_content(encoder, adata)
     return made
 
 

@@ -24,6 +24,8 @@ FOLDERS = (
     "tgpt",
     "uce",
     "cellplm",
+    "llama3_8b",
+    "minilm",
     "hvg_pca",
     "hvg",
 )

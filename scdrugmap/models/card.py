@@ -21,6 +21,8 @@ class Weights:
     official: str = ""  # page of the official place, where there is no Hub copy
     instruction: str = ""  # what a person does to get the files, one sentence
     bundled: str = ""  # folder inside the package, for models that need no download
+    package: str = ""  # "module/folder" of an installed package that carries the files
+    gated: bool = False  # the Hub gives `hub` only to accounts that accepted its licence
     size_mb: float | None = None  # of the download
 
 
@@ -65,7 +67,9 @@ class ModelCard:
 
     @property
     def code_module(self) -> str:
-        """Import path of the folder with `tokens`, `network` and `convert` (or `fit`): `scgpt-mini` runs scGPT's."""
+        """Import path of the folder with `tokens`, `network` and `convert` (or `fit`, or `load`): another model's
+        where the card names an `architecture`.
+        """
         return "scdrugmap.models." + folder_name(self.architecture or self.key)
 
     def source_choices(self, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,11 @@ from scipy import sparse
 from scdrugmap.errors import InvalidInput
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
+
+
+ABOUT = ("drug", "cancer_type", "tissue")  # what a text may say of a cell beside its genes, in this order
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Cells:
     value_type: str  # "counts", "cpm", "log1p", "log2p1" (both undone by the reader) or "zscore"
     groups: np.ndarray | None  # (C,) str, `obs["batch"]`: who sees whom in a model that attends across cells
     older_names: np.ndarray | None = None  # (G,) str, `var["original_name"]`: the file's own names of the genes
+    about: Mapping[str, np.ndarray] = field(default_factory=dict)  # (C,) str each, those of `ABOUT` that obs has
 
     def __len__(self) -> int:
         return self.counts.shape[0]
@@ -42,7 +48,13 @@ class Cells:
         ensembl = adata.var["ensembl_id"].to_numpy(dtype=str) if "ensembl_id" in adata.var else None
         older = adata.var["original_name"].to_numpy(dtype=str) if "original_name" in adata.var else None
         groups = adata.obs["batch"].to_numpy(dtype=str) if "batch" in adata.obs else None
-        return cls(_matrix(adata.X, signed=value_type == "zscore"), symbols, ensembl, value_type, groups, older)
+        about = {name: _texts(adata.obs[name]) for name in ABOUT if name in adata.obs}
+        counts = _matrix(adata.X, signed=value_type == "zscore")
+        return cls(counts, symbols, ensembl, value_type, groups, older, about)
+
+
+def _texts(column: pd.Series) -> np.ndarray:
+    return column.astype(object).where(column.notna(), "").to_numpy(dtype=str)
 
 
 def _matrix(values: object, *, signed: bool) -> sparse.csr_matrix:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import logging
 import tempfile
@@ -40,6 +41,11 @@ def load(
         raise InvalidInput(message, f"Give one of {', '.join(PRECISIONS)}.")
     root = Settings.from_env().weights
     folder = store.locate(card.for_variant(chosen), weights, root)
+    if reads_itself(card):
+        encoder: Encoder = code(card, "load").load(
+            card, folder, chosen, place, precision, root / card.key / "converted"
+        )
+        return encoder
     checkpoint, weights_hash = open_checkpoint(card, folder, root, chosen)
     return assemble(card, checkpoint, weights_hash, chosen, place, precision)
 
@@ -98,8 +104,13 @@ def empty_network(card: ModelCard, config: Mapping[str, Any], settings: Mapping[
 
 
 def code(card: ModelCard, part: str) -> Any:
-    """Import `tokens`, `network`, `convert` or `fit` of the model's folder."""
+    """Import `tokens`, `network`, `convert`, `fit` or `load` of the model's folder."""
     return importlib.import_module(f"{card.code_module}.{part}")
+
+
+def reads_itself(card: ModelCard) -> bool:
+    """Tell whether the model's folder has a `load.py` that goes from the weights' folder to an `Encoder` by itself."""
+    return importlib.util.find_spec(f"{card.code_module}.load") is not None
 
 
 def settle(card: ModelCard, settings: Mapping[str, Any]) -> dict[str, Any]:

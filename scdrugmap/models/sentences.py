@@ -19,10 +19,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
+from scdrugmap.models.inputs import ABOUT, Cells
 
 RULES = ("names", "values", "upstream")
-ABOUT = ("drug", "cancer_type", "tissue")  # what a text may say about a cell beside its genes, in this order
 _SYMBOL = re.compile(r"[A-Za-z][A-Za-z0-9@._-]{0,24}")
 _ENSEMBL = re.compile(r"ENS[A-Z]*[EGPT]\d{11}(\.\d+)?")
 _ACCESSION = re.compile(r"\b(?:GSE|GSM|SCP|SRP|SRR|PRJ[A-Z]{2}|EGA[A-Z]|phs|E-[A-Z]{4}-)\d+", re.IGNORECASE)
@@ -59,13 +58,14 @@ def metadata_line(drug: str = "", cancer_type: str = "", tissue: str = "") -> st
 
     Raises `InvalidInput` for a value that holds the accession of a study: a language model may have read about it.
     """
-    given = {"Drug": drug, "Cancer type": cancer_type, "Tissue": tissue}
+    given = dict(zip(ABOUT, (drug, cancer_type, tissue), strict=True))
     for name, value in given.items():
         found = _ACCESSION.search(value)
         if found:
-            message = f"{name} '{value}' holds the accession {found[0]}, which must not reach a language model."
+            message = f"{name}='{value}' holds the accession {found[0]}, which must not reach a language model."
             raise InvalidInput(message, "Name the drug, cancer type or tissue alone, or leave it out.")
-    return " ".join(f"{name}: {value.strip()}." for name, value in given.items() if value.strip())
+    words = {name.replace("_", " ").capitalize(): value.strip() for name, value in given.items()}
+    return " ".join(f"{name}: {value}." for name, value in words.items() if value)
 
 
 def gene_columns(cells: Cells) -> np.ndarray:

@@ -6,7 +6,7 @@ C cells, T tokens of all cells together, B cells of a batch, L longest cell of t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -74,6 +74,17 @@ class Tokenizer(ABC):
     def context(self) -> str:
         """Who sees whom, in words, for the provenance of an embedding."""
         return "each cell by itself"
+
+    def contexts(self, parts: Iterable[Cells], n_cells: int) -> list[np.ndarray]:
+        """Rows of the cells that have to be embedded together, ascending, where cells see each other: all of them.
+
+        `parts` gives the `n_cells` cells in their order, some at a time; a model that needs no look at them takes none.
+        """
+        return [np.arange(n_cells)]
+
+    def notes(self, cells: Cells) -> Sequence[str]:
+        """Give what else than values and gene names decides the cells' tokens, for the key of their embedding."""
+        return ()
 
     def match(self, cells: Cells) -> np.ndarray:
         """Row of the model's vocabulary for each column, -1 where it knows none; (G,) int64.

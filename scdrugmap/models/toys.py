@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +12,7 @@ import torch
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoint import Checkpoint
 from scdrugmap.models.inputs import Cells
-from scdrugmap.models.loading import assemble, code, refit, settle
+from scdrugmap.models.loading import assemble, code, reads_itself, refit, settle
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,8 +29,24 @@ def toy_encoder(card: ModelCard, adata: AnnData, *, seed: int = 0, **settings: A
         from scdrugmap.models import load_model
 
         return refit(load_model(card.key, device="cpu", **settings), Cells.of(adata))
+    if reads_itself(card):
+        with tempfile.TemporaryDirectory() as folder:
+            toy_folder(card, adata, Path(folder), seed=seed)
+            how = (settle(card, settings), torch.device("cpu"), "float32", Path(folder))
+            encoder: Encoder = code(card, "load").load(card, Path(folder), *how)
+            return encoder
     checkpoint = toy_checkpoint(card, adata, seed=seed)
     return assemble(card, checkpoint, checkpoint.content_hash(), settle(card, settings), torch.device("cpu"))
+
+
+def toy_folder(card: ModelCard, adata: AnnData, folder: Path, *, seed: int = 0) -> None:
+    """Write the toy's weights as a folder that `load_model` takes."""
+    if card.fitted:
+        code(card, "fit").fit(Cells.of(adata), settle(card, {})).save(folder)
+    elif reads_itself(card):
+        code(card, "load").toy(card, adata.var_names.tolist(), folder, seed)
+    else:
+        toy_checkpoint(card, adata, seed=seed).save(folder)
 
 
 def toy_checkpoint(card: ModelCard, adata: AnnData, *, seed: int = 0) -> Checkpoint:

