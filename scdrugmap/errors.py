@@ -49,5 +49,21 @@ class ReferenceMissing(ScDrugMapError):
     """No fitted reference head for the model that should predict."""
 
 
+class ConsentMissing(ScDrugMapError):
+    """Something would leave this machine, or cost money, and nobody has agreed to it."""
+
+
+class CostLimit(ScDrugMapError):
+    """Asking a remote model would cost, or has cost, more than the user allowed."""
+
+
+class EndpointFailed(ScDrugMapError):
+    """A remote model that cannot be asked: no key, refused, not reachable, or no readable protocol."""
+
+
+class WorkersLost(ScDrugMapError):
+    """A worker process was killed before its work was done."""
+
+
 class Cancelled(ScDrugMapError):
     """The user stopped the work; what was finished stays in the cache."""

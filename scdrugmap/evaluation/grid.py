@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from scdrugmap import errors
-from scdrugmap.evaluation import parallel
-from scdrugmap.evaluation.evaluate import evaluate
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.material import Source, load_sources, material_of
-from scdrugmap.evaluation.plan import plan
-from scdrugmap.evaluation.records import Run
-from scdrugmap.evaluation.results import find_done, scores_of, write_run, write_scores
+from scdrugmap.evaluation.outlines import outlines
+from scdrugmap.evaluation.plan import Knobs, plan
+from scdrugmap.evaluation.records import Outcome, Run
+from scdrugmap.evaluation.results import scores_of
+from scdrugmap.evaluation.runner import run_grid
 from scdrugmap.progress import Progress, reporting
 from scdrugmap.settings import Settings
 
@@ -46,6 +44,9 @@ def benchmark(
     device: str = "auto",
     settings: Settings | None = None,
     remarks: Mapping[str, str] | None = None,
+    train: Sequence[str] = (),
+    options: Knobs | None = None,
+    knobs: Knobs | None = None,
 ) -> pl.DataFrame:
     """Run model x strategy x head x shots on labelled data and return the scores, columns as `results.SCORES`.
 
@@ -71,64 +72,26 @@ def benchmark(
         Group the data sets by "tissue", "cancer_type", "drug_type" or "regimen"; "all" pools all that are given.
     remarks
         Sentences about data sets, by name, for the records' warnings.
+    train
+        Names of the data sets that train while every other one is tested (cross-data); none: leave one out.
+    options, knobs
+        Options of training by strategy or head, {"lora": {"epochs": 5}}; settings of models, {"scgpt": {...}}.
 
     Every experiment is recorded in the cache as it ends, and what is recorded as done is not run again. One that cannot
     be done is recorded as failed, with its reason, and the others go on; where none can, the first reason is raised.
     """
     settings = settings or Settings.from_env()
     settings = dataclasses.replace(settings, cache=Path(cache)) if cache else settings
-    question = Experiment("", "", (), protocol=protocol, split_by=split_by, facet=facet, folds=folds, seed=seed)
-    sources = load_sources(datasets, settings)
-    experiments = plan(question, sources, models, heads, strategies, shots, device)
-    tasks = [Task.of(one, sources, settings, device, remarks) for one in experiments]
-    done: dict[str, Run] = {}
-    with reporting(progress, len(tasks), "experiment") as tell:
-        for run in parallel.run(perform, tasks, workers=workers):
-            done[run.run_id] = run
-            tell(1)
-    write_scores(settings.results)
+    asked = {"protocol": protocol, "split_by": split_by, "facet": facet, "folds": folds, "seed": seed}
+    question = Experiment("", "", (), train=tuple(train), **asked)  # type: ignore[arg-type]
+    known = outlines(datasets, settings)
+    experiments = plan(question, known, models, heads, strategies, shots, device, knobs=knobs, options=options)
+    with reporting(progress, len(experiments), "experiment") as tell:
+        how = {"workers": workers, "device": device, "remarks": remarks}
+        done = run_grid(experiments, known, settings, ended=lambda run: tell(1), **how)  # type: ignore[arg-type]
     runs = [done[one.run_id] for one in experiments]
     _say_what_failed(runs)
     return scores_of(runs)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One experiment and what a worker needs for it: small where data sets are named rather than given."""
-
-    experiment: Experiment
-    datasets: tuple[str | Path | AnnData, ...]
-    settings: Settings
-    device: str
-    remarks: Mapping[str, str]
-
-    @classmethod
-    def of(
-        cls,
-        experiment: Experiment,
-        sources: Iterable[Source],
-        settings: Settings,
-        device: str,
-        remarks: Mapping[str, str] | None,
-    ) -> Task:
-        """Name the data sets of one experiment by where they came from."""
-        wanted = {id(one.origin): one.origin for one in sources if one.name in experiment.datasets}
-        return cls(experiment, tuple(wanted.values()), settings, device, dict(remarks or {}))
-
-
-def perform(task: Task) -> Run:
-    """Do a task, record it, and return the record; one that is recorded as done is only read."""
-    run = find_done(task.experiment.run_id, task.settings)
-    if run is None:
-        run, predictions = evaluate(
-            task.experiment,
-            material_of(task.experiment.contents, task.datasets, task.settings),
-            cache=task.settings.embeddings,
-            device=task.device,
-            remarks=task.remarks,
-        )
-        write_run(task.settings.results, run, predictions)
-    return run
 
 
 def _say_what_failed(runs: Sequence[Run]) -> None:
@@ -138,4 +101,12 @@ def _say_what_failed(runs: Sequence[Run]) -> None:
         log.warning("%s + %s on %s: %s", asked.model, asked.head, "+".join(asked.datasets), run.outcome.reason)
     if failed and len(failed) == len(runs):
         outcome = failed[0].outcome
+        if is_bug(outcome):
+            message = f"{outcome.error}: {outcome.reason}"
+            raise RuntimeError(message)
         raise getattr(errors, outcome.error)(outcome.reason, outcome.remedy)
+
+
+def is_bug(outcome: Outcome) -> bool:
+    """Tell whether a failed experiment is ours to mend rather than the user's."""
+    return outcome.state == "failed" and not hasattr(errors, outcome.error)

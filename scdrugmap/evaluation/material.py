@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 ACCEPTED = ("counts", "cpm", "log1p", "zscore")
 FACET_COLUMNS = {"tissue": "tissue", "cancer_type": "cancer_type", "drug_type": "drug_type", "regimen": "drug"}
 LEAST_SHARED_GENES = 200
-NAMED = 4  # data sets that a facet value spells out
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,15 +136,3 @@ def material_of(
         _last.clear()
         _last[contents] = Material.of(sources)
     return _last[contents]
-
-
-def groups(sources: Sequence[Source], facet: str) -> Mapping[str, list[Source]]:
-    """Return the data sets of each value of a facet.
-
-    Facet "all" puts all that are given into one group, named after them.
-    """
-    if facet == "all":
-        names = [source.name for source in sources]
-        return {"+".join(names) if len(names) <= NAMED else f"{len(names)} data sets": list(sources)}
-    values = sorted({source.facet(facet) for source in sources})
-    return {value: [source for source in sources if source.facet(facet) == value] for value in values}
