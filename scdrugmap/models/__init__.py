@@ -25,6 +25,7 @@ FOLDERS = (
     "uce",
     "cellplm",
     "llama3_8b",
+    "gpt_4o_mini",
     "minilm",
     "hvg_pca",
     "hvg",

@@ -1,0 +1,183 @@
+"""Asking about many cells: requests of a few cells, several at a time, until each cell has an answer or has failed.
+
+Cells are put into requests in a seeded random order, so that a request does not hold the cells of one sample, and only
+cells of which the same is told share one. What cannot be read is asked again, for those cells alone, with the next
+seed. Every reply is on disk before the next request goes out: a run that was stopped, or killed, begins where it ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from scdrugmap.evaluation.prompting_answers import Answer, Reply, read
+from scdrugmap.evaluation.prompting_batch import Batches
+from scdrugmap.evaluation.prompting_cache import Replies, Request
+from scdrugmap.evaluation.prompting_client import Endpoint
+from scdrugmap.evaluation.prompting_cost import Budget, Estimate, Price, describe, input_tokens, output_tokens
+from scdrugmap.evaluation.prompting_settings import PromptSettings
+from scdrugmap.evaluation.prompting_text import CellText, Example, messages, names_of
+from scdrugmap.progress import Progress, reporting
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said of cells, in their order."""
+
+    p_resistant: np.ndarray  # (n_cells,) float32; NaN where there is no answer
+    sources: dict[str, int] = field(default_factory=dict)  # cells by where P comes from: logprobs or stated
+    problems: dict[str, int] = field(default_factory=dict)  # what was wrong with replies, mended by asking again or not
+    forms: dict[str, int] = field(default_factory=dict)  # replies by the form the endpoint was held to
+    served: tuple[str, ...] = ()  # the models as the endpoint calls them
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Which cells have no readable answer, (n_cells,) bool."""
+        return np.isnan(self.p_resistant)
+
+
+@dataclass
+class _Tally:
+    """What several threads found."""
+
+    found: dict[int, Answer] = field(default_factory=dict)
+    problems: Counter[str] = field(default_factory=Counter)
+    forms: Counter[str] = field(default_factory=Counter)
+    served: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, rows: Sequence[int], reply: Reply) -> None:
+        answers, problems = read(reply, len(rows))
+        by_name = dict(zip(names_of(len(rows)), rows, strict=True))
+        with self.lock:
+            self.found |= {by_name[name]: answer for name, answer in answers.items()}
+            self.problems += problems
+            self.forms[reply.form or "none"] += 1
+            self.served |= {reply.served} - {""}
+
+
+class Asker:
+    """A model at an endpoint, its settings, the replies that are known, and what may be spent."""
+
+    def __init__(self, settings: PromptSettings, *, folder: Path, seed: int = 0, max_cost: float | None = None) -> None:
+        self.settings, self.seed = settings, seed
+        self.endpoint = Endpoint.from_env(timeout=settings.timeout, retries=settings.connection_retries)
+        self.replies, self.budget = Replies(folder), Budget(settings, max_cost)
+        self._batches = Batches(self.endpoint, self.replies, self.budget, poll=settings.poll)
+
+    def estimate(self, cells: Sequence[CellText], examples: Sequence[Example] = ()) -> Estimate:
+        """Say what asking would send and cost; sends nothing."""
+        batch = self.settings.batch_api
+        asked = list(self._first(cells, examples))
+        new = [request for request in asked if request.key(self.endpoint.host) not in self.replies]
+        sent = sum(input_tokens(request) for request in new)
+        got = sum(output_tokens(request.n_cells) for request in new)
+        usd = Price.of(self.settings, batch=batch).of_tokens(sent, got)
+        known = len(asked) - len(new)
+        where = (self.endpoint.host, self.settings.name)
+        return Estimate(*where, len(cells), len(asked), known, sent, got, usd, *describe(self.settings))
+
+    def ask(
+        self, cells: Sequence[CellText], examples: Sequence[Example] = (), *, progress: Progress = False
+    ) -> Answers:
+        """Ask about cells; one that expresses no gene is not asked about and has failed.
+
+        Raises `CostLimit` before anything is sent where the estimate is over the limit, and in the middle where the
+        real use passes it; `EndpointFailed` where an answer cannot be had. What was answered until then is kept.
+        """
+        self.budget.admit(self.estimate(cells, examples))
+        tally = _Tally()
+        groups = self._groups(cells)
+        try:
+            with reporting(progress, sum(map(len, groups)), "cell") as tell:
+                if self.settings.batch_api:
+                    self._batches.run(list(self._first(cells, examples)), lambda: tell(0))
+                self._ask_all(groups, cells, examples, tally, tell)
+        finally:
+            self.endpoint.close()
+        p = np.full(len(cells), np.nan, dtype=np.float32)
+        for row, answer in tally.found.items():
+            p[row] = answer.p_resistant
+        sources = Counter(answer.source for answer in tally.found.values())
+        return Answers(p, dict(sources), dict(tally.problems), dict(tally.forms), tuple(sorted(tally.served)))
+
+    def _ask_all(
+        self,
+        groups: Sequence[Sequence[int]],
+        cells: Sequence[CellText],
+        examples: Sequence[Example],
+        tally: _Tally,
+        tell: Callable[[int], None],
+    ) -> None:
+        """Ask the groups at once, as many as may be; the first error stops those that have not begun."""
+        stop = threading.Event()
+        _ = self.endpoint.client  # made once, before threads ask for it
+        pool = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="ask")
+        try:
+            waiting = {pool.submit(self._ask_group, rows, cells, examples, tally, stop): len(rows) for rows in groups}
+            for done in as_completed(waiting):
+                done.result()
+                tell(waiting[done])
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ask_group(
+        self,
+        rows: Sequence[int],
+        cells: Sequence[CellText],
+        examples: Sequence[Example],
+        tally: _Tally,
+        stop: threading.Event,
+    ) -> None:
+        """Ask about the cells of one request, and again about those without an answer; an error stops all others."""
+        missing, ended = list(rows), False
+        try:
+            for attempt in range(1 + self.settings.retries):
+                if stop.is_set() or not missing:
+                    break
+                reply = self._reply(self._request([cells[row] for row in missing], examples, attempt))
+                tally.add(missing, reply)
+                missing = [row for row in missing if row not in tally.found]
+            ended = True
+        finally:
+            if not ended:
+                stop.set()
+
+    def _reply(self, request: Request) -> Reply:
+        key = request.key(self.endpoint.host)
+        known = self.replies.get(key)
+        if known is not None:
+            return known
+        reply, expected = None, self.budget.expect(request)
+        try:
+            reply = self.endpoint.ask(request)
+            self.replies.put(key, reply)
+        finally:
+            self.budget.settle(expected, request, reply)
+        return reply
+
+    def _first(self, cells: Sequence[CellText], examples: Sequence[Example]) -> Iterator[Request]:
+        """Yield the requests that are sent when each is answered at once."""
+        return (self._request([cells[row] for row in rows], examples, 0) for rows in self._groups(cells))
+
+    def _request(self, cells: Sequence[CellText], examples: Sequence[Example], attempt: int) -> Request:
+        asked = self.settings
+        texts = messages(cells, examples)
+        return Request(asked.name, texts, len(cells), self.seed + attempt, asked.temperature, asked.logprobs)
+
+    def _groups(self, cells: Sequence[CellText]) -> list[list[int]]:
+        """Return the rows of each request; rows of cells without a gene are in none."""
+        order = np.random.default_rng(self.seed).permutation(len(cells)).tolist()
+        alike: dict[str, list[int]] = {}
+        for row in order:
+            if cells[row].genes:
+                alike.setdefault(cells[row].about, []).append(row)
+        size = self.settings.cells_per_request
+        return [rows[at : at + size] for _, rows in sorted(alike.items()) for at in range(0, len(rows), size)]

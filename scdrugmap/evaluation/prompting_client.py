@@ -1,0 +1,209 @@
+"""An OpenAI-compatible endpoint: whom to ask, in which dialect, and what its refusals mean.
+
+Address and key come from the environment (OPENAI_BASE_URL, OPENAI_API_KEY), at the moment of asking, and go nowhere but
+into the client. The openai client itself waits and asks again on rate limits (as long as Retry-After says), timeouts,
+dropped connections and errors of the server, with exponential backoff and jitter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from scdrugmap.errors import EndpointFailed
+from scdrugmap.evaluation.prompting_answers import Reply, odds_of
+from scdrugmap.evaluation.prompting_cache import Request
+from scdrugmap.evaluation.prompting_text import schema
+
+if TYPE_CHECKING:
+    import openai
+
+OPENAI = "https://api.openai.com/v1"
+TOP_LOGPROBS = 5  # alternatives asked for at each token
+_ROOM = (100, 40)  # tokens an answer may take: these, and these more a cell (18 are usual)
+_SAID = 200  # characters of an endpoint's own words that a message repeats
+_FINAL = ("context_length_exceeded", "content_filter", "content_policy_violation", "model_not_found")
+_AGAIN = "Run it again: answers that came are kept, and only the others are asked for."
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What an endpoint takes. Each starts with everything, and loses what it refuses."""
+
+    form: str = "json_schema"  # then json_object, then text
+    logprobs: bool = True
+    seed: bool = True
+    limit: str = "max_tokens"  # or max_completion_tokens
+
+    def without(self, refusal: str) -> Dialect | None:
+        """Return the dialect without what a refusal names or, if it names nothing, the next thing; None: all gone."""
+        words = refusal.lower()
+        if self.limit == "max_tokens" and "max_completion_tokens" in words:
+            return replace(self, limit="max_completion_tokens")
+        if self.logprobs and "logprob" in words:
+            return replace(self, logprobs=False)
+        if self.seed and "seed" in words:
+            return replace(self, seed=False)
+        if self.form != "text":
+            return replace(self, form="json_object" if self.form == "json_schema" else "text")
+        if self.logprobs:
+            return replace(self, logprobs=False)
+        return replace(self, seed=False) if self.seed else None
+
+
+class Endpoint:
+    """One endpoint and the key to it; `host` is all of it that may be written down."""
+
+    def __init__(self, url: str, key: str, *, timeout: float = 60.0, retries: int = 5) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            message = "OPENAI_BASE_URL is no address of an endpoint."
+            raise EndpointFailed(message, "Give one such as http://localhost:8000/v1, or unset it for OpenAI.")
+        self.host = parts.netloc.rpartition("@")[2]
+        self.dialect = Dialect()
+        self._url, self._key, self._timeout, self._retries = url, key, timeout, retries
+        self._client: openai.OpenAI | None = None
+        self._secrets = [word for word in (key, parts.password) if word]
+
+    @classmethod
+    def from_env(cls, *, timeout: float = 60.0, retries: int = 5) -> Endpoint:
+        """Return the endpoint of this process's environment; raises `EndpointFailed` without a key."""
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
+        url = os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
+        if not key:
+            message = "There is no key for the endpoint: OPENAI_API_KEY is not set."
+            raise EndpointFailed(message, "Run: export OPENAI_API_KEY=... (any word where the endpoint wants none).")
+        return cls(url, key, timeout=timeout, retries=retries)
+
+    @property
+    def client(self) -> openai.OpenAI:
+        """The openai client, made when it is first needed."""
+        if self._client is None:
+            import openai
+
+            self._client = openai.OpenAI(
+                api_key=self._key, base_url=self._url, timeout=self._timeout, max_retries=self._retries
+            )
+        return self._client
+
+    def close(self) -> None:
+        """Close the connections; the next question opens new ones."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def ask(self, request: Request) -> Reply:
+        """Put one question; raises `EndpointFailed` where no answer can be had."""
+        import openai
+
+        dialect, first = self.dialect, None
+        while True:
+            try:
+                raw = self.client.chat.completions.with_raw_response.create(**self.body(request, dialect))
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if error.code in ("content_filter", "content_policy_violation"):
+                    return Reply("", finish="content_filter", form=dialect.form, date=_now())
+                first = first or error
+                poorer = None if error.code in _FINAL else dialect.without(str(error.message))
+                if poorer is None:
+                    raise self.failure(first, request.model) from None
+                dialect = poorer
+                continue
+            except openai.OpenAIError as error:
+                raise self.failure(error, request.model) from None
+            reply = self.reply(raw.http_response.text, dialect.form)
+            self.dialect = dialect
+            return reply
+
+    def body(self, request: Request, dialect: Dialect | None = None) -> dict[str, Any]:
+        """Return the body of a chat completion, as client and Batch API take it."""
+        dialect = dialect or self.dialect
+        found: dict[str, Any] = {"model": request.model, "messages": list(request.messages)}
+        found[dialect.limit] = _ROOM[0] + _ROOM[1] * request.n_cells
+        if request.temperature is not None:
+            found["temperature"] = request.temperature
+        if dialect.seed:
+            found["seed"] = request.seed
+        if dialect.logprobs and request.logprobs:
+            found |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if dialect.form == "json_schema":
+            form = {"name": "answers", "strict": True, "schema": schema(request.n_cells)}
+            found["response_format"] = {"type": "json_schema", "json_schema": form}
+        elif dialect.form == "json_object":
+            found["response_format"] = {"type": "json_object"}
+        return found
+
+    def reply(self, text: str, form: str) -> Reply:
+        """Read a chat completion; raises `EndpointFailed` for anything else."""
+        try:
+            return _reply(json.loads(text), form)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            message = f"What {self.host} answers is no chat completion: {self.hide(text)}"
+            raise EndpointFailed(message, "Check OPENAI_BASE_URL; it usually ends in /v1.") from None
+
+    def hide(self, text: object) -> str:
+        """Return the beginning of what an endpoint said, on one line and without the key."""
+        said = str(text)
+        for secret in self._secrets:
+            said = said.replace(secret, "***")
+        said = " ".join(said.split())
+        return said[:_SAID] + ("..." if len(said) > _SAID else "")
+
+    def failure(self, error: openai.OpenAIError, model: str) -> EndpointFailed:
+        """Say what an error of the client means and what mends it."""
+        import openai
+
+        said = self.hide(getattr(error, "message", error))
+        code, status = getattr(error, "code", None), getattr(error, "status_code", None)
+        tries = f"after {self._retries + 1} attempts"
+        if status in (401, 403):
+            return EndpointFailed(f"{self.host} refused the key ({status}).", "Set OPENAI_API_KEY to a valid key.")
+        if status == 404:
+            message = f"{self.host} has no model '{model}' ({said})."
+            return EndpointFailed(message, "Name one that it has: --set name=... (and check OPENAI_BASE_URL).")
+        if code == "insufficient_quota":
+            return EndpointFailed(f"The account at {self.host} has no credit left.", f"Add credit. {_AGAIN}")
+        if code == "context_length_exceeded":
+            remedy = "Send less: --set cells_per_request=5 or --set top_k=30"
+            return EndpointFailed(f"A request is too long for '{model}' ({said}).", remedy)
+        if status == 429:
+            return EndpointFailed(f"{self.host} is still over its rate limit {tries}.", _AGAIN)
+        if isinstance(error, openai.APITimeoutError):
+            return EndpointFailed(f"{self.host} did not answer within {self._timeout:g} s, {tries}.", _AGAIN)
+        if isinstance(error, openai.APIConnectionError):
+            remedy = f"Check OPENAI_BASE_URL and the network. {_AGAIN}"
+            return EndpointFailed(f"No connection with {self.host} {tries} ({said})", remedy)
+        if status is not None and status >= 500:
+            return EndpointFailed(f"{self.host} failed {tries} ({status}: {said}).", _AGAIN)
+        return EndpointFailed(f"{self.host} refused the request: {said}", "Check the settings of the model.")
+
+
+def _reply(body: Mapping[str, Any], form: str) -> Reply:
+    choice = body["choices"][0]
+    usage = body.get("usage") or {}
+    tokens = (choice.get("logprobs") or {}).get("content") or []
+    return Reply(
+        content=str(choice["message"].get("content") or ""),
+        odds=odds_of([(one["token"], _listed(one)) for one in tokens]),
+        input_tokens=int(usage.get("prompt_tokens") or 0),
+        output_tokens=int(usage.get("completion_tokens") or 0),
+        finish=str(choice.get("finish_reason") or ""),
+        served=str(body.get("model") or ""),
+        form=form,
+        date=_now(),
+    )
+
+
+def _listed(token: Mapping[str, Any]) -> dict[str, float]:
+    """Return the alternatives at a token; without a list, the token itself."""
+    listed = token.get("top_logprobs") or [token]
+    return {str(one["token"]): float(one["logprob"]) for one in listed}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,87 @@
+"""The text that a language model is asked with, and the form that its answer must have.
+
+Of a cell, the text holds its most highly expressed genes in their order, and nothing else but what the user chose to
+say about drug, cancer type and tissue: no barcode, sample, data set or study. Cells are called c1, c2, ... in the order
+of the request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scdrugmap.data.labels import RESPONSES
+
+VERSION = 1  # of the wording; part of the provenance
+SYSTEM = (
+    "You judge from gene expression how single tumour cells respond to a drug treatment. Each cell is given by an id "
+    "and the names of its most highly expressed genes, highest first. For each cell, say whether it is sensitive "
+    "(responds to the treatment) or resistant (does not respond), and with which probability it is resistant. Judge "
+    "each cell by itself; any share of the cells may be resistant. Answer with JSON of this form and nothing else: "
+    '{"answers": [{"id": ID, "label": "sensitive" or "resistant", "p_resistant": PROBABILITY}, ...]}, one entry for '
+    "each id. PROBABILITY is between 0 and 1: below 0.5 for sensitive cells, 0.5 or more for resistant ones."
+)
+EXAMPLES = "Cells of the same kind whose response is known:"
+CELLS = "Cells to judge:"
+
+
+@dataclass(frozen=True)
+class CellText:
+    """What is told of one cell."""
+
+    genes: tuple[str, ...]  # highest expressed first
+    about: str = ""  # drug, cancer type and tissue, as far as they are told
+
+
+@dataclass(frozen=True)
+class Example:
+    """A cell whose label is told."""
+
+    cell: CellText
+    label: str
+
+
+def names_of(n_cells: int) -> list[str]:
+    """Return the ids of the cells of one request: c1, c2, ..."""
+    return [f"c{number}" for number in range(1, n_cells + 1)]
+
+
+def messages(cells: Sequence[CellText], examples: Sequence[Example] = ()) -> list[dict[str, str]]:
+    """Return the chat messages that ask about cells of one kind, the examples (which all requests share) first."""
+    parts = []
+    if examples:
+        parts += [EXAMPLES, *(f"{one.label}: {' '.join(one.cell.genes)}" for one in examples), ""]
+    if cells[0].about:
+        parts += [cells[0].about, ""]
+    asked = zip(names_of(len(cells)), cells, strict=True)
+    parts += [CELLS, *(f"{name}: {' '.join(cell.genes)}" for name, cell in asked)]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n".join(parts)}]
+
+
+def schema(n_cells: int) -> dict[str, Any]:
+    """Return the JSON schema of an answer about so many cells, in the subset that strict structured outputs take."""
+    entry = {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "enum": names_of(n_cells)},
+            "label": {"type": "string", "enum": list(RESPONSES)},
+            "p_resistant": {"type": "number"},
+        },
+        "required": ["id", "label", "p_resistant"],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"answers": {"type": "array", "items": entry}},
+        "required": ["answers"],
+        "additionalProperties": False,
+    }
+
+
+def prompt_hash() -> str:
+    """Return a hash of the wording, for the provenance: twelve hexadecimal digits."""
+    wording = json.dumps([VERSION, SYSTEM, EXAMPLES, CELLS, schema(1)])
+    return hashlib.sha256(wording.encode()).hexdigest()[:12]
