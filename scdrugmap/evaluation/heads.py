@@ -6,7 +6,7 @@ All are seeded and repeat themselves on a CPU. `state()` gives a fitted head as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,15 +17,29 @@ from scdrugmap.errors import InvalidInput, LabelsMissing, UnknownName
 from scdrugmap.registry import Registry
 
 State = dict[str, np.ndarray]
+DOUBLE = 2**31  # bytes of standardised cells up to which logistic regression works in float64
+BLOCK = 2**15  # cells that are standardised or scored at a time
+
+
+class Matrix(Protocol):
+    """What a head needs of vectors, (n_cells, dim): an array, a memory map, or rows that are read when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Cells and width."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> np.ndarray: ...
 
 
 class Head(Protocol):
     """What every head does. Z is (n_cells, dim) float, labels "sensitive" or "resistant"."""
 
-    def fit(self, Z: np.ndarray, labels: Iterable[object], validation: np.ndarray | None = None) -> Head:
+    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Head:
         """Learn from labelled cells; `validation`, (n_cells,) bool, marks those that choose the epoch."""
 
-    def predict_proba(self, Z: np.ndarray) -> np.ndarray:
+    def predict_proba(self, Z: Matrix) -> np.ndarray:
         """Return P(resistant), (n_cells,) float32."""
 
     def state(self) -> State:
@@ -45,7 +59,7 @@ class HeadCard:
     restore: Callable[[State], Head] | None = None
 
 
-def resistant_of(Z: np.ndarray, labels: Iterable[object]) -> np.ndarray:
+def resistant_of(Z: Matrix, labels: Iterable[object]) -> np.ndarray:
     """Return which training cells are resistant, (n_cells,) bool; raise where nothing can be learned."""
     resistant = ~is_sensitive(labels)
     if len(resistant) != len(Z):
@@ -64,12 +78,12 @@ class Constant:
     def __init__(self, *, seed: int = 0) -> None:
         self.share = np.nan
 
-    def fit(self, Z: np.ndarray, labels: Iterable[object], validation: np.ndarray | None = None) -> Constant:
+    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Constant:
         """Remember the share."""
         self.share = float(resistant_of(Z, labels).mean())
         return self
 
-    def predict_proba(self, Z: np.ndarray) -> np.ndarray:
+    def predict_proba(self, Z: Matrix) -> np.ndarray:
         """Return the share for every cell."""
         return np.full(len(Z), self.share, dtype=np.float32)
 
@@ -92,12 +106,12 @@ class Estimator:
         self.name = name
         self.classifier = classifier
 
-    def fit(self, Z: np.ndarray, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
+    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
         """Fit on all cells; nothing is chosen, so the validation part trains too."""
         self.classifier.fit(np.asarray(Z), resistant_of(Z, labels))
         return self
 
-    def predict_proba(self, Z: np.ndarray) -> np.ndarray:
+    def predict_proba(self, Z: Matrix) -> np.ndarray:
         """Return the classifier's probability of the resistant class."""
         return self.classifier.predict_proba(np.asarray(Z))[:, 1].astype(np.float32)
 
@@ -114,24 +128,36 @@ class Logistic:
         self.seed, self.C, self.max_iter = seed, C, max_iter
         self.weight = self.bias = np.zeros(0)
 
-    def fit(self, Z: np.ndarray, labels: Iterable[object], validation: np.ndarray | None = None) -> Logistic:
-        """Fit on all cells, with L-BFGS until it converges; fold the standardisation into weight and bias."""
+    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Logistic:
+        """Fit on all cells, with L-BFGS until it converges; fold the standardisation into weight and bias.
+
+        The standardised cells are held in memory once, in float64, or in float32 where that takes over `DOUBLE` bytes.
+        """
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
+        resistant = resistant_of(Z, labels)
+        dtype = np.float64 if 8 * len(Z) * Z.shape[1] <= DOUBLE else np.float32
         scaler = StandardScaler()
-        scaled = scaler.fit_transform(np.asarray(Z, dtype=np.float64))
+        for block in _blocks(len(Z)):
+            scaler.partial_fit(np.asarray(Z[block], dtype=np.float64))
+        scaled = np.empty(Z.shape, dtype=dtype)
+        for block in _blocks(len(Z)):
+            scaled[block] = scaler.transform(np.asarray(Z[block], dtype=np.float64))
         model = LogisticRegression(C=self.C, max_iter=self.max_iter, random_state=self.seed)
-        model.fit(scaled, resistant_of(Z, labels))
-        self.weight = model.coef_[0] / scaler.scale_
+        model.fit(scaled, resistant)
+        self.weight = model.coef_[0].astype(np.float64) / scaler.scale_
         self.bias = model.intercept_ - scaler.mean_ @ self.weight
         return self
 
-    def predict_proba(self, Z: np.ndarray) -> np.ndarray:
+    def predict_proba(self, Z: Matrix) -> np.ndarray:
         """Return the logistic function of the weighted sum."""
         from scipy.special import expit
 
-        return expit(np.asarray(Z, dtype=np.float64) @ self.weight + self.bias).astype(np.float32)
+        p = np.empty(len(Z), dtype=np.float32)
+        for block in _blocks(len(Z)):
+            p[block] = expit(np.asarray(Z[block], dtype=np.float64) @ self.weight + self.bias)
+        return p
 
     def state(self) -> State:
         """Return weight (dim,) and bias (1,), float64, for features as they come."""
@@ -143,6 +169,10 @@ class Logistic:
         head = cls()
         head.weight, head.bias = np.asarray(state["weight"]), np.asarray(state["bias"])
         return head
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
 
 
 def _mlp(**options: Any) -> Head:
@@ -164,7 +194,7 @@ class Neighbours(Estimator):
         super().__init__("knn", None)
         self.neighbours = neighbours
 
-    def fit(self, Z: np.ndarray, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
+    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
         """Remember the cells; with fewer than `neighbours` of them, all are near."""
         from sklearn.neighbors import KNeighborsClassifier
         from sklearn.pipeline import make_pipeline

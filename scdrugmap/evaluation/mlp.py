@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdrugmap.evaluation.heads import State, resistant_of
+from scdrugmap.evaluation.heads import Matrix, State, resistant_of
 
 VALIDATION_SHARE = 0.1  # of each class, where the caller names no validation cells
 CHUNK = 8192  # cells scored at a time
@@ -39,7 +39,7 @@ class MLP:
         self.epoch = 0
         self.losses: list[float] = []
 
-    def fit(self, Z: np.ndarray, labels: Iterable[object], validation: np.ndarray | None = None) -> MLP:
+    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> MLP:
         """Train on the cells that are not in `validation`, keep the weights of the epoch that does best on those.
 
         Without `validation`, every tenth cell of each class is it, drawn with the seed. With `select_epoch=False` all
@@ -52,7 +52,7 @@ class MLP:
         if not self.select_epoch or not validation.any():
             validation = np.zeros(len(Z), dtype=bool)
         target = np.stack([~resistant, resistant], axis=1).astype(np.float32)  # (n, 2): sensitive, resistant
-        network = self._build(Z.shape[1])
+        network = self.build(Z.shape[1])
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr)
         rows, held = np.flatnonzero(~validation), np.flatnonzero(validation)
         best: dict[str, torch.Tensor] = {}
@@ -67,7 +67,7 @@ class MLP:
         self.network = network
         return self
 
-    def predict_proba(self, Z: np.ndarray) -> np.ndarray:
+    def predict_proba(self, Z: Matrix) -> np.ndarray:
         """Return P(resistant), (n_cells,) float32: the resistant unit's share of the two units' probabilities."""
         assert self.network is not None, "fit comes before predict_proba"
         out = np.empty(len(Z), dtype=np.float32)
@@ -88,19 +88,20 @@ class MLP:
         """Make the head again, on the CPU."""
         layers = {name: torch.from_numpy(np.array(value)) for name, value in state.items() if name != "epoch"}
         head = cls(hidden=layers["0.weight"].shape[0])
-        head.network = head._build(layers["0.weight"].shape[1])
+        head.network = head.build(layers["0.weight"].shape[1])
         head.network.load_state_dict(layers)
         head.epoch = int(state["epoch"][0])
         return head
 
-    def _build(self, dim: int) -> nn.Sequential:
+    def build(self, dim: int) -> nn.Sequential:
+        """Make the layers for embeddings of `dim`, with initial weights that follow the seed."""
         with torch.random.fork_rng(devices=[]):  # initial weights follow our seed and leave the caller's generator be
             torch.manual_seed(self.seed)
             layers = [nn.Linear(dim, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden), nn.ReLU()]
             return nn.Sequential(*layers, nn.Linear(self.hidden, 2)).to(self.device)
 
     def _train(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, Z: np.ndarray, target: np.ndarray, rows: np.ndarray
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, Z: Matrix, target: np.ndarray, rows: np.ndarray
     ) -> None:
         for batch in _batches(rows, self.batch_size):
             loss = nn.functional.binary_cross_entropy_with_logits(
@@ -110,7 +111,7 @@ class MLP:
             loss.backward()
             optimizer.step()
 
-    def _loss(self, network: nn.Module, Z: np.ndarray, target: np.ndarray, rows: np.ndarray) -> float:
+    def _loss(self, network: nn.Module, Z: Matrix, target: np.ndarray, rows: np.ndarray) -> float:
         total = 0.0
         with torch.inference_mode():
             for batch in _batches(rows, CHUNK):
