@@ -12,8 +12,23 @@ CELLS = ("protocol", "facet", "facet_value", "shots", "train", "test")  # on wha
 
 
 def simulated(scores: pl.DataFrame) -> pl.Series:
-    """Tell which rows were measured on simulated cells, whose data sets say so in their names."""
-    return scores.select(pl.col("source").eq("measured") & pl.col("test").str.starts_with("simulated")).to_series()
+    """Tell which rows are of simulated cells, or made up altogether: their data sets say so in their names."""
+    return scores.select(pl.col("source").ne("reported") & pl.col("test").str.starts_with("simulated")).to_series()
+
+
+def chosen(column: str, value: object) -> pl.Expr:
+    """Return the condition that a column has a value, or one of a list of values; None is a value like others."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return pl.any_horizontal(pl.lit(False), *(pl.col(column).eq_missing(pl.lit(one)) for one in value))
+    return pl.col(column).eq_missing(pl.lit(value))
+
+
+def with_constant(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add `constant`: what the constant classifier of each row's metric scores at the row's prevalence."""
+    pairs = rows.select("metric", "prevalence").unique()
+    found = [None if share is None else METRICS[metric].constant(share) for metric, share in pairs.iter_rows()]
+    known = pairs.with_columns(constant=pl.Series(found, dtype=pl.Float64))
+    return rows.join(known, on=["metric", "prevalence"], how="left", nulls_equal=True, maintain_order="left")
 
 
 def averaged(scores: pl.DataFrame) -> pl.DataFrame:
@@ -29,11 +44,31 @@ def averaged(scores: pl.DataFrame) -> pl.DataFrame:
         seeds=pl.len(),
         run_ids=pl.col("run_id"),
     )
-    constants = [
-        METRICS[metric].constant(prevalence) if prevalence is not None else None
-        for metric, prevalence in table.select("metric", "prevalence").iter_rows()
-    ]
-    return table.with_columns(pl.col("n").cast(pl.Int64), constant=pl.Series(constants, dtype=pl.Float64))
+    return with_constant(table.with_columns(pl.col("n").cast(pl.Int64)))
+
+
+def per_dataset(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows, reported ones aside, that score one data set by itself, each once, with two columns more.
+
+    `dataset` names it; `others` names the data sets that trained beside it, joined with "+": in cross-data its whole
+    training side but for the shots; "" where it trained alone, which is a pooled run of one data set. A run may hold
+    such a score as the fold of its test unit, as "dataset:<name>" and, where it tests one data set, as "all".
+    """
+    one = ~pl.col("test").str.contains("+", literal=True)
+    place = (
+        pl.when((pl.col("fold") == pl.col("test")) & (pl.col("protocol") == "cross-data"))
+        .then(0)
+        .when(pl.col("fold").str.starts_with("dataset:"))
+        .then(1)
+        .when(one & (pl.col("fold") == "all"))
+        .then(2)
+    )
+    rows = scores.filter(pl.col("source") != "reported").with_columns(place=place).filter(pl.col("place").is_not_null())
+    best = rows.filter(pl.col("place") == pl.col("place").min().over("run_id", "test", "metric")).drop("place")
+    sides = best.select("train", "test").unique()
+    names = pl.col("train").str.split("+").list.set_difference(pl.concat_list("test"))
+    sides = sides.with_columns(dataset="test", others=names.list.sort().list.join("+"))
+    return best.join(sides, on=["train", "test"], how="left", maintain_order="left")
 
 
 def leaderboard(scores: pl.DataFrame, metric: str, *, split_by: str, **where: object) -> pl.DataFrame:
@@ -45,7 +80,10 @@ def leaderboard(scores: pl.DataFrame, metric: str, *, split_by: str, **where: ob
     is better, is higher; reported rows have neither.
     """
     sign = 1 if METRICS[metric].higher_is_better else -1
-    rows = averaged(scores).filter(pl.col("metric") == metric, *(_equals(key, value) for key, value in where.items()))
+    picked = (pl.col("metric") == metric, *(chosen(key, value) for key, value in where.items()))
+    ahead = [key in scores.columns for key in where]  # what averaging leaves as it is narrows it down first
+    rows = averaged(scores.filter(picked[0], *(one for one, known in zip(picked[1:], ahead, strict=True) if known)))
+    rows = rows.filter(*(one for one, known in zip(picked[1:], ahead, strict=True) if not known))
     same = [*CELLS, *ENTRY]
     by_cell = rows.filter(pl.col("split_by") == "cell").select(*same, by_cell="value")
     rows = rows.filter(pl.col("split_by") == split_by).join(by_cell, on=same, how="left", nulls_equal=True)
@@ -62,5 +100,41 @@ def leaderboard(scores: pl.DataFrame, metric: str, *, split_by: str, **where: ob
     )
 
 
-def _equals(column: str, value: object) -> pl.Expr:
-    return pl.col(column).eq_missing(pl.lit(value))
+def by_facet(scores: pl.DataFrame, metric: str, facet: str, *, split_by: str, **where: object) -> pl.DataFrame:
+    """Return the entries under each value of a facet, for small multiples: the leaderboard's columns.
+
+    One row an entry and set of cells, ordered by `facet_value`, then rank. `place` counts the entries of a panel (1 the
+    best); `panel` is the facet's value with, in brackets, what else tells panels apart (reported numbers, test sets).
+    """
+    board = leaderboard(scores, metric, split_by=split_by, facet=facet, **where)
+    several = pl.struct(CELLS).n_unique().over("facet_value") > 1
+    panel = pl.when(several).then(pl.format("{} ({})", "facet_value", "test")).otherwise("facet_value")
+    place = pl.col("rank").rank("ordinal").over(CELLS).cast(pl.Int64)
+    return board.with_columns(panel=panel, place=place).sort("facet_value", "panel", "place")
+
+
+def won(scores: pl.DataFrame, metric: str, **where: object) -> pl.DataFrame:
+    """Return how many data sets each entry wins: `model`, `head`, `strategy`, `shots`, `won`, `scored`, `compared`.
+
+    Compared are the entries of a view (`where`: protocol, split_by, ...) on the same cells of one data set, where two
+    or more were scored; means over seeds. Entries that tie share the win. A data set that is scored in several ways
+    (facets, training sides) counts once, in parts. `scored` counts the data sets that an entry was scored on, and
+    `compared` those where it met another.
+    """
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    entry = ["model", "head", "strategy", "shots"]
+    cells = ["protocol", "split_by", "facet", "facet_value", "others", "dataset", "n"]
+    rows = scores.filter(
+        pl.col("metric") == metric,
+        pl.col("value").is_not_null(),
+        *(chosen(name, value) for name, value in where.items()),
+    )
+    rows = per_dataset(rows).group_by(*entry, *cells).agg(score=sign * pl.col("value").mean().round(12))
+    best = pl.col("score") == pl.col("score").max().over(cells)
+    rows = rows.with_columns(
+        won=pl.when(best).then(1 / best.sum().over(cells)).otherwise(0.0), met=pl.len().over(cells) > 1
+    )
+    met = pl.col("met")
+    each = rows.group_by(*entry, "dataset").agg(won=pl.col("won").filter(met).mean(), met=met.any())
+    found = each.group_by(entry).agg(won=pl.col("won").sum(), scored=pl.len(), compared=pl.col("met").sum())
+    return found.sort("won", *entry, descending=[True, False, False, False, False], nulls_last=True)
