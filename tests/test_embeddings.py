@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from scdrugmap.embeddings import compute, store
-from scdrugmap.embeddings.compute import embed, embed_cells, shard_key, shards
+from scdrugmap.embeddings.compute import embed, embed_cells, shard_key
 from scdrugmap.embeddings.entries import entries
 from scdrugmap.embeddings.pending import Key, waiting
 from scdrugmap.errors import Cancelled, InvalidInput, UnknownName
@@ -118,18 +118,34 @@ def test_what_does_not_decide_them_is_not(cells, tmp_path, encoded):
     assert len(encoded) == 1
 
 
-def test_cells_that_see_each_other_are_one_shard(cells, small_shards):
+def test_cells_that_see_each_other_share_a_shard(cells):
     encoder = toy_encoder(MODELS["scgpt"], cells)
-    assert len(list(shards(120, encoder))) == 3
+    assert [len(rows) for rows in encoder.parts(cells, 50)] == [50, 50, 20]
     alone = shard_key(encoder, cells, 0)
     cells.obs["batch"] = np.where(np.arange(120) % 2, "a", "b")
     assert shard_key(encoder, cells, 0) == alone
     encoder.card = replace(encoder.card, context=True)
     together = shard_key(encoder, cells, 0)
-    assert list(shards(120, encoder)) == [slice(0, 120)]
-    assert list(shards(0, encoder)) == []
+    assert [rows.tolist() for rows in encoder.parts(cells, 50)] == [list(range(120))]
+    assert [len(rows) for rows in encoder.parts(cells[:0], 50)] == [0]
     cells.obs["batch"] = "a"
     assert shard_key(encoder, cells, 0) != together
+
+
+def test_a_context_is_a_shard(cells, tmp_path, encoded):
+    encoder = toy_encoder(MODELS["cellplm"], cells, context_size=50)
+    whole = encoder.encode(encoder.tokenize(cells))  # all cells in memory
+    parts = encoder.parts(cells, 10)
+    assert [len(rows) for rows in parts] == [40, 40, 40]
+    assert sorted(np.concatenate(parts)) == list(range(120))
+    encoded.clear()
+    np.testing.assert_array_equal(embed_cells(cells, encoder, cache=tmp_path), whole)
+    assert encoded == [40, 40, 40]
+    order = np.random.default_rng(0).permutation(120)
+    shuffled = embed_cells(cells[order].copy(), encoder, cache=tmp_path / "other")
+    np.testing.assert_allclose(shuffled, whole[order], rtol=0, atol=2e-5)
+    other = toy_encoder(MODELS["cellplm"], cells, context_size=50, seed=1)
+    assert np.abs(embed_cells(cells, other) - whole).max() > 1e-4
 
 
 @pytest.mark.parametrize("key", ["scbert", "celllm"])

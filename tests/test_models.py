@@ -13,7 +13,7 @@ from scipy import sparse
 from scdrugmap.errors import Cancelled, InvalidInput, UnknownName
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.encoder import Encoder, prefetch
+from scdrugmap.models.encoder import Encoder
 from scdrugmap.models.scgpt.tokens import Tokenizer as ScgptTokenizer
 from scdrugmap.models.scgpt.tokens import bin_range, bin_values, content_hash
 from scdrugmap.models.tokens import Tokens, pad, plan_batches, ragged
@@ -301,17 +301,6 @@ def test_batches_hold_like_lengths_within_the_budget():
 def test_padding_puts_each_cell_in_its_row():
     tokens = Tokens(ragged(np.array([2, 0, 3])), np.array([1, 2, 3, 4, 5], dtype=np.int32))
     assert pad(tokens.ids, tokens, np.array([2, 0, 1]), 9).tolist() == [[3, 4, 5], [1, 2, 9], [9, 9, 9]]
-
-
-def test_an_error_while_preparing_a_batch_is_raised():
-    def batches():
-        yield np.array([0]), {}
-        raise InvalidInput("Broken.")
-
-    taken = prefetch(batches())
-    next(taken)
-    with pytest.raises(InvalidInput, match=r"Broken\."):
-        next(taken)
 
 
 def test_scgpt_bins_are_quantile_ranks_with_the_middle_of_ties():

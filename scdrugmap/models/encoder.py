@@ -1,13 +1,13 @@
 """An `Encoder`: a loaded model that turns cells into vectors, the same loop for all models.
 
-Cells are sorted by length, cut into batches of a budget of padded tokens, and put back in their order at the end; one
-thread prepares the next batches while the network works on this one.
+Cells are read and tokenized part by part, sorted by length within a part, cut into batches of a budget of padded
+tokens, and written to their rows of the result; one thread prepares the next batches while the network works on this
+one (`engine`). Cells that see each other (CellPLM) are one part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from scdrugmap.errors import InvalidInput
+from scdrugmap.models import engine
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.inputs import Cells
 from scdrugmap.models.tokens import Batch, Tokenizer, Tokens
@@ -24,9 +25,9 @@ from scdrugmap.progress import Progress, reporting
 if TYPE_CHECKING:
     from anndata import AnnData
 
-TOKEN_BUDGET = {"cpu": 8_192, "cuda": 131_072}  # padded positions a batch
 SHARE_FLOOR = 0.05  # of the counts that must lie on genes the model knows
-CHUNK_CELLS = 4_096  # cells tokenized at a time: memory stays flat in the number of cells
+CHUNK_CELLS = 1_024  # cells read and tokenized at a time: memory stays flat in the number of cells
+CHECKED_CELLS = 4_096  # cells, evenly spread, that are looked at before any is embedded
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Coverage:
     share_counts: float  # of all counts (of absolute values for z-scores), those on known genes
     floor: float
     n_empty: int  # cells without a count on any known gene
+    n_counts: float  # all counts (absolute values for z-scores)
 
 
 class Encoder:
@@ -65,6 +67,7 @@ class Encoder:
         self.weights_hash = weights_hash
         self.device = device
         self.precision = precision
+        self._compiled: engine.Compiled | None = None
 
     def __repr__(self) -> str:
         return f"<{self.card.title} encoder, {self.dim} wide, on {self.device} in {self.precision}>"
@@ -80,8 +83,8 @@ class Encoder:
         return not self.card.context and self.tokenizer.independent
 
     def coverage(self, adata: AnnData) -> Coverage:
-        """Count the genes and counts of `adata` that the model knows; refuses nothing."""
-        return self._coverage(Cells.of(adata))
+        """Count the genes and counts of `adata` (may be backed) that the model knows; refuses nothing."""
+        return self._coverage(Cells.of(some) for some in pieces(adata))
 
     def tokenize(self, adata: AnnData) -> Tokens:
         """Turn cells into ragged tokens, in the order of `adata`.
@@ -90,14 +93,15 @@ class Encoder:
         on genes that it knows.
         """
         cells = Cells.of(adata)
-        self._check(cells)
+        self._check([cells])
         return self.tokenizer.tokenize(cells)
 
     def check(self, adata: AnnData) -> None:
-        """Raise the `InvalidInput` that `tokenize` would; of many cells it looks at `CHUNK_CELLS`, evenly spread."""
-        if adata.n_obs > CHUNK_CELLS:
-            adata = adata[np.linspace(0, adata.n_obs - 1, CHUNK_CELLS).astype(np.int64)]
-        self._check(Cells.of(adata))
+        """Raise the `InvalidInput` that `tokenize` would; of many cells it looks at `CHECKED_CELLS`, evenly spread."""
+        rows = None
+        if adata.n_obs > CHECKED_CELLS:
+            rows = np.linspace(0, adata.n_obs - 1, CHECKED_CELLS).astype(np.int64)
+        self._check(Cells.of(some) for some in pieces(adata, rows))
 
     def encode(
         self, tokens: Tokens, batch_size: int | None = None, progress: Progress = False, out: np.ndarray | None = None
@@ -107,7 +111,7 @@ class Encoder:
         `batch_size` caps the cells of a batch in place of the token budget and does not change the result beyond
         rounding. `out` may be an array or memory map of that shape to write into.
         """
-        return self._run([(0, tokens)], len(tokens), batch_size, progress, out)
+        return self._run([(np.arange(len(tokens)), tokens)], len(tokens), batch_size, progress, out)
 
     def embed(
         self,
@@ -124,10 +128,27 @@ class Encoder:
         """
         if not checked:
             self.check(adata)
-        step = CHUNK_CELLS if self.independent else max(adata.n_obs, 1)
-        starts = range(0, adata.n_obs, step)
-        chunks = ((start, self._tokenize_some(adata, start, start + step)) for start in starts)
+        parts = self.parts(adata, CHUNK_CELLS)
+        chunks = ((rows, self.tokenizer.tokenize(Cells.of(some_of(adata, rows)))) for rows in parts)
         return self._run(chunks, adata.n_obs, batch_size, progress, out)
+
+    def parts(self, adata: AnnData, n_cells: int) -> list[np.ndarray]:
+        """Rows that can be embedded apart from all others: `n_cells` neighbours or, where cells see each other, a
+        context of the model."""
+        if self.independent:
+            return [np.arange(start, min(start + n_cells, adata.n_obs)) for start in range(0, adata.n_obs, n_cells)]
+        if self.tokenizer.independent:  # the card says that they are not
+            return [np.arange(adata.n_obs)]
+        return self.tokenizer.contexts((Cells.of(some) for some in pieces(adata)), adata.n_obs)
+
+    def compile(self) -> Encoder:
+        """Let `torch.compile` translate the network's blocks when they first run, and give this encoder.
+
+        Embeddings change by rounding alone. Where there is no working compiler it says so in the log and runs as it is.
+        """
+        if self._compiled is None:
+            self._compiled = engine.Compiled(self.network)
+        return self
 
     def fit(self, adata: AnnData) -> Encoder:
         """Give a new encoder of the same kind whose genes and loadings are those of these training cells.
@@ -138,13 +159,9 @@ class Encoder:
 
         return refit(self, Cells.of(adata))
 
-    def _tokenize_some(self, adata: AnnData, start: int, stop: int) -> Tokens:
-        part = adata if stop - start >= adata.n_obs else adata[start:stop]
-        return self.tokenizer.tokenize(Cells.of(part))
-
     def _run(
         self,
-        chunks: Iterable[tuple[int, Tokens]],
+        chunks: Iterable[tuple[np.ndarray, Tokens]],
         n_cells: int,
         batch_size: int | None,
         progress: Progress,
@@ -154,64 +171,86 @@ class Encoder:
             message = f"batch_size={batch_size} is not a number of cells."
             raise InvalidInput(message, "Give a whole number of at least 1, or leave it out.")
         result = np.empty((n_cells, self.dim), dtype=np.float32) if out is None else out
+        runner = engine.Runner(self._forward, self.device, divisible=self.independent)
         with reporting(progress, n_cells, "cell") as tell, torch.inference_mode():
-            for rows, batch in prefetch(self._batches(chunks, batch_size)):
-                result[rows] = self.forward(batch).float().cpu().numpy()
+            for rows, z in runner.run(self._batches(chunks, batch_size, runner)):
+                result[rows] = z
                 tell(len(rows))
         return result
 
     def _batches(
-        self, chunks: Iterable[tuple[int, Tokens]], batch_size: int | None
+        self, chunks: Iterable[tuple[np.ndarray, Tokens]], batch_size: int | None, runner: engine.Runner
     ) -> Iterator[tuple[np.ndarray, Batch]]:
-        budget = TOKEN_BUDGET[self.device.type]
-        for start, tokens in chunks:
-            for rows in self.tokenizer.plan(tokens, batch_size, budget):
-                yield rows + start, self.tokenizer.collate(tokens, rows)
+        for part, tokens in chunks:
+            for rows in self.tokenizer.plan(tokens, batch_size, runner.budget):
+                yield part[rows], self.tokenizer.collate(tokens, rows)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Run the network on one collated batch, on the encoder's device and in its precision; (C, dim)."""
-        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.network(**tensors)
+        return self._forward(engine.to_device(engine.host_tensors(batch, self.device), self.device))
 
-    def _coverage(self, cells: Cells) -> Coverage:
-        known = self.tokenizer.match(cells) >= 0
-        weight = abs(cells.counts)
-        total, seen = float(weight.sum()), weight[:, np.flatnonzero(known)]
+    def _forward(self, tensors: engine.Tensors) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return (self._compiled or self.network)(**tensors)
+
+    def _coverage(self, parts: Iterable[Cells]) -> Coverage:
+        columns, total, seen, n_empty = np.zeros(0, dtype=bool), 0.0, 0.0, 0
+        for cells in parts:
+            columns = self.tokenizer.match(cells) >= 0
+            weight = abs(cells.counts)
+            known = weight[:, np.flatnonzero(columns)]
+            total, seen = total + float(weight.sum()), seen + float(known.sum())
+            n_empty += int((np.diff(known.indptr) == 0).sum())
         return Coverage(
-            n_matched=int(known.sum()),
-            n_genes=len(known),
-            share_genes=float(known.mean()) if len(known) else 0.0,
-            share_counts=float(seen.sum()) / total if total else 0.0,
+            n_matched=int(columns.sum()),
+            n_genes=len(columns),
+            share_genes=float(columns.mean()) if len(columns) else 0.0,
+            share_counts=seen / total if total else 0.0,
             floor=SHARE_FLOOR,
-            n_empty=int((np.diff(seen.indptr) == 0).sum()),
+            n_empty=n_empty,
+            n_counts=total,
         )
 
-    def _check(self, cells: Cells) -> None:
-        if cells.value_type == "zscore" and not self.tokenizer.takes_zscores:
-            message = (
-                f"The matrix holds z-scores, from which {self.card.title} cannot tell which genes a cell expresses."
-            )
-            raise InvalidInput(message, "Use counts or log-normalised values, or the models hvg and hvg-pca.")
-        found = self._coverage(cells)
-        if found.n_matched and (found.share_counts >= found.floor or not cells.counts.nnz):
+    def _check(self, parts: Iterable[Cells]) -> None:
+        symbols = np.zeros(0, dtype=str)
+
+        def looked_at() -> Iterator[Cells]:
+            nonlocal symbols
+            for cells in parts:
+                symbols = cells.symbols
+                self._check_kind(cells)
+                yield cells
+
+        found = self._coverage(looked_at())
+        if found.n_matched and (found.share_counts >= found.floor or not found.n_counts):
             return
         message = (
             f"{self.card.title} knows {found.n_matched} of the {found.n_genes} genes, which hold "
             f"{found.share_counts:.1%} of the counts; at least {found.floor:.0%} is needed."
         )
         kind = "gene symbols (TP53)" if self.tokenizer.identifier == "symbol" else 'Ensembl ids in var["ensembl_id"]'
-        shown = ", ".join(cells.symbols[:3])
+        shown = ", ".join(symbols[:3])
         raise InvalidInput(
             message, f"It looks for {kind}; var_names begin with {shown}. Read the file with scdrugmap.read_h5ad."
         )
 
+    def _check_kind(self, cells: Cells) -> None:
+        if cells.value_type != "zscore" or self.tokenizer.takes_zscores:
+            return
+        message = f"The matrix holds z-scores, from which {self.card.title} cannot tell which genes a cell expresses."
+        raise InvalidInput(message, "Use counts or log-normalised values, or the models hvg and hvg-pca.")
 
-def prefetch(batches: Iterator[tuple[np.ndarray, Batch]]) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield the same items while one thread prepares the next; an error of that thread is raised here."""
-    end = object()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        coming = pool.submit(next, batches, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, batches, end)
-            yield item  # type: ignore[misc]
+
+def some_of(adata: AnnData, rows: np.ndarray) -> AnnData:
+    """Cells of these rows, ascending: a view, or `adata` itself where they are all of them."""
+    if len(rows) == adata.n_obs:
+        return adata
+    neighbours = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1
+    return adata[rows[0] : rows[-1] + 1] if neighbours else adata[rows]
+
+
+def pieces(adata: AnnData, rows: np.ndarray | None = None) -> Iterator[AnnData]:
+    """Cells of `adata`, or of these ascending rows, `CHUNK_CELLS` at a time; at least one piece, which may be empty."""
+    rows = np.arange(adata.n_obs) if rows is None else rows
+    for start in range(0, max(1, len(rows)), CHUNK_CELLS):
+        yield some_of(adata, rows[start : start + CHUNK_CELLS])

@@ -101,6 +101,8 @@ class FavorAttention(nn.Module):
 class Block(nn.Module):
     """x += attention(LN(x)); x += W2 gelu(W1 LN(x)), chunk by chunk."""
 
+    compiles = False  # how many chunks there are depends on the cell: each number would be translated anew
+
     def __init__(self, sizes: Sizes, *, shared_maximum: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(sizes.dim)

@@ -5,8 +5,8 @@ count and genes outside the vocabulary play no part; columns of one gene are add
 
 Cells attend to the cells they are embedded with, so an embedding depends on its context. The context is the data set,
 or, of more than `context_size` cells, a part of it: cells are put in the order of a hash of their counts and `seed` and
-cut into parts of equal size, so that neither the order of the rows nor a batch size changes anything. `context_size=0`
-never cuts. `obs["batch"]` is not looked at.
+cut into parts of equal size, so that neither the order of the rows nor a batch size changes anything; only the cells of
+one part are in memory at a time. `context_size=0` never cuts. `obs["batch"]` is not looked at.
 
 `compat="upstream"` takes upstream's contexts: the cells of each label in `obs["batch"]` where there is one, cut into
 runs of `context_size` rows, and its mixture component, which is drawn at random even when nothing is trained: `seed`
@@ -20,7 +20,8 @@ it, and gets the model's answer to that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -79,16 +80,18 @@ class Tokenizer(BaseTokenizer):
 
     def tokenize(self, cells: Cells) -> Tokens:
         """Give the known genes of each cell with log1p of their counts, and its context."""
-        counts = by_gene(cells.counts, self.match(cells), len(self.genes))
-        ids, values = counts.indices.astype(np.int32), counts.data.astype(np.float32)
-        tokens = Tokens(counts.indptr.astype(np.int64), ids, np.log1p(values))
+        tokens = self._tokens(cells)
         if not self.settings["compat"]:
-            return Tokens(tokens.offsets, ids, tokens.values, cells={"context": self._by_content(tokens)})
+            hashes = self._hashes(tokens) if self._cuts(len(tokens)) else np.zeros(len(tokens), dtype=np.uint64)
+            contexts = np.empty(len(tokens), dtype=np.int64)
+            for context, rows in enumerate(self._by_content(hashes)):
+                contexts[rows] = context
+            return replace(tokens, cells={"context": contexts})
         contexts = self._by_rows(cells)
         known = {"context": contexts}
         if self.settings["compat"] == "upstream":
             known["uniform"] = self._uniform(contexts)
-        return Tokens(tokens.offsets, ids, tokens.values, cells=known)
+        return replace(tokens, cells=known)
 
     def plan(self, tokens: Tokens, batch_size: int | None, budget: int) -> list[np.ndarray]:
         """One batch a context, whatever the batch size and the budget."""
@@ -107,22 +110,40 @@ class Tokenizer(BaseTokenizer):
             batch["uniform"] = tokens.cells["uniform"][rows]
         return batch
 
-    def _by_content(self, tokens: Tokens) -> np.ndarray:
-        """Context of each cell by a hash of its counts, (C,) int64: parts of equal size, at most `context_size`."""
-        size, n_cells = self.settings["context_size"], len(tokens)
-        contexts = np.zeros(n_cells, dtype=np.int64)
-        if not size or n_cells <= size:
-            return contexts
+    def contexts(self, parts: Iterable[Cells], n_cells: int) -> list[np.ndarray]:
+        """Rows of each context, ascending: the cells are read once for their hashes, of which alone all are kept.
+
+        Upstream's contexts are one part: they are drawn for one after the other.
+        """
+        if self.settings["compat"] or not self._cuts(n_cells):
+            return [np.arange(n_cells)]
+        hashes = [self._hashes(self._tokens(cells)) for cells in parts]
+        return self._by_content(np.concatenate(hashes))
+
+    def _cuts(self, n_cells: int) -> bool:
+        size = self.settings["context_size"]
+        return bool(size) and n_cells > size
+
+    def _tokens(self, cells: Cells) -> Tokens:
+        """Known genes of each cell by rising row and log1p of their counts."""
+        counts = by_gene(cells.counts, self.match(cells), len(self.genes))
+        values = np.log1p(counts.data.astype(np.float32))
+        return Tokens(counts.indptr.astype(np.int64), counts.indices.astype(np.int32), values)
+
+    def _hashes(self, tokens: Tokens) -> np.ndarray:
+        """Hash of each cell's content and `seed`, (C,) uint64."""
         values = cast("np.ndarray", tokens.values)
         salt, hashes = self.settings["seed"].to_bytes(4, "little"), []
-        for cell in range(n_cells):
+        for cell in range(len(tokens)):
             inside = tokens.cell(cell)
             content = tokens.ids[inside].astype("<i4").tobytes() + values[inside].astype("<f4").tobytes()
             hashes.append(int.from_bytes(hashlib.blake2b(content, digest_size=8, salt=salt).digest(), "little"))
-        order = np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")
-        for context, part in enumerate(np.array_split(order, -(-n_cells // size))):
-            contexts[part] = context
-        return contexts
+        return np.array(hashes, dtype=np.uint64)
+
+    def _by_content(self, hashes: np.ndarray) -> list[np.ndarray]:
+        """Rows of each context, ascending: parts of equal size, at most `context_size`, by rising hash."""
+        n_contexts = -(-len(hashes) // self.settings["context_size"]) if self._cuts(len(hashes)) else 1
+        return [np.sort(part) for part in np.array_split(np.argsort(hashes, kind="stable"), n_contexts)]
 
     def _by_rows(self, cells: Cells) -> np.ndarray:
         """Context of each cell as upstream has it, (C,) int64, numbered in the order in which upstream runs them."""

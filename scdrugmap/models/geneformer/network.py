@@ -37,9 +37,8 @@ class Config:
 class Block(PostNormBlock):
     """BERT's layer: as its parent, without dropout inside the feed-forward."""
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(C, L, D) and mask (C, L) bool -> (C, L, D)."""
-        x = self.norm1(x + self.dropout(self.attention(x, mask)))
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = self.norm1(x + self.dropout(attended))
         return self.norm2(x + self.dropout(self.linear2(self.activation(self.linear1(x)))))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,12 +60,17 @@ class Network(nn.Module):
 
     def hidden(self, ids: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Output of the last block: ids, values and mask (C, L) -> (C, L, D)."""
-        x = self.gene_norm(self.gene(ids)) + self.value(values)  # (C, L, D)
-        for block in self.blocks:
-            x = block(x, mask)
-        return x
+        return self.blocks[-1](self._before_last(ids, values, mask), mask)
 
     def forward(self, ids: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Give <cls> of the last block, of unit length unless `normalise` is off: (C, L) -> (C, D)."""
-        cls = self.hidden(ids, values, mask)[:, 0]  # (C, D)
+        last = cast("PostNormBlock", self.blocks[-1])
+        cls = last.first(self._before_last(ids, values, mask), mask)  # (C, D)
         return unit(cls) if self.normalise else cls
+
+    def _before_last(self, ids: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Input of the last block: ids, values and mask (C, L) -> (C, L, D)."""
+        x = self.gene_norm(self.gene(ids)) + self.value(values)  # (C, L, D)
+        for block in self.blocks[:-1]:
+            x = block(x, mask)
+        return x
