@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from scdrugmap.errors import Cancelled, InvalidInput
-from scdrugmap.models import MODELS, engine
+from scdrugmap.models import MODELS, engine, load_model
 from scdrugmap.models.encoder import Encoder, pieces, some_of
 from scdrugmap.models.engine import AHEAD, Runner, blocks_of, prefetch
 from scdrugmap.models.toys import toy_encoder
@@ -214,6 +214,13 @@ def test_without_a_compiler_it_runs_as_it_is_and_says_so_once(few, monkeypatch, 
         np.testing.assert_array_equal(encoder.embed(few), whole)
     assert caplog.text.count("runs uncompiled") == 1
     assert str(error) in caplog.text
+
+
+def test_load_model_compiles_where_it_is_asked_to(settings, translated):
+    assert load_model("scgpt-mini", device="cpu")._compiled is None
+    assert not translated
+    encoder = load_model("scgpt-mini", device="cpu", compile=True)
+    assert translated == [True] * len(encoder.network.blocks)
 
 
 def test_memory_that_ends_in_compiled_code_is_no_reason_to_give_it_up(few, monkeypatch):

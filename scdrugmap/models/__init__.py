@@ -41,7 +41,13 @@ MODELS: Registry[ModelCard] = Registry("model", _cards)
 
 
 def load_model(
-    key: str, weights: str | Path | None = None, device: str = "auto", precision: str = "float32", **settings: Any
+    key: str,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    *,
+    compile: bool = False,
+    **settings: Any,
 ) -> Encoder:
     """Load a model that turns cells into vectors.
 
@@ -56,6 +62,9 @@ def load_model(
         "auto" (a CUDA device where there is one), "cpu", "cuda" or "cuda:<n>".
     precision
         "float32" (exact) or "bfloat16" (faster on GPUs, embeddings differ in the third digit).
+    compile
+        Translate the network's blocks with `torch.compile` when they first run (a minute; for many cells, above all on
+        a GPU). Embeddings change by rounding alone. Without a working compiler a line in the log says so.
     settings
         The knobs that the model's card documents, for example `max_length=1200`.
 
@@ -64,7 +73,8 @@ def load_model(
     """
     from scdrugmap.models.loading import load
 
-    return load(MODELS[key], weights, device, precision, settings)
+    encoder = load(MODELS[key], weights, device, precision, settings)
+    return encoder.compile() if compile else encoder
 
 
 __all__ = ["MODELS", "ModelCard", "load_model"]
