@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scdrugmap.cli.options import AsJson, Device, File, Knobs, Model, Output, Precision, WeightsOption, read_knobs
-from scdrugmap.errors import InvalidInput
+from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.settings import Settings
+
+if TYPE_CHECKING:
+    from scdrugmap.evaluation.prompting_cost import Estimate
 
 
 def embed(
@@ -52,6 +57,10 @@ def predict(
     reference_name: Annotated[str | None, typer.Option("--reference", help="name of a fitted reference head")] = None,
     device: Device = "auto",
     knobs: Knobs = None,
+    max_cost: Annotated[float | None, typer.Option(help="US dollars that asking a remote model may cost")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="agree to what a remote model is sent, without being asked")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict P(resistant) for every cell of FILE; OUTPUT is a .csv or a .h5ad."""
@@ -68,12 +77,26 @@ def predict(
         device=device,
         progress=True,
         cache=Settings.from_env().embeddings,
+        consent=functools.partial(_agrees, yes=yes),
+        max_cost=max_cost,
         **read_knobs(knobs),
     )
     if as_json:
         typer.echo(json.dumps(summary(adata), indent=2, default=str))
     else:
         typer.echo(output)
+
+
+def _agrees(estimate: Estimate, *, yes: bool) -> bool:
+    """Show what would leave this machine and its price, and ask the person at the terminal."""
+    for line in estimate.lines:
+        typer.echo(line, err=True)
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        message = "Nobody is here to agree to what a remote model would be sent (no terminal)."
+        raise ConsentMissing(message, "If you agree to the lines above, add --yes")
+    return typer.confirm("Send it?", err=True)
 
 
 def _need_suffix(output: Path, possible: tuple[str, ...]) -> None:

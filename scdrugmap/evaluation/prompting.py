@@ -23,6 +23,7 @@ from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.material import Material
+from scdrugmap.evaluation.prompting_answers import count_failures
 from scdrugmap.evaluation.prompting_ask import Answers, Asker
 from scdrugmap.evaluation.prompting_cache import prompts_folder
 from scdrugmap.evaluation.prompting_settings import PromptSettings
@@ -32,8 +33,6 @@ from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
 
 MAX_COST = "SCDRUGMAP_MAX_COST"
-FAILED_SENSITIVE = np.float32(0.5)  # is called resistant
-FAILED_RESISTANT = np.nextafter(np.float32(0.5), np.float32(0))  # is called sensitive
 log = logging.getLogger(__name__)
 
 
@@ -116,10 +115,8 @@ class Prompted:
                 [found[learner.source_of[row]].p_resistant[learner.row_of[row]] for row in rows], dtype=np.float32
             )
             asked = list(found.values())
-        failed = np.isnan(p)
-        self.notes = self._notes(rows, asked, len(examples), int(failed.sum()))
-        wrong = np.where(learner.material.table.label[rows] == SENSITIVE, FAILED_SENSITIVE, FAILED_RESISTANT)
-        return np.where(failed, wrong, p).astype(np.float32)
+        self.notes = self._notes(rows, asked, len(examples), int(np.isnan(p).sum()))
+        return count_failures(p, learner.material.table.label[rows] == SENSITIVE)
 
     def _examples(self, rows: np.ndarray) -> list[Example]:
         """Return the training rows of the tested data sets or studies, in a seeded order; none at 0 shots."""

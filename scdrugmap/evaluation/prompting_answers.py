@@ -16,11 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from scdrugmap.data.labels import RESISTANT, RESPONSES, SENSITIVE
 from scdrugmap.evaluation.prompting_text import names_of
 
 PROBLEMS = ("unreadable", "missing", "duplicate", "foreign id", "no label", "no probability", "contradiction")
 _LABEL = re.compile(r'"id"\s*:\s*"([^"]*)"\s*,\s*"label"\s*:\s*"')  # ends where the label begins
+FAILED_SENSITIVE = np.float32(0.5)  # is called resistant
+FAILED_RESISTANT = np.nextafter(np.float32(0.5), np.float32(0))  # is called sensitive
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 
 
@@ -78,6 +82,16 @@ def read(reply: Reply, n_cells: int) -> tuple[dict[str, Answer], Counter[str]]:
         else:
             found[name] = answer
     return found, +problems
+
+
+def count_failures(p_resistant: np.ndarray, sensitive: np.ndarray) -> np.ndarray:
+    """Return P(resistant), (n_cells,) float32, with cells that have no answer (NaN) called wrong, without confidence.
+
+    `sensitive`, (n_cells,) bool, is the truth. A failure must not help a score: at one half for all, failed resistant
+    cells would count as right.
+    """
+    wrong = np.where(sensitive, FAILED_SENSITIVE, FAILED_RESISTANT)
+    return np.where(np.isnan(p_resistant), wrong, p_resistant).astype(np.float32)
 
 
 def _answer(entry: Mapping[str, Any], odds: tuple[float, float] | None) -> tuple[Answer | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +18,8 @@ def to_table(adata: AnnData) -> pl.DataFrame:
     """Return one row per cell in the order of `adata`: what the CSV holds.
 
     Columns: cell, the sample column where there is one (named `sample`), response_given where the file had labels,
-    response, p_resistant, novelty, novel, cluster, umap_1, umap_2.
+    response, p_resistant, novelty, novel, cluster, umap_1, umap_2. Of a model that was asked there is no novelty and no
+    novel, and a cell without an answer has neither response nor p_resistant.
     """
     obs, umap = adata.obs, adata.obsm["X_umap"]
     sample = adata.uns["scdrugmap"]["prediction"]["sample_column"]
@@ -25,13 +27,18 @@ def to_table(adata: AnnData) -> pl.DataFrame:
     if sample:
         columns["sample"] = pl.Series(obs[sample].astype(str).to_numpy(dtype=object), dtype=pl.String)
     if "response_given" in obs:
-        given = [None if value != value or value is None else str(value) for value in obs["response_given"]]
-        columns["response_given"] = pl.Series(given, dtype=pl.String)
-    columns["response"] = pl.Series(obs["response"].astype(str).to_numpy(dtype=object), dtype=pl.String)
+        columns["response_given"] = _words(obs["response_given"])
+    columns["response"] = _words(obs["response"])
     for name in ("p_resistant", "novelty", "novel"):
-        columns[name] = pl.Series(obs[name].to_numpy())
+        if name in obs:
+            columns[name] = pl.Series(obs[name].to_numpy(), nan_to_null=True)
     columns["cluster"] = pl.Series(obs["cluster"].astype(str).to_numpy(dtype=object), dtype=pl.String)
     return pl.DataFrame({**columns, "umap_1": umap[:, 0], "umap_2": umap[:, 1]})
+
+
+def _words(values: Iterable[object]) -> pl.Series:
+    """Return words, null where there is none."""
+    return pl.Series([None if value != value or value is None else str(value) for value in values], dtype=pl.String)
 
 
 def check_target(path: Path, source: Path | None = None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.embeddings.compute import provenance as embedded_by
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models import load_model
+from scdrugmap.models import MODELS, load_model
+from scdrugmap.models.card import ModelCard
 from scdrugmap.models.encoder import Encoder
+from scdrugmap.prediction.asked import Consent, ask_cells, ready_to_ask
 from scdrugmap.prediction.output import check_target, to_table, write
 from scdrugmap.prediction.projection import Projection, project
 from scdrugmap.prediction.reference import Reference, Scores, find_reference, load_reference
@@ -28,9 +31,11 @@ from scdrugmap.prediction.summary import THRESHOLD, sample_column, summary
 from scdrugmap.progress import Progress
 from scdrugmap.settings import Settings
 
-__all__ = ["STAGES", "predict", "predict_file", "summary", "to_table"]
+__all__ = ["STAGES", "STAGES_ASKED", "predict", "predict_file", "summary", "to_table"]
 
-STAGES = ("read", "load", "embed", "score", "map", "write")  # in this order; `embed` is the one that counts cells
+# In this order; `embed`, or `ask` of a model that is asked, is the one that counts cells.
+STAGES = ("read", "load", "embed", "score", "map", "write")
+STAGES_ASKED = ("read", "load", "ask", "map", "write")
 
 
 def predict(
@@ -48,14 +53,17 @@ def predict(
     sample: str | None = None,
     seed: int = 0,
     settings: Settings | None = None,
+    consent: Consent = False,
+    max_cost: float | None = None,
     **model_settings: Any,
 ) -> AnnData:
     """Predict P(resistant) for every cell, zero-shot: nothing is learned from `adata`.
 
     Writes into `adata` and returns it (a view is copied first): obs `p_resistant` (float32, calibrated), `response`
     ("resistant" from 0.5 on), `novelty` (float32 in [0, 1]), `novel` (bool), `cluster`; obsm `X_<model>`, `X_umap`; uns
-    `scdrugmap/prediction`. Labels that the file brought in obs `response` move to `response_given`. On an error `adata`
-    is left as it was.
+    `scdrugmap/prediction`. A model that is asked over the network leaves no `novelty`, `novel` and `X_<model>`, and NaN
+    where it gave no readable answer (`prediction.asked`). Labels that the file brought in obs `response` move to
+    `response_given`. On an error `adata` is left as it was.
 
     Args:
         adata: cells as `read_h5ad` returns them; any other AnnData is checked and read by the same rules first.
@@ -71,19 +79,28 @@ def predict(
         sample: obs column that tells samples apart; None looks for a usual name.
         seed: of the map and the clusters.
         settings: where references live; read from the environment if None.
+        consent: to send gene names to the endpoint of a model that is asked: True, or a callable that is shown the
+            estimate and says yes or no.
+        max_cost: US dollars that asking may cost; None is no limit.
         **model_settings: the model's own knobs.
 
     Raises:
         InvalidInput: no cells, too few of the model's genes, or a reference that does not belong to the encoder.
         ReferenceMissing: no reference for the model, or several to choose from.
         WeightsMissing: published weights that are not on this machine.
+        ConsentMissing, CostLimit, EndpointFailed: of a model that is asked.
 
     """
+    card = MODELS[model]
     if adata.n_obs == 0:
         raise InvalidInput("There are no cells to predict.", "Check how the file was filtered.")
     adata = adata.copy() if adata.is_view else adata
     column = sample_column(adata.obs, sample)
     cells = _admitted(adata)
+    if card.prompted:
+        _refuse(card, reference=reference, weights=weights)
+        terms: dict[str, Any] = {"consent": consent, "max_cost": max_cost, "progress": progress, "on_stage": on_stage}
+        return ask_cells(adata, cells, card, cache=cache, column=column, seed=seed, given=model_settings, **terms)
     on_stage("load")
     fitted = _reference(reference, model, settings)
     encoder = load_model(model, weights, device=device, precision=precision, **model_settings)
@@ -112,6 +129,10 @@ def predict_file(path: str | Path, output: str | Path | None = None, **options: 
     """
     source = Path(path)
     target = check_target(Path(output), source) if output is not None else None
+    card = MODELS[options.get("model", "scgpt-mini")]
+    if card.prompted:
+        known = inspect.signature(predict).parameters
+        ready_to_ask(card, {name: value for name, value in options.items() if name not in known})
     on_stage = options.get("on_stage", lambda stage: None)
     on_stage("read")
     adata = predict(read_h5ad(source), **options)
@@ -119,6 +140,14 @@ def predict_file(path: str | Path, output: str | Path | None = None, **options: 
         on_stage("write")
         write(adata, target)
     return adata
+
+
+def _refuse(card: ModelCard, **given: object) -> None:
+    """Raise `InvalidInput` for what a model that is asked has no use for."""
+    for name, value in given.items():
+        if value is not None:
+            message = f"'{card.key}' is asked over the network and takes no {name}."
+            raise InvalidInput(message, f"Leave {name} out.")
 
 
 def _reference(reference: str | Path | Reference | None, model: str, settings: Settings | None) -> Reference:

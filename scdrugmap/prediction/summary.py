@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from scdrugmap.data.labels import RESISTANT, read_labels
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.metrics import bootstrap, constants, score
+from scdrugmap.evaluation.prompting_answers import count_failures
 
 THRESHOLD = 0.5  # a cell at or above it is called resistant
 MIN_SAMPLES = 3
@@ -81,26 +82,34 @@ def share_interval(
 def summary(adata: AnnData) -> dict[str, Any]:
     """Return what `predict` found in plain values that JSON can hold.
 
-    Keys: `n_cells`, `threshold`, `resistant` (headline share and interval), `resistant_known` (the same without novel
-    cells), `novel`, `by_sample` and `by_cluster` (lists of rows), `metrics` (against the file's own labels; empty
-    without any; `caveat` where the reference was fitted on these cells), `provenance`. Raises `InvalidInput` for an
-    AnnData that has not been through `predict`.
+    Keys: `n_cells`, `n_failed` (cells without an answer of a model that was asked; no share counts them), `threshold`,
+    `resistant` (headline share and interval), `resistant_known` (the same without novel cells), `novel` (both have the
+    share None where the model tells no novelty), `by_sample` and `by_cluster` (lists of rows), `metrics` (against the
+    file's own labels; empty without any; `caveat` where the reference was fitted on these cells), `provenance`. Raises
+    `InvalidInput` for an AnnData that has not been through `predict`.
     """
     if "p_resistant" not in adata.obs or "prediction" not in adata.uns.get("scdrugmap", {}):
         message = "These cells carry no prediction (obs has no 'p_resistant')."
         raise InvalidInput(message, "Run sdm.predict(adata) first.")
     provenance = adata.uns["scdrugmap"]["prediction"]
     column = provenance["sample_column"] or None
-    resistant = adata.obs["p_resistant"].to_numpy() >= THRESHOLD
-    novel = adata.obs["novel"].to_numpy(dtype=bool)
+    p = adata.obs["p_resistant"].to_numpy()
     samples = adata.obs[column].astype(str).to_numpy() if column else None
-    known = ~novel
+    answered = np.isfinite(p)
+    told = "novel" in adata.obs  # a model that was asked tells no novelty
+    novel = adata.obs["novel"].to_numpy(dtype=bool) if told else np.zeros(len(p), dtype=bool)
+    nobody = np.zeros(len(p), dtype=bool)
+
+    def share(flags: NDArray[np.bool_], among: NDArray[np.bool_]) -> dict[str, Any]:
+        return share_interval(flags[among], samples[among] if samples is not None else None)
+
     return {
         "n_cells": adata.n_obs,
+        "n_failed": int((~answered).sum()),
         "threshold": THRESHOLD,
-        "resistant": share_interval(resistant, samples),
-        "resistant_known": share_interval(resistant[known], samples[known] if samples is not None else None),
-        "novel": share_interval(novel, samples),
+        "resistant": share(p >= THRESHOLD, answered),
+        "resistant_known": share(p >= THRESHOLD, answered & ~novel if told else nobody),
+        "novel": share(novel, answered if told else nobody),
         "by_sample": _table(adata.obs, column, None) if column else [],
         "by_cluster": _table(adata.obs, "cluster", samples),
         "metrics": label_metrics(adata.obs, samples, int(provenance["n_cells_in_reference"])),
@@ -111,7 +120,8 @@ def summary(adata: AnnData) -> dict[str, Any]:
 def label_metrics(obs: pd.DataFrame, samples: NDArray[np.str_] | None, n_taught: int = 0) -> dict[str, Any]:
     """Score P(resistant) against the labels that came with the file; empty where there are none.
 
-    `n_taught` cells taught the reference: their scores test nothing, and the result says so.
+    `n_taught` cells taught the reference: their scores test nothing, and the result says so. A cell without an answer
+    counts as wrong.
     """
     if "response_given" not in obs:
         return {}
@@ -122,7 +132,8 @@ def label_metrics(obs: pd.DataFrame, samples: NDArray[np.str_] | None, n_taught:
     has = np.array([label is not None for label in labels], dtype=bool)
     if not has.any():
         return {}
-    p, truth = obs["p_resistant"].to_numpy()[has].astype(np.float64), labels[has]
+    truth = labels[has]
+    p = count_failures(obs["p_resistant"].to_numpy()[has], truth != RESISTANT).astype(np.float64)
     groups = samples[has] if samples is not None else None
     drawn = bootstrap(truth, p, groups, threshold=THRESHOLD)
     prevalence = float(np.mean(truth != RESISTANT))
@@ -173,14 +184,12 @@ def _groups(obs: pd.DataFrame, column: str) -> Iterator[tuple[Hashable, NDArray[
 def _table(obs: pd.DataFrame, column: str, samples: NDArray[np.str_] | None) -> list[dict[str, Any]]:
     """One row a group, the largest first."""
     p = obs["p_resistant"].to_numpy()
-    novel, novelty = obs["novel"].to_numpy(dtype=bool), obs["novelty"].to_numpy()
-    return [
-        {
-            "group": name,
-            **share_interval(p[cells] >= THRESHOLD, samples[cells] if samples is not None else None),
-            "mean_p_resistant": float(p[cells].mean()),
-            "share_novel": float(novel[cells].mean()),
-            "mean_novelty": float(novelty[cells].mean()),
-        }
-        for name, cells in _groups(obs, column)
-    ]
+    rows = []
+    for name, group in _groups(obs, column):
+        cells = group[np.isfinite(p[group])]
+        share = share_interval(p[cells] >= THRESHOLD, samples[cells] if samples is not None else None)
+        means = {"mean_p_resistant": float(p[cells].mean()) if len(cells) else None}
+        for mean, told in (("share_novel", "novel"), ("mean_novelty", "novelty")):
+            means[mean] = float(obs[told].to_numpy()[group].mean()) if told in obs else None
+        rows.append({"group": name, **share, **means, "n_failed": len(group) - len(cells)})
+    return rows

@@ -1,0 +1,157 @@
+"""P(resistant) from a language model that is asked: consent, questions, and what the answers leave in an AnnData.
+
+Nothing is fitted here, so there is no reference, no calibration and no novelty: obs gets `p_resistant` as the model
+puts it (NaN where it gave no readable answer) and `response`, and no `novelty` or `novel`. The model has no embedding
+either: the map and the clusters are those of the HVG-PCA baseline on the same cells.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scdrugmap.data.labels import RESISTANT, SENSITIVE
+from scdrugmap.embeddings.compute import embed_cells
+from scdrugmap.errors import Cancelled, ConsentMissing, InvalidInput
+from scdrugmap.evaluation.prompting_ask import Answers, Asker
+from scdrugmap.evaluation.prompting_cache import prompts_folder
+from scdrugmap.evaluation.prompting_client import Endpoint
+from scdrugmap.evaluation.prompting_cost import Estimate
+from scdrugmap.evaluation.prompting_settings import PromptSettings
+from scdrugmap.evaluation.prompting_text import VERSION, prompt_hash
+from scdrugmap.evaluation.prompting_words import cell_texts
+from scdrugmap.models import load_model
+from scdrugmap.models.card import ModelCard
+from scdrugmap.prediction.projection import Projection, project
+from scdrugmap.prediction.summary import THRESHOLD
+from scdrugmap.progress import Progress
+
+Consent = bool | Callable[[Estimate], bool]
+MAP_MODEL = "hvg-pca"
+NO_NOVELTY = "not told: a model that is asked has no reference cells to be far from"
+NO_CALIBRATION = "none: the probability is the model's own word"
+NOT_TESTED = "Nothing here was held out: read it beside this model's scores on labelled data, if there are any."
+
+
+def ready_to_ask(card: ModelCard, given: Mapping[str, Any]) -> PromptSettings:
+    """Return the settings; raises what is wrong with them, or `EndpointFailed` without a key, before any work."""
+    settings = PromptSettings.of(card, given)
+    Endpoint.from_env()
+    return settings
+
+
+def ask_cells(
+    adata: AnnData,
+    cells: AnnData,
+    card: ModelCard,
+    *,
+    consent: Consent,
+    max_cost: float | None,
+    progress: Progress,
+    on_stage: Callable[[str], None],
+    cache: Path | None,
+    column: str | None,
+    seed: int,
+    given: Mapping[str, Any],
+) -> AnnData:
+    """Ask about `cells` (the checked form of `adata`) and write into `adata`; the options are those of `predict`.
+
+    Raises `ConsentMissing` or `Cancelled` before anything is sent where nobody agreed, and what `Asker.ask` raises.
+    """
+    on_stage("load")
+    settings = ready_to_ask(card, given)
+    asker = Asker(settings, folder=prompts_folder(cache), seed=seed, max_cost=max_cost)
+    texts = cell_texts(cells, settings)
+    estimate = asker.estimate(texts)
+    asker.budget.admit(estimate)
+    _agree(consent, estimate)
+    on_stage("ask")
+    answers = asker.ask(texts, progress=progress)
+    on_stage("map")
+    projection = _laid_out(cells, cache, seed)
+    provenance = _provenance(asker, answers, card, cells, projection)
+    _write_into(adata, answers, projection)
+    adata.uns.setdefault("scdrugmap", {})["prediction"] = provenance | {"sample_column": column or "", "seed": seed}
+    return adata
+
+
+def _agree(consent: Consent, estimate: Estimate) -> None:
+    if callable(consent):
+        if not consent(estimate):
+            raise Cancelled("Nothing was sent.")
+    elif not consent:
+        message = f"Nobody has agreed to this: {' '.join(estimate.lines)}"
+        raise ConsentMissing(message, "To agree, pass consent=True (on the command line: --yes).")
+
+
+def _laid_out(cells: AnnData, cache: Path | None, seed: int) -> Projection:
+    """Lay the cells out by the baseline's embedding; cells with too few of its genes all stand in one place."""
+    try:
+        embedding = embed_cells(cells, load_model(MAP_MODEL, device="cpu"), cache=cache)
+    except InvalidInput:
+        embedding = np.zeros((cells.n_obs, 2), dtype=np.float32)
+    return project(np.ascontiguousarray(embedding, dtype=np.float32), seed=seed)
+
+
+def _write_into(adata: AnnData, answers: Answers, projection: Projection) -> None:
+    obs = adata.obs
+    if "response" in obs and "p_resistant" not in obs:  # else `response` is an earlier prediction of ours
+        obs["response_given"] = obs["response"]
+    for earlier in ("novelty", "novel"):
+        if earlier in obs:
+            del obs[earlier]
+    p = answers.p_resistant
+    called = pd.Series(np.where(p >= THRESHOLD, RESISTANT, SENSITIVE)).mask(answers.failed)
+    obs["response"] = pd.Categorical(called, categories=[SENSITIVE, RESISTANT])
+    obs["p_resistant"] = p
+    obs["cluster"] = pd.Categorical(projection.cluster, categories=sorted(set(projection.cluster), key=int))
+    adata.obsm["X_umap"] = projection.umap
+
+
+def _provenance(
+    asker: Asker, answers: Answers, card: ModelCard, cells: AnnData, projection: Projection
+) -> dict[str, Any]:
+    """Where the numbers come from, as nested scalars that h5ad can hold."""
+    budget, settings = asker.budget, asker.settings
+    found = cells.uns["scdrugmap"].get("input", {})
+    return {
+        "model": card.key,
+        "asked": {
+            "host": asker.endpoint.host,
+            "name": settings.name,
+            "served": ", ".join(answers.served),
+            "prompt": f"{VERSION} ({prompt_hash()})",
+            "n_cells": cells.n_obs,
+            "n_failed": int(answers.failed.sum()),
+            "requests": budget.n_paid,
+            "input_tokens": budget.input_tokens,
+            "output_tokens": budget.output_tokens,
+            "usd": budget.usd,
+            "price_date": settings.price_date,
+            "sources": answers.sources,
+            "problems": answers.problems,
+            "forms": answers.forms,
+        },
+        "settings": {key: str(value) for key, value in settings.record().items()},
+        "weights_hash": f"prompt:{prompt_hash()}",
+        "recipe": card.recipe,
+        "calibration": NO_CALIBRATION,
+        "novelty": NO_NOVELTY,
+        "held_out": {"protocol": "none", "verdict": NOT_TESTED},
+        "threshold": THRESHOLD,
+        "input": {key: value for key, value in found.items() if not key.startswith("checks")},
+        "simulated": bool(cells.uns["scdrugmap"].get("simulated", False)),
+        "n_cells_in_reference": 0,
+        "map": f"{projection.method} of {MAP_MODEL}",
+        "n_laid_out": projection.n_laid_out,
+        "version": importlib.metadata.version("scdrugmap"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "use": "Research use only; not for treatment decisions.",
+    }
