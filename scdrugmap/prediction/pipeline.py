@@ -92,11 +92,7 @@ def predict(
 
     """
     card = MODELS[model]
-    if adata.n_obs == 0:
-        raise InvalidInput("There are no cells to predict.", "Check how the file was filtered.")
-    adata = adata.copy() if adata.is_view else adata
-    column = sample_column(adata.obs, sample)
-    cells = _admitted(adata)
+    adata, cells, column = _admitted(adata, sample)
     if card.prompted:
         _refuse(card, reference=reference, weights=weights)
         terms: dict[str, Any] = {"consent": consent, "max_cost": max_cost, "progress": progress, "on_stage": on_stage}
@@ -115,9 +111,7 @@ def predict(
     projection = project(embedding, seed=seed)
     provenance = _provenance(fitted, encoder, cells, column, projection, seed)
     _write_into(adata, encoder, embedding, scores, projection)
-    marks = adata.uns.setdefault("scdrugmap", {})
-    marks["prediction"] = provenance
-    marks.setdefault("embedding", {})[f"X_{encoder.card.key}"] = embedded_by(encoder, cells)
+    _mark(adata, provenance, encoder, cells)
     return adata
 
 
@@ -158,10 +152,23 @@ def _reference(reference: str | Path | Reference | None, model: str, settings: S
     return load_reference(find_reference(model, reference, settings))
 
 
-def _admitted(adata: AnnData) -> AnnData:
-    """Return the cells as the door would: themselves when they came through it, else a checked copy."""
+def _admitted(adata: AnnData, sample: str | None) -> tuple[AnnData, AnnData, str | None]:
+    """Return what is written into (a view's copy), the cells as the door would give them, and the sample column.
+
+    The cells are `adata` itself where it came through the door, else a checked copy.
+    """
+    if adata.n_obs == 0:
+        raise InvalidInput("There are no cells to predict.", "Check how the file was filtered.")
+    adata = adata.copy() if adata.is_view else adata
+    column = sample_column(adata.obs, sample)
     marks = adata.uns.get("scdrugmap", {})
-    return adata if "input" in marks or marks.get("simulated", False) else check_anndata(adata)
+    return adata, adata if "input" in marks or marks.get("simulated", False) else check_anndata(adata), column
+
+
+def _mark(adata: AnnData, provenance: dict[str, Any], encoder: Encoder, cells: AnnData) -> None:
+    marks = adata.uns.setdefault("scdrugmap", {})
+    marks["prediction"] = provenance
+    marks.setdefault("embedding", {})[f"X_{encoder.card.key}"] = embedded_by(encoder, cells)
 
 
 def _write_into(
