@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.evaluation.cells import WORDS, CellTable, require_both_classes
 from scdrugmap.evaluation.shots import Few, nobody, set_aside
@@ -38,12 +39,17 @@ def distinct(table: CellTable) -> tuple[np.ndarray, int, int]:
     Cells are the same where genes and values are. The first copy stays. Copies that carry both labels all go, since
     nobody can say which is right.
     """
-    _, first, index = np.unique(table.content, return_index=True, return_inverse=True)
-    labels = np.unique(np.stack([index, table.label == "sensitive"], axis=1), axis=0)
-    contrary = np.bincount(labels[:, 0], minlength=len(first)) > 1
+    return _distinct(table.content, table.label == SENSITIVE)
+
+
+def _distinct(content: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, int, int]:
+    _, first, index = np.unique(content, return_index=True, return_inverse=True)
+    found = np.zeros((len(first), 2), dtype=bool)  # (contents, classes)
+    found[index, sensitive.astype(int)] = True
+    contrary = found.all(axis=1)
     kept = np.sort(first[~contrary])
     n_contrary = int(contrary[index].sum())
-    return kept, len(table) - len(kept) - n_contrary, n_contrary
+    return kept, len(content) - len(kept) - n_contrary, n_contrary
 
 
 def splits(
@@ -186,10 +192,10 @@ def _split(
 
 def _same_study(table: CellTable, train: np.ndarray, test: np.ndarray) -> str:
     """Say which study stands on both sides, "" where none does."""
-    shared = np.intersect1d(table.study[train], table.study[test])
-    if not len(shared):
+    shared = set(table.study[train].tolist()) & set(table.study[test].tolist())
+    if not shared:
         return ""
-    return f"Cells of study {shared[0]} train, and '{table.dataset[test[0]]}' is of the same study."
+    return f"Cells of study {min(shared)} train, and '{table.dataset[test[0]]}' is of the same study."
 
 
 def _require_whole_units(split_by: str) -> None:
@@ -199,7 +205,7 @@ def _require_whole_units(split_by: str) -> None:
 
 
 def _rows(table: CellTable, rows: np.ndarray) -> np.ndarray:
-    return rows[distinct(table.take(rows))[0]]
+    return rows[_distinct(table.content[rows], table.label[rows] == SENSITIVE)[0]]
 
 
 def validation_rows(table: CellTable, split_by: str, seed: int) -> tuple[np.ndarray | None, str]:
