@@ -67,6 +67,15 @@ def test_mouse_names_stay_unknown_in_a_human_matrix():
     assert harmonise(MOUSE, organism="human").counts()["mouse"] == 0
 
 
+def test_ids_of_which_most_are_no_genes_are_not_trusted():
+    names = ["TP53", "CD8A", "GZMB", "ACTB"]
+    by_chance = "ENSG00000254647"  # INS
+    made_up = [by_chance, "ENSG00000999991", "ENSG00000999992", "ENSG00000999993"]
+    assert harmonise(names, made_up).symbol.tolist() == names
+    half = ["ENSG00000254647", "ENSG00000153563", "ENSG00000999992", "ENSG00000999993"]
+    assert harmonise(names, half).symbol.tolist() == ["INS", "CD8A", "GZMB", "ACTB"]
+
+
 def test_an_ensembl_id_goes_before_the_name():
     match = harmonise(["TBCE", "TBCE", "odd", "TP53"], ["ENSG00000285053", "ENSG00000284770", "ENSG00000141510.2", ""])
     assert match.ensembl_id.tolist() == ["ENSG00000285053", "ENSG00000284770", "ENSG00000141510", "ENSG00000141510"]

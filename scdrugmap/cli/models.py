@@ -49,29 +49,42 @@ def models_show(key: Key, as_json: AsJson = False) -> None:
 
 @models.command("fetch")
 def models_fetch(key: Key, knobs: Knobs = None) -> None:
-    """Download a model's weights at their pinned revision, or say where to get them; `--set variant=...` chooses."""
-    from scdrugmap.models import MODELS
-    from scdrugmap.models.weights import fetch
+    """Download a model's weights at their pinned revision, or say where to get them; `--set variant=...` chooses.
 
-    typer.echo(fetch(MODELS[key].for_variant(read_knobs(knobs)), Settings.from_env().weights))
+    What their licence is, where they come from and how large they are is said before the download begins.
+    """
+    from scdrugmap.models import MODELS
+    from scdrugmap.models.weights import fetch, terms
+
+    card = MODELS[key].for_variant(read_knobs(knobs))
+    typer.echo(terms(card), err=True)
+    typer.echo(fetch(card, Settings.from_env().weights))
 
 
 @models.command("check")
 def models_check(key: Key, weights: WeightsOption = None, device: Device = "auto", knobs: Knobs = None) -> None:
-    """Load a model and embed a few simulated cells: are the weights whole, and does it run here?"""
+    """Load a model and embed a few simulated cells: are the weights whole, and does it run here?
+
+    A checkpoint that knows too few of the simulated genes (a tiny one, or one of another organism) is given cells made
+    up of its own genes instead, and the answer says so.
+    """
     from scdrugmap.data.simulate import simulate
     from scdrugmap.models import load_model
+    from scdrugmap.models.toys import cells_of_vocabulary
 
     encoder = load_model(key, weights, device=device, **read_knobs(knobs))
-    cells = simulate(n_cells=8, n_samples=2, seed=0)
+    cells, kind = simulate(n_cells=8, n_samples=2, seed=0), "simulated cells"
     found = encoder.coverage(cells)
+    if found.share_counts < found.floor and encoder.tokenizer.genes:
+        cells, kind = cells_of_vocabulary(encoder, n_cells=8), "cells made up of the checkpoint's own genes"
+        found = encoder.coverage(cells)
     embedding = encoder.embed(cells)
     print_record(
         {
             "model": key,
             "weights": encoder.weights_hash,
             "device": str(encoder.device),
-            "embedding": f"{embedding.shape[0]} simulated cells x {embedding.shape[1]}",
+            "embedding": f"{embedding.shape[0]} {kind} x {embedding.shape[1]}",
             "genes found": f"{found.n_matched} of {found.n_genes}",
         },
         as_json=False,

@@ -116,7 +116,8 @@ def harmonise(
     names
         Names of the genes, shape (n_names,); repeated names are fine.
     ensembl_ids
-        Ensembl id of each name where the file has them (10x files do); a known id goes before the name.
+        Ensembl id of each name where the file has them (10x files do); a known id goes before the name. Where more
+        than half of them are ids of no gene, they are made up or of another kind, and the names alone count.
     organism
         "auto" decides by the names; "human" ignores mouse names, "mouse" reads them in any matrix.
 
@@ -133,7 +134,8 @@ def harmonise(
     table = gene_table()
     decided = _organism(table, given, ids)
     look = functools.partial(_look_up, table, mouse=organism == "mouse" or (organism, decided) == ("auto", "mouse"))
-    hits = [_by_id(look, identifier, name) for identifier, name in zip(ids, given, strict=True)]
+    by_id = _by_ids(table, look, ids)
+    hits = [_of_both(look, hit, name) for hit, name in zip(by_id, given, strict=True)]
     hits = _resolve_repeats(look, given, hits)
     symbol, ensembl, how = (_objects([hit[part] for hit in hits]) for part in range(3))
     return GeneMatch(_objects(given), symbol, ensembl, how, decided)
@@ -157,9 +159,17 @@ def _is_mouse_name(table: GeneTable, name: str) -> bool:
 Look = Callable[[str], Hit]
 
 
-def _by_id(look: Look, identifier: str, name: str) -> Hit:
-    """Look up the id first where there is one; the way is still "symbol" where id and name agree."""
-    hit = look(identifier) if identifier else _NO_HIT
+def _by_ids(table: GeneTable, look: Look, ids: list[str]) -> list[Hit]:
+    """Look up each id, "" is none; ids of which most are unknown are not trusted where one is known by chance."""
+    hits = [look(identifier) if identifier else _NO_HIT for identifier in ids]
+    strange = sum(
+        bool(name) and hit[2] == "none" and name not in table.mouse for name, hit in zip(ids, hits, strict=True)
+    )
+    return [_NO_HIT] * len(ids) if 2 * strange > sum(map(bool, ids)) else hits
+
+
+def _of_both(look: Look, hit: Hit, name: str) -> Hit:
+    """Take what the id gave, else look up the name; the way is still "symbol" where id and name agree."""
     if hit[2] == "none":
         return look(name)
     return (hit[0], hit[1], "symbol") if hit[0] == name else hit

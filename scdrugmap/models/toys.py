@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy import sparse
 
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoint import Checkpoint
@@ -57,6 +59,30 @@ def toy_checkpoint(card: ModelCard, adata: AnnData, *, seed: int = 0) -> Checkpo
         torch.manual_seed(seed)
         tensors = network.Network(network.Config(**config), card.settings).state_dict()
     return Checkpoint(config, vocabulary, tensors)
+
+
+def cells_of_vocabulary(encoder: Encoder, n_cells: int, n_genes: int = 2_000, *, seed: int = 0) -> AnnData:
+    """Make up counts over genes that the encoder knows, whatever it calls them: cells that any checkpoint can read."""
+    rng = np.random.default_rng(seed)
+    names = np.array(sorted(encoder.tokenizer.genes))
+    known = encoder.tokenizer.match(Cells.of(_named(np.zeros((0, len(names))), names, encoder))) >= 0
+    names = np.sort(rng.choice(names[known], min(n_genes, int(known.sum())), replace=False))
+    counts = rng.poisson(
+        rng.gamma(0.5, 4.0, len(names)), (n_cells, len(names))
+    )  # gamma-Poisson, as counts of cells are
+    counts[:, 0] += 1  # no cell is empty
+    return _named(counts, names, encoder)
+
+
+def _named(counts: np.ndarray, names: np.ndarray, encoder: Encoder) -> AnnData:
+    """Cells whose genes bear these names, as symbols or as Ensembl ids, whichever the encoder reads."""
+    import anndata as ad
+
+    cells = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
+    cells.var_names = names.astype(object)
+    if encoder.tokenizer.identifier == "ensembl":
+        cells.var["ensembl_id"] = cells.var_names
+    return cells
 
 
 def _ensembl_ids(adata: AnnData) -> Sequence[str]:

@@ -72,6 +72,15 @@ def locate(card: ModelCard, weights: str | Path | None, root: Path) -> Path:
     raise WeightsMissing(message, f"Give a folder with {', '.join(card.weights.files)}, or a Hub id (owner/name).")
 
 
+def terms(card: ModelCard) -> str:
+    """Say under which licence a model's weights are, where they come from and how large they are, in one line."""
+    source = card.weights
+    place = f"https://huggingface.co/{source.hub} at {source.revision[:12]}" if source.hub else source.official
+    size = f" ({source.size_mb:,.0f} MB)" if source.size_mb else ""
+    where = " They come with the package." if source.bundled else f" From {place}{size}." if place else ""
+    return f"{card.title}'s weights: {source.licence}.{where}"
+
+
 def fetch(card: ModelCard, root: Path, *, endpoint: str | None = None) -> Path:
     """Download the card's weights at their pinned revision and give their folder.
 
