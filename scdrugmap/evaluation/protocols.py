@@ -46,7 +46,7 @@ def _distinct(content: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, i
     _, first, index = np.unique(content, return_index=True, return_inverse=True)
     found = np.zeros((len(first), 2), dtype=bool)  # (contents, classes)
     found[index, sensitive.astype(int)] = True
-    contrary = found.all(axis=1)
+    contrary = found[:, 0] & found[:, 1]
     kept = np.sort(first[~contrary])
     n_contrary = int(contrary[index].sum())
     return kept, len(content) - len(kept) - n_contrary, n_contrary
