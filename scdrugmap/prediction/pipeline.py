@@ -102,9 +102,8 @@ def predict(
     encoder = load_model(model, weights, device=device, precision=precision, **model_settings)
     fitted.check_encoder(encoder)
     on_stage("embed")
-    embedding = np.ascontiguousarray(
-        embed_cells(cells, encoder, cache=cache, batch_size=batch_size, progress=progress), dtype=np.float32
-    )
+    found = embed_cells(cells, encoder, cache=cache, batch_size=batch_size, progress=progress)
+    embedding = np.ascontiguousarray(found, dtype=np.float32)
     on_stage("score")
     scores = fitted.score(embedding)
     on_stage("map")
