@@ -1,4 +1,18 @@
-"""From a card to an `Encoder`: find the weights, convert them once, build the network, fill it."""
+"""From a card to an `Encoder`: find the weights, convert them once, build the network, fill it.
+
+A model's `convert.py` tells how upstream's files become ours:
+
+* `VERSION`: goes up when the same files convert to something else;
+* `files(folder, **choices)`: the files that are read, by role; `choices` are the card's `source_settings`;
+* `read(files, settings)`: an `Upstream` of state dict, config (of `network.Config`) and vocabulary (of the tokenizer);
+* `pieces(config)`: for every tensor of ours, the upstream names under which it may stand and which part of it;
+* `UNUSED`: prefixes of upstream tensors that the embedding does without (`Upstream.unused`: those of these sizes);
+* `toy(symbols, ensembl_ids)`: config and vocabulary of a tiny network, for tests.
+
+A model that a library reads has a `load.py` instead: `files(folder)` as above; `load(card, folder, settings, device,
+precision, converted)` gives the `Encoder`, with every tensor accounted for and nothing run that a file holds
+(`converted` is a folder of ours for what should be remembered); `toy(card, symbols, folder, seed)` writes a tiny model.
+"""
 
 from __future__ import annotations
 
