@@ -183,8 +183,8 @@ def test_cross_data_needs_units_to_leave_out():
         splits(cells, "cross-data", "study", 5, 0)
     one_sided = splits(cells, "cross-data", "dataset", 5, 0)
     assert [split.reason for split in one_sided] == [
-        "The other data sets have resistant cells only.",
-        "The other data sets have sensitive cells only.",
+        "The data sets that train have resistant cells only.",
+        "The data sets that train have sensitive cells only.",
     ]
 
 

@@ -175,6 +175,15 @@ def test_a_cell_of_any_test_set_does_not_train():
     assert by_study[1].left_out == 2  # b is not tested, so that its cells may train
 
 
+def test_shared_untreated_cells_do_not_leave_a_training_set_without_a_class():
+    content = list(range(24))
+    content[8:16:2] = content[:8:2]  # all sensitive cells of a stand in b
+    found = splits(three_sets(content=content), "cross-data", "dataset", 5, 0, train=("a",))
+    assert [split.reason for split in found] == ["The data sets that train have resistant cells only.", ""]
+    assert [split.left_out for split in found] == [4, 0]
+    assert found[1].train.tolist() == list(range(8))
+
+
 @pytest.mark.parametrize(
     ("train", "reason"), [(("z",), "'z' is to train, but is not among"), (("a", "b", "c"), "none is left to test")]
 )

@@ -149,12 +149,16 @@ def _leave_one_out(table: CellTable, split_by: str, few: Few) -> Iterator[Split]
     for name in names:
         test = _rows(table, np.flatnonzero(units == name))
         side = np.flatnonzero(units != name)
-        train = _rows(table, side[~np.isin(table.content[side], table.content[test])])
+        train = _without(table, side, test)
         yield _split(table, str(name), train, test, few, len(side) - len(train))
 
 
 def _transfer(table: CellTable, split_by: str, names: Sequence[str], few: Few) -> Iterator[Split]:
-    """Train on the named data sets, test each other one; a cell of any of these is left out of training."""
+    """Train on the named data sets, test each other one; a cell of any of these is left out of training.
+
+    Where that would leave one class only (sets of one study often share their untreated cells), each test set has a
+    training side of its own, without its own cells.
+    """
     _require_whole_units(split_by)
     known = np.unique(table.dataset).tolist()
     tested = [name for name in known if name not in names]
@@ -169,10 +173,16 @@ def _transfer(table: CellTable, split_by: str, names: Sequence[str], few: Few) -
     if split_by == "study":
         refused = {name: _same_study(table, side, np.flatnonzero(table.dataset == name)) for name in tested}
     scored = np.isin(table.dataset, [name for name in tested if not refused[name]])
-    train = _rows(table, side[~np.isin(table.content[side], table.content[scored])])
+    shared = _without(table, side, np.flatnonzero(scored))
     for name in tested:
         test = _rows(table, np.flatnonzero(table.dataset == name))
+        train = shared if len(set(table.label[shared])) == 2 else _without(table, side, test)
         yield _split(table, name, train, test, few, len(side) - len(train), refused[name])
+
+
+def _without(table: CellTable, side: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """Return the rows of a training side, each cell once, less what stands among the tested rows as well."""
+    return _rows(table, side[~np.isin(table.content[side], table.content[tested])])
 
 
 def _split(
@@ -183,7 +193,7 @@ def _split(
     shots, test = target[aside.shots], target[aside.test]
     side = np.union1d(train, shots) if len(shots) else train
     found = set(table.label[side])
-    lacking = "" if len(found) == 2 else f"The other data sets have {' and '.join(found) or 'no'} cells only."
+    lacking = "" if len(found) == 2 else f"The data sets that train have {' and '.join(found) or 'no'} cells only."
     same = _same_study(table, train, target)
     notes = (f"same study: {same[0].lower()}{same[1:-1]}",) if same else ()
     reason = reason or aside.reason or lacking or ("" if len(test) else f"'{name}' has no cell that could be tested.")
