@@ -88,6 +88,19 @@ def test_a_record_survives_its_json(run):
     assert {"experiment", "outcome", "environment"} < set(plain)
 
 
+def test_a_record_from_before_splits_had_a_hash_is_read():
+    run = make_run(EXPERIMENT, 1.0)[0]
+    plain = json.loads(run.to_json())
+    for key in ("splits", "tests"):
+        del plain["outcome"][key]
+    for part in plain["outcome"]["parts"]:
+        del part["left_out"]
+    assert not {"train", "reserve"} & set(plain["experiment"])
+    parts = tuple(dataclasses.replace(part, left_out=0) for part in run.outcome.parts)
+    outcome = dataclasses.replace(run.outcome, parts=parts, splits="", tests="")
+    assert Run.from_json(json.dumps(plain)) == dataclasses.replace(run, outcome=outcome)
+
+
 def test_the_environment_says_with_what_a_number_was_made():
     made = make_failure().environment
     assert made.packages["torch"]
