@@ -12,7 +12,7 @@ from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.evaluation.experiment import Options
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-MICRO_TOKENS = {"cpu": 4_096, "cuda": 32_768}  # padded positions that go forward and back at once
+MICRO_TOKENS = {"cpu": 2_048, "cuda": 32_768}  # padded positions that go forward and back at once: memory, not speed
 _LEAST = {"r": 1, "alpha": 1, "batch_size": 1, "steps": 0, "least_steps": 1, "most_steps": 1, "checks": 1} | {
     "patience": 0,
     "hidden": 1,

@@ -81,19 +81,21 @@ def adapted(
     places = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
     flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     modes = [(module, module.training) for module in network.modules()]
-    blocks = _blocks(network, adapters.config) if checkpointing else []
+    blocks = [(block, vars(block).get("forward")) for block in _blocks(network, adapters.config) if checkpointing]
     _require_targets(network, adapters.config)
     try:
         with seeded(seed, next(network.parameters()).device):
             model = get_peft_model(network, copy.deepcopy(adapters.config))
         if adapters.state:
             _fill(model, adapters.state)
-        for block in blocks:
+        for block, _ in blocks:
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
         yield model
     finally:
-        for block in blocks:
+        for block, forward in blocks:
             vars(block).pop("forward", None)
+            if forward is not None:  # it was compiled
+                block.forward = forward
         vars(network).pop("peft_config", None)
         for parent, name, child in places:
             parent.register_module(name, child)
