@@ -38,7 +38,7 @@ CARD = ModelCard(
     ),
     n_parameters=55_304_208,
     max_length=19_374,  # genes; the model has no limit of its own
-    pretrained_on="11 million human cells, 2 million of them from spatial transcriptomics",
+    pretrained_on="over 9 million human cells and 2 million cells of spatial transcriptomics, by the paper",
     lora_targets=("q_proj", "k_proj", "v_proj", "out_proj"),
     settings=MappingProxyType({"context_size": 4000, "seed": 0, "variant": "", "compat": ""}),
     source_settings=("variant",),

@@ -39,7 +39,7 @@ CARD = ModelCard(
     ),
     n_parameters=8_387_200,
     max_length=16_907,
-    pretrained_on="1.1 million human cells of PanglaoDB",
+    pretrained_on="1,126,580 human cells of PanglaoDB (209 data sets, 74 tissues, by the paper)",
     lora_targets=("to_q", "to_k", "to_v", "to_out"),
     settings=MappingProxyType({"pooling": "mean", "compat": "", "upstream_batch_size": None}),
     cites="Yang et al. 2022, Nature Machine Intelligence 4:852",

@@ -29,7 +29,7 @@ CARD = ModelCard(
     licence="MIT",
     weights=Weights(
         files=files_of("4-layer"),
-        licence="see the figshare page (CZI's and Helical's cards of the model say MIT; the code's repository is MIT)",
+        licence="CC BY 4.0 by the figshare page, as others have read it (CZI's and Helical's cards say MIT)",
         official="https://figshare.com/articles/dataset/Universal_Cell_Embedding_Model_Files/24320806",
         instruction=(
             "Download https://figshare.com/ndownloader/files/<id> for 42706576 (4layer_model.torch) or 43423236 "
@@ -64,5 +64,5 @@ CARD = ModelCard(
     source_settings=("variant",),
     variants=tuple(VARIANTS),
     variant_files=MappingProxyType({variant: files_of(variant) for variant in VARIANTS}),
-    cites="Rosen et al. 2023, bioRxiv 2023.11.28.568918",
+    cites="Rosen et al. 2023, bioRxiv 2023.11.28.568918; 2026, Nature, doi:10.1038/s41586-026-10689-z",
 )
