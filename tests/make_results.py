@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -72,4 +74,49 @@ def make_results(root: Path) -> None:
                 )
                 write_run(root, *make_run(experiment, effect))
     write_run(root, make_failure())
+    write_scores(root)
+
+
+# ---- cross-data: each trains for the others, each left out in turn, and a few labelled target cells -----------------
+SETS = ("simulated-a", "simulated-b", "simulated-c", "simulated-d")
+CARRIES_OVER = {("hvg", "logistic"): 1.6, ("scgpt-mini", "mlp"): 1.1}
+FEWER = 20  # draws: these runs have many intervals
+SHOTS = (0, 50)
+
+
+def make_crossed(experiment: Experiment, effect: float) -> tuple[Run, pl.DataFrame]:
+    """A cross-data run: every data set that does not only train is a fold of its own, with an interval."""
+    tables, parts = [], []
+    for name in (one for one in experiment.datasets if one not in experiment.train):
+        train = experiment.train or tuple(other for other in experiment.datasets if other != name)
+        luck = zlib.crc32("+".join((*train, name)).encode()) % 7
+        part = make_predictions((name,), effect - 0.3 * luck, seed=experiment.seed + luck)
+        rows = part.with_columns(split=pl.lit(name))
+        tables.append(rows)
+        parts.append(score_part(rows, name, train, n_train=120 * len(train), draws=FEWER))
+    rows = pl.concat(tables)
+    whole = score_part(rows, "all", {name for part in parts for name in part.train}, draws=FEWER)
+    alone = [dataclasses.replace(part, fold=f"dataset:{part.fold}", n_train=0) for part in parts]
+    outcome = Outcome("done", (whole, *alone, *parts), n_cells=len(rows), value_type="counts")
+    return Run(experiment, outcome, make_environment()), rows
+
+
+def make_transfer(root: Path, sets: tuple[str, ...] = SETS) -> None:
+    """Write the pairs of a matrix, one of which could not be run, leave-one-out runs and few-shot runs."""
+    for (model, head), effect in CARRIES_OVER.items():
+        question = {"protocol": "cross-data", "split_by": "dataset"}
+        for train in sets[:-1]:
+            asked = Experiment(model, head, sets, train=(train,), shots=0, **question)
+            write_run(root, *make_crossed(asked, effect))
+        reason = f"'{sets[-1]}' has resistant cells only: one class cannot be learnt."
+        asked = Experiment(model, head, sets, train=sets[-1:], shots=0, **question)
+        failed = Outcome("failed", error="LabelsMissing", reason=reason, remedy="Add data sets of both classes.")
+        write_run(root, Run(asked, failed, make_environment()))
+        for shots in SHOTS:
+            for seed in (0, 1):
+                asked = Experiment(model, head, sets, shots=shots, seed=seed, reserve=50, **question)
+                write_run(root, *make_crossed(asked, effect + 0.2 * np.log1p(shots)))
+        for name in sets:
+            asked = Experiment(model, head, (name,), split_by="sample", facet_value=name, folds=4)
+            write_run(root, *make_run(asked, effect + 0.3))
     write_scores(root)

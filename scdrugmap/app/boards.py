@@ -18,6 +18,7 @@ PAPER_NAMES = {"llama3-8b": "Llama 3 8B", "gpt-4o-mini": "GPT-4o-mini"}
 CELLS = ["protocol", "facet", "on", "strategy", "shots", "metric"]  # what two entries must share to be compared
 ENTRY = ["model", "head"]
 CONSTANT = "constant"
+NAMED = 4  # data sets that are named in full where they were merged
 ANY = "any"
 
 
@@ -29,25 +30,48 @@ def tidy(scores: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
 def named(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     """Add `title`, `kind`, `on` and `run_id`; runs on simulated cells get source "simulated", the constant goes.
 
-    `rows` are of `averaged` or `leaderboard`; `models` has `model`, `title` and `kind`.
+    `rows` are of `averaged` or `leaderboard`; `models` has `model`, `title` and `kind`. Runs that train on one data set
+    for others go as well: they have a page of their own. `shots` become words, "all" where there is no limit.
     """
-    rows = rows.filter(pl.col("value").is_not_null() & (pl.col("model") != CONSTANT))
+    rows = rows.filter(pl.col("value").is_not_null() & (pl.col("model") != CONSTANT) & ~_one_teacher())
     merged = pl.col("facet") == "all"
     stated = (
         pl.when(merged).then(pl.format("all {} cells", "test")).otherwise(pl.format("{} ({})", "facet_value", "test"))
     )
     whole = merged | (pl.col("facet_value").fill_null("") == "")
-    ours = pl.when(whole).then(pl.col("test").str.replace_all("+", " + ", literal=True)).otherwise("facet_value")
-    alone = pl.col("source").eq("reported") | pl.col("kind").eq("llm").fill_null(False)
-    head = pl.col("head").replace(HEADS)
+    sets = pl.col("test").str.split("+")
+    many = pl.format("{} data sets ({} …)", sets.list.len(), sets.list.first())
+    each = pl.when(sets.list.len() > NAMED).then(many).otherwise(sets.list.join(" + "))
+    ours = pl.when(whole).then(each).otherwise("facet_value")
+    alone = pl.col("source").eq("reported") | (pl.col("head") == "prompt")
     source = pl.when(simulated(rows)).then(pl.lit("simulated")).otherwise("source")
     return (
         rows.with_columns(source=source, on=pl.when(pl.col("source") == "reported").then(stated).otherwise(ours))
         .join(models.select("model", "title", "kind"), on="model", how="left")
-        .with_columns(title=pl.col("title").fill_null(pl.col("model").replace(PAPER_NAMES)))
-        .with_columns(title=pl.when(alone).then("title").otherwise(pl.format("{} + {}", "title", head)))
-        .with_columns(run_id=pl.col("run_ids").list.first())
+        .with_columns(title=_title(alone))
+        .with_columns(run_id=pl.col("run_ids").list.first(), shots=pl.col("shots").cast(pl.String).fill_null("all"))
     )
+
+
+def _one_teacher() -> pl.Expr:
+    """Tell which cross-data runs trained on one data set and tested others: pairs of the transfer matrix."""
+    train, test = pl.col("train").str.split("+"), pl.col("test").str.split("+")
+    others = train.list.set_difference(test).list.len() == 1
+    few = pl.col("shots").fill_null(0) > 0  # then the tested data sets train as well
+    alone = (train.list.len() == 1) & others
+    return (pl.col("protocol") == "cross-data") & (pl.col("source") == "measured") & (alone | (few & others))
+
+
+def titled(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
+    """Add `title`, the name of an entry on screen, from `model` and `head`; the constant classifier goes."""
+    rows = rows.filter(pl.col("model") != CONSTANT).join(models.select("model", "title"), on="model", how="left")
+    return rows.with_columns(title=_title(pl.col("head") == "prompt"))
+
+
+def _title(alone: pl.Expr) -> pl.Expr:
+    """Return the name of an entry; `alone` tells where the model's name says it all."""
+    name = pl.col("title").fill_null(pl.col("model").replace(PAPER_NAMES))
+    return pl.when(alone).then(name).otherwise(pl.format("{} + {}", name, pl.col("head").replace(HEADS)))
 
 
 def pick(board: pl.DataFrame, **choices: str) -> pl.DataFrame:

@@ -33,10 +33,9 @@ from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, fire_and_forget
 
 from scdrugmap.app import jobs_store as store
-from scdrugmap.app.jobs_store import JobStatus, Kind
+from scdrugmap.app.jobs_store import JobOptions, JobStatus, Kind
 from scdrugmap.app.jobs_work import EXAMPLE, warm_up, work
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models import MODELS
 from scdrugmap.settings import Settings
 
 __all__ = ["JobOptions", "JobStatus", "Jobs", "hold", "service", "start_client"]
@@ -45,19 +44,6 @@ RESUME_HOURS = 1.0
 _MEMORY_SHARE = 0.75  # of the machine's memory may a job use before its worker is killed
 _AGAIN = "Run it again: the upload is still here, and cells that were embedded are not embedded twice."
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class JobOptions:
-    """What a person may choose; names only, never a path of the server."""
-
-    model: str = "scgpt-mini"
-    reference: str | None = None
-    sample: str | None = None  # obs column that tells samples apart
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown model before anything is queued."""
-        MODELS[self.model]
 
 
 class Jobs:
@@ -100,6 +86,7 @@ class Jobs:
         """Queue the prediction. Without options it is run as before: what an interrupted job needs."""
         if options is None:
             options = JobOptions(**self.status(job_id).options)
+        options.check(public=self.settings.public)
         self._submit(job_id, "predict", dataclasses.asdict(options))
 
     def submit(self, source: Path | str, options: JobOptions) -> str:

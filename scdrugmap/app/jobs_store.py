@@ -1,7 +1,7 @@
 """A job on disk: one folder with an unguessable name, and a `status.json` that is only ever replaced whole.
 
-`<cache>/jobs/<id>/` holds `upload/<name>`, `status.json`, the results, the embedding shards of this job, and two empty
-marker files: `cancel-<run>` (stop at the next batch), `released` (the browser session that brought the upload has
+`<cache>/jobs/<id>/` holds `upload/<name>`, `status.json`, the results, the embedding shards of this job or the answers
+of a model that was asked (`prompts/`), and two empty marker files: `cancel-<run>` (stop at the next batch), `released` (the browser session that brought the upload has
 ended). A job id is the only handle that a browser ever sees; it is matched against a pattern before it touches a path.
 """
 
@@ -16,17 +16,45 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from scdrugmap.errors import InvalidInput, UnknownName
+from scdrugmap.errors import ConsentMissing, InvalidInput, UnknownName
+from scdrugmap.models import MODELS
 
 State = Literal["uploaded", "queued", "running", "checked", "done", "failed", "cancelled"]
 Kind = Literal["", "check", "predict"]
 ACTIVE: tuple[State, ...] = ("queued", "running")
 UPLOAD, EMBEDDINGS, STATUS, RELEASED = "upload", "embeddings", "status.json", "released"
+PROMPTS = "prompts"  # beside EMBEDDINGS, where asking keeps its answers
 RESULTS = {"csv": "result.csv", "h5ad": "result.h5ad", "summary": "summary.json"}
 
 _ID = re.compile(r"[A-Za-z0-9_-]{32}")
 _CHUNK = 1 << 20
 _MAX_NAME = 80
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a person may choose; names only, never a path of the server."""
+
+    model: str = "scgpt-mini"
+    reference: str | None = None
+    sample: str | None = None  # obs column that tells samples apart
+    consent: bool = False  # to send gene names to the endpoint of a model that is asked
+    max_cost: float | None = None  # US dollars that asking may cost
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown model before anything is queued."""
+        MODELS[self.model]
+
+    def check(self, *, public: bool) -> None:
+        """Refuse to ask a model over the network without consent, or from a shared server."""
+        if not MODELS[self.model].prompted:
+            return
+        if public:
+            message = f"'{self.model}' is not asked from a shared server."
+            raise InvalidInput(message, "Run the app on a machine of your own.")
+        if not self.consent:
+            message = f"'{self.model}' is asked over the network, and nobody has agreed to what it is sent."
+            raise ConsentMissing(message, "Tick the box that says what leaves this machine.")
 
 
 @dataclass(frozen=True)
@@ -40,7 +68,7 @@ class JobStatus:
     simulated: bool = False
     work: Kind = ""
     run: str = ""  # which run of the job this is; a stopped run may not write over the next
-    stage: str = ""  # read, load, embed, score, map, write
+    stage: str = ""  # read, load, embed (or ask), score, map, write
     done: int = 0
     total: int = 0  # 0: this stage has no count
     created: float = 0.0
@@ -123,8 +151,8 @@ def upload(job: Path) -> Path:
 
 
 def drop_upload(job: Path) -> None:
-    """Delete the upload and its embedding shards; results stay."""
-    for part in (UPLOAD, EMBEDDINGS):
+    """Delete the upload, its embedding shards and the answers about its cells; results stay."""
+    for part in (UPLOAD, EMBEDDINGS, PROMPTS):
         shutil.rmtree(job / part, ignore_errors=True)
 
 

@@ -45,6 +45,13 @@ PAGES = Registry[Page](
             "How far can a model be trusted, and against what?",
         ),
         Page(
+            "transfer",
+            "pages/transfer.py",
+            "Transfer",
+            ":material/grid_on:",
+            "Trained on one data set: on which others does it hold?",
+        ),
+        Page(
             "predict",
             "pages/predict.py",
             "Predict",

@@ -36,7 +36,25 @@ class Ink:
     faint: str  # fills behind marks
     paper: str  # the background itself, for halos and hollow marks
     accent: str
+    worse_to_better: tuple[str, ...]  # orange below a reference, the colour of a faint fill at it, blue above
+    on_strong: str  # text on either end of that scale
 
 
-LIGHT = Ink(text="#17212B", soft="#5D6A76", faint="#E6ECEF", paper="#FFFFFF", accent="#0F766E")
-DARK = Ink(text="#E4EAEF", soft="#A3B0BC", faint="#26323D", paper="#0F151B", accent="#35AFA3")
+LIGHT = Ink(
+    text="#17212B",
+    soft="#5D6A76",
+    faint="#E6ECEF",
+    paper="#FFFFFF",
+    accent="#0F766E",
+    worse_to_better=("#B9590A", "#E8B98D", "#E6ECEF", "#9FC1E0", "#1F66A8"),
+    on_strong="#FFFFFF",
+)
+DARK = Ink(
+    text="#E4EAEF",
+    soft="#A3B0BC",
+    faint="#26323D",
+    paper="#0F151B",
+    accent="#35AFA3",
+    worse_to_better=("#E89343", "#7D4F27", "#26323D", "#2E5C8A", "#62A8E5"),
+    on_strong="#0F151B",
+)

@@ -1,6 +1,8 @@
-"""The pickers of the leaderboard: each offers only what there is under the choices before it."""
+"""The pickers of the leaderboard and of transfer: each offers only what there is under the choices before it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import polars as pl
 import streamlit as st
@@ -27,6 +29,9 @@ def leaderboard(board: pl.DataFrame) -> dict[str, str]:
             options = [boards.ANY, *options]
         picks[column] = widgets.choose(label, options, key, word=word, place=place)
         rows = rows.filter((pl.col(column) == picks[column]) | (picks[column] == boards.ANY))
+    shots = sorted(rows["shots"].unique(), key=lambda word: (word == "all", int(word) if word != "all" else 0))
+    picks["shots"] = widgets.choose("Shots", shots, "shots", word="shots") if len(shots) > 1 else shots[0]
+    rows = rows.filter(shots=picks["shots"])
     names = [name for name, key in queries.SHOWN.items() if key in rows["metric"].to_list()]
     picks["metric"] = widgets.choose("Metric", names, "metric", word="F1", place=places[5])
     return picks
@@ -57,3 +62,49 @@ def named(rows: pl.DataFrame) -> pl.DataFrame:
     if rows["strategy"].n_unique() < 2:
         return rows
     return rows.with_columns(title=pl.format("{}, {}", "title", "strategy"))
+
+
+ORDERS = ("similarity", "name", "cancer", "drug type")
+NOTHING = "–"
+
+
+def transfer(entries: pl.DataFrame) -> dict[str, Any]:
+    """Ask which entry's matrix to show, beside which, by what metric and in what order; `entries` has one at least.
+
+    Returns `view` and `other` (the words that pick the entry, None where nothing is compared), and the choices.
+    """
+    with st.container(key="two_pickers"):
+        places = [*st.columns(3), *st.columns(3)]
+    entries = entries.sort("pairs", "title", descending=[True, False])
+    picks: dict[str, Any] = {
+        "entry": widgets.choose("Model", _unique(entries, "title"), "entry", word="model", place=places[0])
+    }
+    rows = entries.filter(title=picks["entry"])
+    picks["strategy"] = widgets.choose(
+        "Strategy", _unique(rows, "strategy"), "strategy", word="strategy", place=places[1]
+    )
+    rows = rows.filter(strategy=picks["strategy"]).with_columns(shots=pl.col("shots").cast(pl.String))
+    picks["metric"] = widgets.choose("Metric", list(queries.SHOWN), "metric", word="F1", place=places[2])
+    picks["split_by"] = widgets.choose(
+        "Split by", _unique(rows, "split_by"), "split_by", word="split by", place=places[3]
+    )
+    rows = rows.filter(split_by=picks["split_by"])
+    shots = sorted(rows["shots"].unique(), key=int)
+    picks["shots"] = widgets.choose("Shots", shots, "shots", word="shots") if len(shots) > 1 else shots[0]
+    picks["view"] = _words(rows.filter(shots=picks["shots"]).row(0, named=True))
+    others = entries.filter(pl.col("title") != picks["entry"], split_by=picks["split_by"], strategy=picks["strategy"])
+    picks["with"] = widgets.choose("Compare with", [NOTHING, *_unique(others, "title")], "with", place=places[4])
+    other = others.filter(pl.col("title") == picks["with"], pl.col("shots") == int(picks["shots"]))
+    picks["other"] = _words(other.row(0, named=True)) if other.height else None
+    picks["order"] = widgets.choose("Order by", ORDERS, "order", word="order", place=places[5])
+    return picks
+
+
+def _unique(rows: pl.DataFrame, column: str) -> list[str]:
+    return rows[column].unique(maintain_order=True).to_list()
+
+
+def _words(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the words that pick one entry among all scores."""
+    plain = {name: row[name] for name in ("model", "head", "strategy", "split_by")}
+    return plain | {"shots": int(row["shots"])}

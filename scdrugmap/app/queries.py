@@ -116,12 +116,18 @@ def metric(name: str) -> Metric:
 def board() -> pl.DataFrame:
     """Return all scores as tidy rows; empty before anything was measured or reported."""
     here = settings()
-    return _board(here, _stamp(here))
+    return _board(here, stamp(here))
 
 
 @st.cache_data(show_spinner="Reading scores", max_entries=8)
 def _board(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
     return boards.tidy(_scores(here, stamp), models())
+
+
+def scores() -> pl.DataFrame:
+    """Return all scores as they are written, columns as `evaluation.results.SCORES`."""
+    here = settings()
+    return _scores(here, stamp(here))
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
@@ -133,10 +139,11 @@ def ranking(picks: Mapping[str, str]) -> pl.DataFrame:
     """Return the entries of one view of the leaderboard, best first; `picks` are words of the screen."""
     here = settings()
     view = {**picks, "metric": SHOWN[picks["metric"]]}
-    return boards.ranking(_scores(here, _stamp(here)), models(), **view)
+    return boards.ranking(_scores(here, stamp(here)), models(), **view)
 
 
-def _stamp(here: Settings) -> tuple[int, ...]:
+def stamp(here: Settings) -> tuple[int, ...]:
+    """Return the time stamps of what the results on this machine are read from: part of every cache key."""
     places = [root / name for root in (here.precomputed, here.results) for name in ("scores.parquet", "runs")]
     return tuple(place.stat().st_mtime_ns if place.exists() else 0 for place in places)
 
@@ -144,7 +151,7 @@ def _stamp(here: Settings) -> tuple[int, ...]:
 def runs() -> pl.DataFrame:
     """Return one row per run on this machine, failed ones included."""
     here = settings()
-    return _runs(here, _stamp(here))
+    return _runs(here, stamp(here))
 
 
 @st.cache_data(show_spinner=False, max_entries=8)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from scdrugmap.app import sentences, words
+from scdrugmap.app import asked, sentences, words
 from scdrugmap.app.jobs_store import JobStatus
 
 
 def markdown(status: JobStatus, summary: dict[str, Any]) -> str:
     """Return the report of a finished job."""
     provenance = summary["provenance"]
+    is_asked = "asked" in provenance
     simulated = " (simulated cells)" if status.simulated else ""
     lines = [
         f"# scDrugMap: {status.file}{simulated}",
         "",
-        f"Model {provenance['model']}, reference {provenance['reference']}, {provenance['date']}, scdrugmap "
-        f"{provenance['version']}.",
+        f"Model {provenance['model']}, {_by(provenance)}, {provenance['date']}, scdrugmap {provenance['version']}.",
         "",
         f"* Cells: {words.count(summary['n_cells'])}",
         f"* Predicted resistant: {sentences.share(summary['resistant'])} "
         f"({sentences.share_unit(summary['resistant'])})",
-        f"* Without novel cells: {sentences.share(summary['resistant_known'])}",
-        f"* Novel to the reference: {sentences.share(summary['novel'])}",
+        *_beside(summary),
         "",
         *_groups("sample", summary["by_sample"]),
         *_groups("cluster", summary["by_cluster"]),
@@ -32,11 +31,35 @@ def markdown(status: JobStatus, summary: dict[str, Any]) -> str:
         "",
         "## What the score is",
         "",
-        sentences.what_it_is(provenance),
-        "",
-        f"Weights {provenance['weights_hash']}; reference fitted {provenance['reference_date']}.",
+        asked.what_it_is(provenance) if is_asked else sentences.what_it_is(provenance),
+        *(
+            []
+            if is_asked
+            else ["", f"Weights {provenance['weights_hash']}; reference fitted {provenance['reference_date']}."]
+        ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _by(provenance: dict[str, Any]) -> str:
+    """Say what turned cells into P(resistant)."""
+    if "asked" in provenance:
+        return f"asked at {provenance['asked']['host']}"
+    return f"reference {provenance['reference']}"
+
+
+def _beside(summary: dict[str, Any]) -> list[str]:
+    """Return what stands beside the share of resistant cells."""
+    if "asked" in summary["provenance"]:
+        usd, tokens = asked.cost(summary["provenance"])
+        return [
+            f"* Cells without an answer: {words.count(summary['n_failed'])} (no share counts them)",
+            f"* Asking cost: {usd} ({tokens})",
+        ]
+    return [
+        f"* Without novel cells: {sentences.share(summary['resistant_known'])}",
+        f"* Novel to the reference: {sentences.share(summary['novel'])}",
+    ]
 
 
 def _groups(name: str, rows: list[dict[str, Any]]) -> list[str]:

@@ -7,19 +7,24 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import charts_cells, header, jobs, queries, report, sentences, steps, tables, widgets, words
+from scdrugmap.app import asked, charts_cells, header, jobs, queries, report, sentences, steps, tables, widgets, words
 from scdrugmap.app.jobs_store import JobStatus
 
 
 def draw(status: JobStatus) -> None:
     """Draw the whole result of a finished job."""
     summary = queries.summary(status.job_id)
-    if warning := sentences.no_evidence(summary["provenance"]):
-        st.warning(warning, icon=":material/warning:")
+    provenance = summary["provenance"]
+    is_asked = "asked" in provenance
+    if warning := asked.warning(provenance) if is_asked else sentences.no_evidence(provenance):
+        st.warning(words.plain(warning) if is_asked else warning, icon=":material/warning:")
     if caveat := summary["metrics"].get("caveat"):
         st.warning(caveat, icon=":material/warning:")
-    cells = queries.cells(status.job_id)
-    headline(summary)
+    cells = asked.drawable(queries.cells(status.job_id))
+    if is_asked:
+        headline_asked(summary)
+    else:
+        headline(summary)
     downloads(status, summary)
     names = [
         "Map",
@@ -39,7 +44,7 @@ def draw(status: JobStatus) -> None:
     with places["Checks"]:
         steps.checks(status)
     with places["Provenance"]:
-        st.json(summary["provenance"])
+        st.json(provenance)
     meaning(summary)
 
 
@@ -60,6 +65,23 @@ def headline(summary: dict[str, Any]) -> None:
     )  # fmt: skip
     score, constant = sentences.held_out(summary["provenance"])
     third.metric("This reference on unseen studies", score, delta=constant, help=words.tip("reference"), **quiet)
+
+
+def headline_asked(summary: dict[str, Any]) -> None:
+    """Draw the share resistant with its interval, the cells without an answer, and what asking cost."""
+    quiet: dict[str, Any] = {"border": True, "delta_color": "off", "delta_arrow": "off"}
+    first, second, third = st.columns([3, 2, 2])
+    part = summary["resistant"]
+    first.metric(
+        "Predicted resistant", sentences.share(part), help=words.tip("P(resistant)"),
+        delta=f"{words.count(part['n_cells'])} cells, {sentences.share_unit(part)}", **quiet,
+    )  # fmt: skip
+    second.metric(
+        "Cells without an answer", words.count(summary["n_failed"]), delta=f"of {words.count(summary['n_cells'])}",
+        help="The model gave no readable answer about them, also when it was asked again.", **quiet,
+    )  # fmt: skip
+    usd, tokens = asked.cost(summary["provenance"])
+    third.metric("Asking cost", usd, delta=tokens, **quiet)
 
 
 def downloads(status: JobStatus, summary: dict[str, Any]) -> None:
@@ -84,11 +106,14 @@ def downloads(status: JobStatus, summary: dict[str, Any]) -> None:
 def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) -> None:
     """Draw the UMAP beside the histogram with its threshold."""
     ink = header.ink()
-    names = queries.colours(cells)
+    names = {title: name for title, name in queries.colours(cells).items() if cells[name].null_count() < cells.height}
     shown = charts_cells.sample_cells(cells)
     left, right = st.columns([3, 2], gap="large")
     with left:
         title = widgets.choose("Colour by", list(names), "colour")
+        if shown.is_empty():
+            st.markdown("No cell got an answer, so there is nothing to draw.")
+            return
         st.altair_chart(
             charts_cells.cell_map(shown, names[title], title, ink), alt=f"UMAP of the cells, coloured by {title}"
         )
@@ -97,10 +122,13 @@ def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) ->
         st.altair_chart(charts_cells.histogram(cells, cut, ink), alt="distribution of P(resistant)")
         st.markdown(sentences.spread(cells["p_resistant"], cut))
     drawn = f"{words.count(shown.height)} of {words.count(cells.height)} cells drawn, chosen at random"
+    is_asked = "asked" in summary["provenance"]
     header.caption(
-        "UMAP of the model's embedding",
+        "UMAP of the cells' expression (HVG-PCA), as the model has no embedding"
+        if is_asked
+        else "UMAP of the model's embedding",
         drawn if shown.height < cells.height else f"all {words.count(cells.height)} cells drawn",
-        "novel cells are hollow",
+        "cells without an answer are not drawn" if is_asked else "novel cells are hollow",
         "simulated cells" if status.simulated else "",
         summary["provenance"]["date"][:10],
     )
@@ -114,6 +142,10 @@ def groups(summary: dict[str, Any]) -> None:
             st.markdown("There is no column that tells samples apart, so intervals are drawn over cells.")
             continue
         frame = pl.DataFrame(rows, infer_schema_length=None).rename({"share": "share_resistant"})
+        frame = frame.filter(pl.col("share_resistant").is_not_null())
+        if frame.is_empty():
+            st.markdown(f"No {name} has a cell with an answer.")
+            continue
         st.markdown(f"**By {name}**")
         st.altair_chart(charts_cells.shares(frame.head(40), ink), alt=f"share predicted resistant by {name}")
         units = sentences.listed(sorted(frame["unit"].unique().to_list()))
@@ -141,4 +173,5 @@ def against_labels(metrics: dict[str, Any]) -> None:
 def meaning(summary: dict[str, Any]) -> None:
     """Say what the score is and what it is not, always."""
     with st.container(border=True):
-        st.markdown(sentences.what_it_is(summary["provenance"]))
+        provenance = summary["provenance"]
+        st.markdown(asked.what_it_is(provenance) if "asked" in provenance else sentences.what_it_is(provenance))

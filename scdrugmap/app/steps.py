@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from typing import BinaryIO
 
+import polars as pl
 import streamlit as st
 
-from scdrugmap.app import header, jobs, queries, sentences, widgets, words
+from scdrugmap.app import asked, header, jobs, queries, sentences, widgets, words
 from scdrugmap.app.jobs_store import JobStatus
 
 TYPES = ["h5ad", "h5", "zip", "csv", "tsv", "gz"]
@@ -18,9 +20,12 @@ STAGES = {
     "load": "Loading the model",
     "embed": "Embedding the cells",
     "score": "Scoring them against the reference",
+    "ask": "Asking the model",
     "map": "Drawing the map",
     "write": "Writing the files",
 }
+LOCAL = [stage for stage in STAGES if stage != "ask"]
+ASKED = [stage for stage in STAGES if stage not in ("embed", "score")]
 
 
 def bring() -> None:
@@ -96,7 +101,8 @@ def checks(status: JobStatus) -> None:
 def failed(status: JobStatus) -> None:
     """Say why a job stopped and what mends it."""
     if status.state == "cancelled":
-        st.info("Stopped. What was embedded is kept while this page is open, so a second run begins where this one "
+        kept = "answered" if asked.is_asked(status.options.get("model", "")) else "embedded"
+        st.info(f"Stopped. What was {kept} is kept while this page is open, so a second run begins where this one "
         "ended.",
                 icon=":material/stop_circle:")  # fmt: skip
     elif status.state == "failed":
@@ -109,7 +115,8 @@ def choose(status: JobStatus) -> None:
     """Ask for a model that is ready here, and run it; say of the others what they need."""
     if any(check["level"] == "stop" for check in status.checks) or not (status.upload_kept or status.simulated):
         return
-    ready = queries.predictors()
+    ready, remotes = queries.predictors(), asked.remotes(queries.settings())
+    able = {f"{remote.card.key}/": remote for remote in remotes if not remote.reason}
     st.subheader("3 · Choose", anchor=False)
     if ready.is_empty():
         header.nothing_yet(
@@ -117,28 +124,48 @@ def choose(status: JobStatus) -> None:
             "A reference turns a model's embeddings into P(resistant); fit one on labelled cells.",
             "scdrugmap reference fit --model scgpt-mini --data labelled.h5ad",
         )
-        return
-    keys = (ready["model"] + "/" + ready["name"]).to_list()
-    wanted = [key for key in keys if key.startswith(f"{status.options.get('model') or widgets.opened('model')}/")]
-    chosen = st.radio(
-        "Model and the reference it was fitted on", keys, index=keys.index(wanted[0]) if wanted else 0, key="predictor",
-        format_func=dict(zip(keys, ready["label"], strict=True)).get, captions=ready["caption"].to_list(),
-        help=words.tip("reference"),
-    )  # fmt: skip
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button(
-            "Run again" if status.work == "predict" else "Run", type="primary", icon=":material/play_arrow:", key="run"
-        ):
-            model, _, reference = str(chosen).partition("/")
-            jobs.service().run(status.job_id, jobs.JobOptions(model=model, reference=reference))
-            st.rerun()
-        st.caption(f"Computes on {queries.device()}. Nothing leaves this machine.")
-    others = queries.waiting()
+    if able or not ready.is_empty():
+        _run(status, _predictor(status, ready, able), able)
+    for remote in remotes:
+        if remote.reason:
+            st.caption(f":material/cloud_off: **{remote.card.title}** is asked over the network and is off here: "
+                       f"{words.plain(remote.reason)}")  # fmt: skip
+    others = queries.waiting().filter(pl.col("state") != "remote")
     if others.height:
         with st.expander(f"{others.height} more models need weights or a reference", icon=":material/download:"):
             for row in others.iter_rows(named=True):
                 st.markdown(f"**{row['title']}**: {row['needs']}")
                 st.code(row["command"], language="bash")
+
+
+def _predictor(status: JobStatus, ready: pl.DataFrame, able: Mapping[str, asked.Remote]) -> str:
+    """Ask for one of the references, or of the models that are asked; return "model/reference"."""
+    keys = [*(ready["model"] + "/" + ready["name"]), *able]
+    labels = [*ready["label"], *(asked.label(remote.card) for remote in able.values())]
+    captions = [*ready["caption"], *(remote.card.summary for remote in able.values())]
+    wanted = [key for key in keys if key.startswith(f"{status.options.get('model') or widgets.opened('model')}/")]
+    chosen = st.radio(
+        "Model and the reference it was fitted on", keys, index=keys.index(wanted[0]) if wanted else 0, key="predictor",
+        format_func=dict(zip(keys, labels, strict=True)).get, captions=captions, help=words.tip("reference"),
+    )  # fmt: skip
+    return str(chosen)
+
+
+def _run(status: JobStatus, chosen: str, able: Mapping[str, asked.Remote]) -> None:
+    """Offer to run; a model that is asked wants consent and a limit first."""
+    model, _, reference = chosen.partition("/")
+    remote = able.get(chosen)
+    agreed, limit = (True, None) if remote is None else asked.consent(remote, int(status.input.get("n_cells", 0)))
+    again = "Run again" if status.work == "predict" else "Run"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button(again, type="primary", icon=":material/play_arrow:", key="run", disabled=not agreed):
+            options = jobs.JobOptions(model, reference or None, consent=remote is not None, max_cost=limit)
+            jobs.service().run(status.job_id, options)
+            st.rerun()
+        if remote is None:
+            st.caption(f"Computes on {queries.device()}. Nothing leaves this machine.")
+        else:
+            st.caption(f"Computes at {words.plain(remote.host)}. What the box says leaves this machine; nothing else.")
 
 
 @st.fragment(run_every=1.0)
@@ -148,7 +175,8 @@ def watch(job_id: str) -> None:
     if not status.active:
         st.rerun()
     with st.container(border=True):
-        head, steps = ("4 · Running", list(STAGES)) if status.work == "predict" else ("2 · Checking", ["", "read"])
+        stages = ASKED if asked.is_asked(status.options.get("model", "")) else LOCAL
+        head, steps = ("4 · Running", stages) if status.work == "predict" else ("2 · Checking", ["", "read"])
         at = steps.index(status.stage) if status.stage in steps else 0
         part = min(status.done / status.total, 1.0) if status.total else 0.0
         counted = f"{words.count(status.done)} of {words.count(status.total)} cells" if status.total else ""

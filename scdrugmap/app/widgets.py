@@ -107,14 +107,15 @@ def table(
     )  # fmt: skip
 
 
-def close(parameter: str) -> None:
+def close(*parameters: str) -> None:
     """Take a card out of the URL."""
-    st.query_params.pop(parameter, None)
+    for parameter in parameters:
+        st.query_params.pop(parameter, None)
 
 
-def back(label: str, parameter: str) -> None:
+def back(label: str, *parameters: str) -> None:
     """Offer the way back from a card to the list."""
-    st.button(label, icon=":material/arrow_back:", type="tertiary", on_click=close, args=(parameter,))
+    st.button(label, icon=":material/arrow_back:", type="tertiary", on_click=close, args=parameters)
 
 
 def facts(record: Mapping[str, object], columns: int = 3) -> None:

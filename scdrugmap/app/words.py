@@ -18,6 +18,16 @@ WORDS = {
     "strategy": "freeze: the encoder is fixed and a head is trained on its embeddings. lora: adapters and head are "
     "trained together. prompt: an LLM is asked, nothing is trained.",
     "shots": "Labelled cells per class of the target data set that training saw. 0 is zero-shot.",
+    "transfer": "A model is trained on one data set and tested on another. Colour is its distance to the constant "
+    "classifier of the tested data set: blue is better, orange worse, faint is no different.",
+    "order": "similarity puts data sets side by side that teach and learn alike; the other orders group them by name, "
+    "cancer or drug type.",
+    "critical difference": "Two mean ranks that differ by less cannot be told apart by Nemenyi's test at 5 % "
+    "(Demsar 2006). Entries under one bar are not told apart.",
+    "data sets won": "On how many data sets the entry has the best score of all that were run on the same cells; "
+    "ties share.",
+    "reliability": "Of the cells that were given P(resistant) of about 0.8, eight in ten should be resistant: then the "
+    "curve lies on the diagonal. ECE is the mean distance to it, weighted by cells.",
     "zero-shot": "No labelled cell of the target was seen. The paper's 'zero-shot' 0.858 is a frozen encoder with a "
     "head "
     "trained on other data sets of the same tissue, not a prediction without labels.",

@@ -130,6 +130,7 @@ _SUMMARY: dict[str, Any] = {
     "facet": pl.String,
     "facet_value": pl.String,
     "datasets": pl.List(pl.String),
+    "train": pl.List(pl.String),  # those that train for the others; empty where each is left out in turn
     "seed": pl.Int64,
     "state": pl.String,  # "done" or "failed"
     "reason": pl.String,
@@ -147,7 +148,7 @@ def _summary(run: Run) -> tuple[object, ...]:
     asked, came = run.experiment, run.outcome
     return (
         *(run.run_id, asked.model, asked.strategy, asked.shots, asked.head, asked.protocol, asked.split_by),
-        *(asked.facet, asked.facet_value, list(asked.datasets), asked.seed),
+        *(asked.facet, asked.facet_value, list(asked.datasets), list(asked.train), asked.seed),
         *(came.state, came.reason, came.remedy, list(came.warnings)),
         *(came.n_cells, came.n_samples, came.duplicates_removed, run.environment.date, run.environment.seconds),
     )

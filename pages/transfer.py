@@ -1,0 +1,33 @@
+"""Transfer: trained on one data set, tested on another, for every pair; a click opens the pair."""
+
+from __future__ import annotations
+
+import streamlit as st
+from scdrugmap.app import header, pickers, queries_views, sentences_views, views_transfer, widgets
+
+
+def browse() -> None:
+    made_up = widgets.toggle("Show simulated", "simulated", default=False, word="simulated")
+    entries = queries_views.entries(made_up=made_up)
+    if entries.is_empty():
+        header.nothing_yet(
+            "No model was trained on one data set and tested on another here.",
+            "Bring two labelled data sets or more: each trains once, and every other one tests.",
+            views_transfer.HOW_TO_RUN,
+        )
+        return
+    picks = pickers.transfer(entries)
+    table = views_transfer.table_of(picks, made_up=made_up)
+    train, test = views_transfer.asked()
+    if train and test:
+        widgets.back("All pairs", "train", "test")
+        views_transfer.pair(table, train, test, picks)
+        return
+    st.markdown(sentences_views.transfer(table, picks))
+    views_transfer.matrix(table, picks, made_up=made_up)
+    views_transfer.pairs(table, picks)
+    views_transfer.left_out(picks, made_up=made_up)
+
+
+with header.page("transfer"):
+    browse()

@@ -1,0 +1,136 @@
+"""Models that are asked over the network: who may be, what a person agrees to, and how their results are put in words.
+
+A key is only ever read from this process's environment; Streamlit puts the top-level words of its secrets file there
+when it starts. No page shows it, and no job keeps it.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app.words import count
+from scdrugmap.errors import EndpointFailed
+from scdrugmap.evaluation.prompting_client import Endpoint
+from scdrugmap.evaluation.prompting_cost import Estimate, rough_estimate
+from scdrugmap.evaluation.prompting_settings import PromptSettings
+from scdrugmap.models import MODELS
+from scdrugmap.models.card import ModelCard
+from scdrugmap.settings import Settings
+
+LEAST, MARGIN = 0.01, 2.0  # US dollars; a limit is proposed at that many times the estimate
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A model that is asked, and why it cannot be asked here, if so."""
+
+    card: ModelCard
+    host: str = ""
+    reason: str = ""
+
+
+def is_asked(model: str) -> bool:
+    """Tell whether a model is asked over the network."""
+    return model in MODELS and MODELS[model].prompted
+
+
+def remotes(here: Settings) -> list[Remote]:
+    """Return the models that are asked, each with its endpoint or the reason why it is off here."""
+    cards = [card for card in MODELS.values() if card.prompted]
+    if here.public:
+        reason = "nobody's key is used on a shared server. Run the app on a machine of your own."
+        return [Remote(card, reason=reason) for card in cards]
+    try:
+        host = Endpoint.from_env().host
+    except EndpointFailed as error:
+        return [Remote(card, reason=error.line) for card in cards]
+    return [Remote(card, host) for card in cards]
+
+
+def label(card: ModelCard) -> str:
+    """Name a model among the choices of the Predict page."""
+    return f"{card.title} · asked over the network"
+
+
+def consent(remote: Remote, n_cells: int) -> tuple[bool, float]:
+    """Show what would leave this machine and what it costs; return whether that is agreed to, and the limit in USD."""
+    estimate = rough_estimate(PromptSettings.of(remote.card), n_cells, remote.host)
+    with st.container(border=True):
+        st.markdown("**What leaves this machine, and what it costs**")
+        st.html(f'<ul class="sdm-checks">{"".join(f"<li>{html.escape(line)}</li>" for line in lines(estimate))}</ul>')
+        least = max(LEAST, round(MARGIN * estimate.usd + 0.005, 2))
+        limit = st.number_input(
+            "Stop at a cost of (US dollars)", min_value=0.0, value=least, step=0.1, format="%.2f", key="max_cost",
+            help="Asking stops before this is passed. What was answered until then is kept.",
+        )  # fmt: skip
+        agreed = st.checkbox(
+            f"I agree that these gene names are sent to {html.escape(remote.host)}, and may share them.", key="consent"
+        )
+    return bool(agreed), float(limit)
+
+
+def lines(estimate: Estimate) -> list[str]:
+    """Return what a person agrees to, a sentence each."""
+    return [
+        f"To {estimate.host} (model {estimate.model}) go {estimate.sent}.",
+        f"{count(estimate.n_cells)} cells in {count(estimate.n_requests)} requests, about "
+        f"{count(estimate.input_tokens)} tokens sent and {count(estimate.output_tokens)} received.",
+        f"Estimated price: {estimate.usd:.2f} US dollars ({estimate.price}); requests asked again come on top.",
+        "The answer is a language model's word on a list of genes: it is not calibrated, and there is no measure of "
+        "novelty.",
+    ]
+
+
+def drawable(cells: pl.DataFrame) -> pl.DataFrame:
+    """Return the cells that have an answer, with the columns of novelty that a chart asks for: nothing is novel."""
+    told = {"novel": pl.lit(value=False), "novelty": pl.lit(None, pl.Float32)}
+    missing = {name: value for name, value in told.items() if name not in cells.columns}
+    return cells.filter(pl.col("p_resistant").is_not_null()).with_columns(**missing)
+
+
+def warning(provenance: Mapping[str, Any]) -> str:
+    """Say above a result what stands behind it."""
+    told = provenance["asked"]
+    text = (
+        f"A language model ({told['name']} at {told['host']}) was asked about lists of genes. Nothing was fitted, "
+        "calibrated or tested on held-out studies here. Read what follows as a demonstration, not as evidence about "
+        "these cells."
+    )
+    if told["n_failed"]:
+        text += (
+            f" {count(told['n_failed'])} of {count(told['n_cells'])} cells got no readable answer: no share counts "
+            "them, and against your labels they count as wrong."
+        )
+    return text
+
+
+def cost(provenance: Mapping[str, Any]) -> tuple[str, str]:
+    """Say what asking cost, and for what."""
+    told = provenance["asked"]
+    tokens = f"{count(told['input_tokens'])} tokens sent, {count(told['output_tokens'])} received"
+    return f"{told['usd']:.2f} USD" if told["usd"] >= 0.005 else f"{told['usd']:.4f} USD", tokens
+
+
+def what_it_is(provenance: Mapping[str, Any]) -> str:
+    """Say what P(resistant) is here, and what it is not."""
+    told, chosen = provenance["asked"], provenance["settings"]
+    ways = {
+        "logprobs": "read from how sure it was of the word (token probabilities)",
+        "stated": "as the model states it",
+    }
+    how = " or ".join(ways[name] for name in sorted(told["sources"])) or "not given for any cell"
+    return (
+        f"**What this score is.** The probability of *resistant* by {told['served'] or told['name']}, {how}, after it "
+        f"was shown the names of each cell's {chosen['top_k']} most highly expressed genes, {chosen['cells_per_request']} "
+        f"cells at a time (prompt {told['prompt']}).  \n"
+        f"**How far to trust it.** {provenance['held_out']['verdict']} Calibration: {provenance['calibration']}. "
+        f"Novelty: {provenance['novelty']}.  \n"
+        "**What it is not.** It is not a clinical probability and not specific to a drug that the model was not told. "
+        "The model may have read about the study that the cells come from. Research use only."
+    )

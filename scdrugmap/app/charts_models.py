@@ -1,0 +1,163 @@
+"""Views beside the ranking as pictures: curves over shots, calibration, significance, cost. No streamlit here."""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from scdrugmap.app.charts import LABELS, ROW, stack
+from scdrugmap.app.palette import CATEGORIES, Ink
+
+SHOTS = ("0", "1", "5", "10", "50", "all")
+SMALL = 24  # px a row where many rows stand below each other
+
+
+def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
+    """Draw one curve an entry over the labelled target cells a class; the constant classifier is the dashed line.
+
+    Columns: `title`, `shots` (words of `SHOTS`, in their order), `value`, `low`, `high`, `constant`, `n`, `seeds`.
+    """
+    present = frame["shots"].unique().to_list()
+    order = [*(name for name in SHOTS if name in present), *sorted(set(present) - set(SHOTS), key=int)]
+    names = frame["title"].unique(maintain_order=True).to_list()
+    x = alt.X("shots:O", sort=order, title="labelled target cells a class",
+              axis=alt.Axis(labelAngle=0, grid=False, labelFontSize=13), scale=alt.Scale(padding=0.4))  # fmt: skip
+    bounds = [v for c in ("value", "low", "high", "constant") for v in frame[c].drop_nulls().to_list()]
+    scale = alt.Scale(domain=[round(min(bounds) - 0.04, 2), round(max(bounds) + 0.04, 2)], nice=False)
+    base = alt.Chart(frame).encode(
+        x=x, color=_entry(names), xOffset=alt.XOffset("title:N", sort=names),
+        tooltip=[alt.Tooltip("title:N", title="model"), alt.Tooltip("shots:O", title="shots a class"),
+                 alt.Tooltip("value:Q", title=metric, format=".2f"), alt.Tooltip("low:Q", title="from", format=".2f"),
+                 alt.Tooltip("high:Q", title="to", format=".2f"),
+                 alt.Tooltip("constant:Q", format=".2f"), alt.Tooltip("n:Q", title="cells", format=","),
+                 alt.Tooltip("seeds:Q")],
+    )  # fmt: skip
+    y = alt.Y("value:Q", title=metric, scale=scale, axis=alt.Axis(format="~g", tickCount=6))
+    whiskers = base.mark_rule(strokeWidth=2, opacity=0.45).encode(
+        y=alt.Y("low:Q", scale=scale, title=metric), y2="high:Q"
+    )
+    lines = base.mark_line(strokeWidth=2.2).encode(y=y)
+    dots = base.mark_point(size=70, filled=True, opacity=1, stroke=ink.paper, strokeWidth=1).encode(y=y)
+    level = frame.drop_nulls("constant").select(pl.col("constant").mean()).with_columns(label=pl.lit("constant"))
+    rule = alt.Chart(level).mark_rule(strokeDash=[5, 4], strokeWidth=1.6, color=ink.text).encode(
+        y=alt.Y("constant:Q", scale=scale, title=metric))  # fmt: skip
+    said = alt.Chart(level).mark_text(align="left", dx=4, dy=-7, fontSize=12, color=ink.soft, x=0).encode(
+        y=alt.Y("constant:Q", scale=scale, title=metric), text="label:N")  # fmt: skip
+    layers = [whiskers, lines, dots] if level["constant"][0] is None else [rule, said, whiskers, lines, dots]
+    return stack(340 + 20 * ((len(names) + 1) // 2), *layers)
+
+
+def reliability(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
+    """Draw what share of the cells of each bin is resistant against what was predicted; on the diagonal it is honest.
+
+    Columns: `title`, `predicted` (mean P(resistant) of the bin), `observed`, `low`, `high`, `n`.
+    """
+    names = frame["title"].unique(maintain_order=True).to_list()
+    unit = alt.Scale(domain=[0, 1], nice=False)
+    axis = alt.Axis(format="~g", tickCount=5)
+    ends = pl.DataFrame({"predicted": [0.0, 1.0], "observed": [0.0, 1.0]})
+    x = alt.X("predicted:Q", scale=unit, axis=axis, title="P(resistant), mean of the bin")
+    y = alt.Y("observed:Q", scale=unit, axis=axis, title="share resistant")
+    diagonal = alt.Chart(ends).mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=ink.soft).encode(x=x, y=y)
+    base = alt.Chart(frame).encode(x=x, color=_entry(names), tooltip=[
+        alt.Tooltip("title:N", title="model"), alt.Tooltip("predicted:Q", title="P(resistant)", format=".2f"),
+        alt.Tooltip("observed:Q", title="share resistant", format=".2f"),
+        alt.Tooltip("low:Q", title="from", format=".2f"),
+        alt.Tooltip("high:Q", title="to", format=".2f"), alt.Tooltip("n:Q", title="cells in the bin", format=","),
+    ])  # fmt: skip
+    whiskers = base.mark_rule(strokeWidth=2, opacity=0.45).encode(y=alt.Y("low:Q", scale=unit), y2="high:Q")
+    lines = base.mark_line(strokeWidth=1.6, opacity=0.7).encode(y=y)
+    size = alt.Size("n:Q", scale=alt.Scale(range=[25, 300], domainMin=0), legend=None)
+    dots = base.mark_point(filled=True, opacity=1, stroke=ink.paper, strokeWidth=1).encode(y=y, size=size)
+    return stack(380 + 20 * ((len(names) + 1) // 2), diagonal, whiskers, lines, dots)
+
+
+def bins(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
+    """Draw how many cells each bin of the reliability diagram holds, in the same columns, all entries together."""
+    cells = frame.group_by("left", "right").agg(pl.col("n").mean())
+    bars = alt.Chart(cells).mark_bar(color=ink.soft, opacity=0.75, stroke=ink.paper, strokeWidth=1).encode(
+        x=alt.X("left:Q", scale=alt.Scale(domain=[0, 1], nice=False, padding=0), title="P(resistant)",
+                axis=alt.Axis(format="~g", tickCount=5)),
+        x2="right:Q", y=alt.Y("n:Q", title="cells a bin", axis=alt.Axis(tickCount=3, format="~s")),
+        y2=alt.datum(0),
+        tooltip=[alt.Tooltip("left:Q", title="from", format=".1f"), alt.Tooltip("right:Q", title="to", format=".1f"),
+                 alt.Tooltip("n:Q", title="cells, mean of the entries", format=",.0f")],
+    )  # fmt: skip
+    return stack(130, bars)
+
+
+def _entry(names: list[str]) -> alt.Color:
+    colours = alt.Scale(domain=names, range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(names))])
+    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=LABELS, symbolType="stroke",
+                        symbolOpacity=1, rowPadding=4)  # fmt: skip
+    return alt.Color("title:N", scale=colours, legend=legend)
+
+
+def critical_difference(ranks: pl.DataFrame, groups: list[list[str]], width: float, ink: Ink) -> alt.LayerChart:
+    """Draw mean ranks after Demsar (2006): entries joined by a bar are not told apart by Nemenyi's test.
+
+    `ranks`: `title`, `mean_rank`, `rank_low`, `rank_high`, `first`, `won`; `groups`: titles; `width`: the critical
+    difference. Rank 1, the best, is left. Names stand in rows rather than at the ends of stems, so that a phone shows
+    them.
+    """
+    ranks = ranks.sort("mean_rank")
+    place = dict(ranks.select("title", "mean_rank").iter_rows())
+    ruler = f"critical difference {width:.2f}"
+    bars = [
+        (f"not told apart {i + 1}", min(place[n] for n in g), max(place[n] for n in g)) for i, g in enumerate(groups)
+    ]
+    first = float(ranks["mean_rank"].min() or 1)  # type: ignore[arg-type]
+    rows = [ruler, *(name for name, _, _ in bars), *ranks["title"].to_list()]
+    last = max(ranks.height, first + width, *ranks["rank_high"].drop_nulls().to_list())
+    scale = alt.Scale(domain=[0.7, last + 0.3], nice=False)
+    x = alt.X("mean_rank:Q", scale=scale, title="mean rank over data sets (1 is the best)",
+              axis=alt.Axis(orient="top", values=list(range(1, int(last) + 1)), format="d", grid=True))  # fmt: skip
+    named = "indexof(datum.label, 'not told apart') != 0 ? datum.label : datum.index == 1 ? 'not told apart' : ''"
+    y = alt.Y("title:N", sort=rows, scale=alt.Scale(domain=rows), title=None, axis=alt.Axis(
+        labelLimit=LABELS, labelFontSize=13, labelColor=ink.text, labelExpr=named, grid=False, ticks=False,
+        labelFlush=False, labelOverlap=False, domain=False))  # fmt: skip
+    spans = pl.DataFrame([*bars, (ruler, first, first + width)], schema=["title", "from", "to"], orient="row")
+    thick = alt.Chart(spans).mark_rule(strokeWidth=5, strokeCap="round").encode(
+        x=alt.X("from:Q", scale=scale), x2="to:Q", y=y,
+        color=alt.condition(f"datum.title == '{ruler}'", alt.value(ink.soft), alt.value(ink.text)))  # fmt: skip
+    tips = [alt.Tooltip("title:N", title="model"), alt.Tooltip("mean_rank:Q", title="mean rank", format=".2f"),
+            alt.Tooltip("rank_low:Q", title="rank from", format=".0f"),
+            alt.Tooltip("rank_high:Q", title="rank to", format=".0f"),
+            alt.Tooltip("won:Q", title="data sets won", format=".1f"),
+            alt.Tooltip("first:Q", title="first when sets are drawn anew", format=".0%")]  # fmt: skip
+    base = alt.Chart(ranks).encode(y=y, tooltip=tips)
+    stems = base.mark_rule(strokeWidth=1, color=ink.soft, strokeDash=[2, 3], opacity=0.7).encode(x=x)
+    whiskers = base.mark_rule(strokeWidth=2.5, opacity=0.5, color=ink.accent).encode(
+        x=alt.X("rank_low:Q", scale=scale), x2="rank_high:Q")  # fmt: skip
+    dots = base.mark_point(size=120, filled=True, opacity=1, color=ink.accent).encode(x=x)
+    return stack(SMALL * len(rows) + 64, stems, thick, whiskers, dots)
+
+
+def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
+    """Draw the score against cells a second; the line joins what nothing beats in both.
+
+    Columns: `title`, `value`, `low`, `high`, `cells_per_second`, `device`, `pareto` (bool).
+    """
+    x = alt.X("cells_per_second:Q", title="cells a second (log scale)", scale=alt.Scale(type="log", nice=True),
+              axis=alt.Axis(format="~s", tickCount=4, grid=True))  # fmt: skip
+    y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False, padding=18), axis=alt.Axis(format="~g", tickCount=5))
+    tips = [alt.Tooltip("title:N", title="model"), alt.Tooltip("value:Q", title=metric, format=".2f"),
+            alt.Tooltip("cells_per_second:Q", title="cells a second", format=",.0f"),
+            alt.Tooltip("device:N")]  # fmt: skip
+    base = alt.Chart(frame).encode(x=x, tooltip=tips)
+    front = alt.Chart(frame.filter("pareto").sort("cells_per_second")).mark_line(
+        strokeWidth=1.6, strokeDash=[4, 3], color=ink.soft).encode(x=x, y=y, order="cells_per_second:Q")  # fmt: skip
+    return stack(
+        320,
+        front,
+        base.mark_rule(strokeWidth=2, opacity=0.5, color=ink.accent).encode(
+            y=alt.Y("low:Q", title=metric), y2="high:Q"
+        ),
+        base.mark_point(size=120, filled=True, opacity=1, color=ink.accent).encode(y=y),
+        base.mark_text(align="left", dx=9, dy=-8, fontSize=12, color=ink.text).encode(y=y, text="title:N"),
+    )
+
+
+def height_of(rows: int) -> int:
+    """Return the height of a ranking with so many rows, in px."""
+    return ROW * max(rows, 1) + 76

@@ -1,0 +1,145 @@
+"""Cached reads of the views beside the ranking: transfer, few-shot, calibration, significance, data sets won.
+
+Each asks one function of the package about all scores; the answer is kept until the results on disk change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app import boards
+from scdrugmap.app.queries import models, run, runs, scores, settings, stamp
+from scdrugmap.data.catalog import DATASETS
+from scdrugmap.evaluation import curves, pairs, reliability, statistics, tables, transfer
+from scdrugmap.evaluation.results import read_predictions
+from scdrugmap.settings import Settings
+
+View = Mapping[str, Any]
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "matrix": transfer.matrix,
+    "entries": transfer.entries,
+    "held out": transfer.held_out,
+    "curves": curves.curves,
+    "compare": statistics.compare,
+    "by facet": tables.by_facet,
+    "won": tables.won,
+}
+MADE_UP = "simulated-"  # what the names of simulated data sets begin with
+
+
+@st.cache_data(show_spinner="Comparing scores", max_entries=64)
+def _ask(here: Settings, changed: tuple[int, ...], question: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    named = {name: list(value) if isinstance(value, tuple) else value for name, value in options}
+    if question == "matrix":
+        simulated = pl.col("datasets").list.first().str.starts_with(MADE_UP.rstrip("-"))
+        named["failed"] = runs().filter(simulated == named["made_up"])
+    return QUESTIONS[question](scores(), **named)
+
+
+def _answer(question: str, **options: Any) -> Any:
+    here = settings()
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return _ask(here, stamp(here), question, tuple(sorted(plain.items())))
+
+
+def entries(*, made_up: bool) -> pl.DataFrame:
+    """Return what was trained on one data set and tested on another: `title`, the words of an entry, `pairs`."""
+    return boards.titled(_answer("entries", made_up=made_up), models())
+
+
+def matrix(metric: str, *, made_up: bool, datasets: list[str] | None = None, **view: Any) -> pl.DataFrame:
+    """Return the pairs of one entry; see `evaluation.transfer.matrix`."""
+    return _answer("matrix", metric=metric, made_up=made_up, datasets=datasets, **view)
+
+
+def held_out(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
+    """Return how each unit is called by what has seen all others; see `evaluation.transfer.held_out`."""
+    return _answer("held out", metric=metric, made_up=made_up, **view)
+
+
+def few_shot(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
+    """Return the points of the few-shot curves, with `title`; see `evaluation.curves.curves`."""
+    return boards.titled(_answer("curves", metric=metric, made_up=made_up, **view), models())
+
+
+def compare(metric: str, *, made_up: bool, **view: Any) -> statistics.Comparison:
+    """Return the paired comparison over data sets; raises `InvalidInput` where there is none."""
+    return _answer("compare", metric=metric, made_up=made_up, **view)
+
+
+def by_facet(metric: str, facet: str, **view: Any) -> pl.DataFrame:
+    """Return the entries under each value of a facet, named for the screen; see `evaluation.tables.by_facet`."""
+    return boards.named(_answer("by facet", metric=metric, facet=facet, **view), models())
+
+
+def won(metric: str, **view: Any) -> pl.DataFrame:
+    """Return how many data sets each entry wins; see `evaluation.tables.won`."""
+    return _answer("won", metric=metric, **view)
+
+
+def ordered(table: pl.DataFrame, by: str) -> list[str]:
+    """Return the data sets of a matrix in an order: "similarity", "name", "cancer" or "drug type"."""
+    names = table["train"].unique().to_list()
+    return transfer.ordered(table, by, {name: facts(name).get(by, "") for name in names})
+
+
+def facts(dataset: str) -> dict[str, str]:
+    """Return what the catalogue knows of a data set, simulated ones under their model's name; empty for any other."""
+    card = DATASETS.get(dataset.removeprefix(MADE_UP))
+    return {} if card is None else {"cancer": card.cancer_type, "drug type": card.drug_type, "tissue": card.tissue}
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _trained(here: Settings, changed: tuple[int, ...], run_ids: tuple[str, ...]) -> pl.DataFrame:
+    found = [
+        (run_id, part.test[0], part.n_train, part.left_out)
+        for run_id in run_ids
+        for part in run(run_id).outcome.parts
+        if part.n_train and len(part.test) == 1
+    ]
+    schema = {"run_id": pl.String, "test": pl.String, "n_train": pl.Int64, "left_out": pl.Int64}
+    return pl.DataFrame(found, schema=schema, orient="row").unique(["run_id", "test"], keep="first")
+
+
+def trained(table: pl.DataFrame) -> pl.DataFrame:
+    """Add `n_train` and `left_out` (cells that trained, and copies that did not), as the records of the runs say."""
+    here = settings()
+    ids = tuple(table["run_id"].drop_nulls().unique().sort())
+    return table.join(_trained(here, stamp(here), ids), on=["run_id", "test"], how="left", maintain_order="left")
+
+
+@st.cache_data(show_spinner="Reading predictions", max_entries=16)
+def predictions(run_id: str, dataset: str = "") -> pl.DataFrame:
+    """Return the predictions of a run, of one data set where it is named; raises `UnknownName`."""
+    rows = read_predictions(run_id, settings())
+    return rows.filter(dataset=dataset) if dataset else rows
+
+
+@st.cache_data(show_spinner="Drawing samples", max_entries=32)
+def calibration(run_id: str) -> reliability.Reliability:
+    """Return how far P(resistant) of a run means what it says; raises `UnknownName`."""
+    return reliability.reliability(read_predictions(run_id, settings()))
+
+
+def confusion(run_id: str, dataset: str, threshold: float) -> pl.DataFrame:
+    """Return who was called what at a threshold; see `evaluation.pairs.confusion`."""
+    return pairs.confusion(predictions(run_id, dataset), threshold)
+
+
+def by_sample(run_id: str, dataset: str) -> pl.DataFrame:
+    """Return the spread of P(resistant) in each sample; see `evaluation.pairs.by_sample`."""
+    return pairs.by_sample(predictions(run_id, dataset))
+
+
+def roc(run_id: str, dataset: str) -> pl.DataFrame:
+    """Return the ROC curve of a run on a data set; see `evaluation.pairs.roc`."""
+    return pairs.roc(predictions(run_id, dataset))
+
+
+def precision_recall(run_id: str, dataset: str) -> pl.DataFrame:
+    """Return the precision-recall curve of a run on a data set; see `evaluation.pairs.precision_recall`."""
+    return pairs.precision_recall(predictions(run_id, dataset))

@@ -1,0 +1,170 @@
+"""The transfer page's parts: the matrix, the bars under it, and one pair in full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app import (
+    boards_transfer,
+    charts_pair,
+    charts_transfer,
+    header,
+    queries,
+    queries_views,
+    sentences_views,
+    tables_views,
+    widgets,
+    words,
+)
+from scdrugmap.evaluation.transfer import difference
+
+HOW_TO_RUN = (
+    "scdrugmap benchmark run --data one.h5ad --data two.h5ad --model scgpt-mini --protocol cross-data --train each"
+)
+Picks = Mapping[str, Any]
+
+
+def table_of(picks: Picks, *, made_up: bool) -> pl.DataFrame:
+    """Return the matrix of the chosen entry."""
+    return queries_views.matrix(queries.SHOWN[picks["metric"]], made_up=made_up, **picks["view"])
+
+
+def matrix(table: pl.DataFrame, picks: Picks, *, made_up: bool) -> None:
+    """Draw the matrix, or its difference to another entry's; a click on a cell opens the pair."""
+    names = queries_views.ordered(table, picks["order"])
+    ink, metric = header.ink(), picks["metric"]
+    if picks["other"]:
+        key = queries.SHOWN[metric]
+        other = queries_views.matrix(key, made_up=made_up, datasets=names, **picks["other"])
+        frame = boards_transfer.compared(difference(table, other, key))
+        words_of = {"against": picks["with"], "undecided": "intervals overlap"}
+    else:
+        frame = boards_transfer.drawn(queries_views.trained(table))
+        words_of = {"against": "the constant", "undecided": "interval holds the constant"}
+    chart = charts_transfer.matrix(frame, names, metric, ink, **words_of)
+    st.altair_chart(
+        chart, key="matrix", on_select=lambda: _opened(names), selection_mode=charts_transfer.PAIR,
+        alt=f"{metric} of {picks['entry']}, trained on the row and tested on the column",
+    )  # fmt: skip
+    date = queries.date_of(table["run_id"].drop_nulls())
+    header.caption(*sentences_views.matrix_caption(table, picks, date))
+
+
+def _opened(names: list[str]) -> None:
+    """Put the clicked pair into the URL; a click on a mean or on the diagonal opens nothing."""
+    found = st.session_state["matrix"]["selection"].get(charts_transfer.PAIR) or []
+    pair = found[0] if found else {}
+    train, test = pair.get("train"), pair.get("test")
+    if train in names and test in names and train != test:
+        st.query_params["train"], st.query_params["test"] = train, test
+
+
+def pairs(table: pl.DataFrame, picks: Picks) -> None:
+    """List the pairs, worst against their constant last; a row opens the pair, which a finger may find easier."""
+    rows = table.filter(pl.col("state") != "itself").sort("better", descending=True, nulls_last=True)
+    keys = [f"{train}\t{test}" for train, test in rows.select("train", "test").iter_rows()]
+    with st.expander(f"All {rows.height} pairs as a table", icon=":material/table_rows:"):
+        widgets.table(tables_views.pairs(rows), tables_views.pairs_columns(picks["metric"]), "pairs", opens="pair",
+                      keys=keys, height=420)  # fmt: skip
+
+
+def asked() -> tuple[str, str]:
+    """Return the pair that the URL asks for, two empty strings where it asks for none."""
+    train, tab, test = widgets.opened("pair").partition("\t")
+    if tab:
+        st.query_params["train"], st.query_params["test"] = train, test
+        widgets.close("pair")
+    return widgets.opened("train"), widgets.opened("test")
+
+
+def left_out(picks: Picks, *, made_up: bool) -> None:
+    """Draw how each data set is called by what has seen all others."""
+    st.subheader("Trained on all the others", anchor="left-out", help=words.tip("protocol"))
+    view = {name: word for name, word in picks["view"].items() if name != "split_by"}
+    rows = queries_views.held_out(queries.SHOWN[picks["metric"]], made_up=made_up, **view)
+    if rows.is_empty():
+        header.nothing_yet(
+            "No data set was left out in turn with this model.",
+            "One run trains on all data sets but one, and tests the one, for each of them.",
+            "scdrugmap benchmark run --data one.h5ad --data two.h5ad --data three.h5ad --model scgpt-mini "
+            "--protocol cross-data --split-by study",
+        )
+        return
+    bars = boards_transfer.left_out(rows)
+    st.altair_chart(
+        charts_transfer.left_out(bars, picks["metric"], header.ink()),
+        alt="each data set by a model that saw the others",
+    )
+    header.caption(*sentences_views.left_out_caption(bars, picks, queries.date_of(bars["run_id"])))
+
+
+def pair(table: pl.DataFrame, train: str, test: str, picks: Picks) -> None:
+    """Draw one pair in full: the score beside its constant, who was called what, the curves, the record."""
+    st.subheader(f"{train} → {test}", anchor=False)
+    found = table.filter(train=train, test=test)
+    if found.is_empty() or found["run_id"].item() is None or found["state"].item() != "measured":
+        _without_score(found, picks)
+        return
+    row = queries_views.trained(found).row(0, named=True)
+    record = queries.run(row["run_id"])
+    st.markdown(sentences_views.pair(row, picks))
+    part = next((one for one in record.outcome.parts if one.test == (test,) and one.n_train), None)
+    widgets.facts({
+        "Trained on": f"{words.count(row['n_train'])} cells", "Tested on": f"{words.count(row['n'])} cells",
+        "Sensitive among them": words.percent(row["prevalence"]),
+        "Copies kept out of training": words.count(row["left_out"]),
+        "Interval over": f"{part.n_units} {part.unit}s" if part and part.unit else "",
+        "Seeds": row["seeds"] if row["seeds"] > 1 else "",
+    })  # fmt: skip
+    _scores_of_cells(row["run_id"], test)
+    if part:
+        widgets.table(tables_views.part(part), tables_views.part_columns(), "pair_scores")
+    for warning in record.outcome.warnings:
+        st.warning(warning, icon=":material/warning:")
+    header.caption(*sentences_views.pair_caption(row, picks, record.environment.date[:10]))
+    st.link_button("Open the record of the run", f"models?run={row['run_id']}", icon=":material/fingerprint:")
+
+
+def _without_score(found: pl.DataFrame, picks: Picks) -> None:
+    if found.is_empty():
+        header.nothing_yet("There is no such pair under these choices.", "Choose another model or split, or go back.")
+        return
+    state, reason = found["state"].item(), found["reason"].item()
+    said = {"not run": "This pair was not run.", "itself": "A data set is not tested on itself here."}
+    header.nothing_yet(
+        said.get(state, f"This pair has no {picks['metric']}: {state}."),
+        reason or "Run it: every data set trains once, and every other one tests.",
+        HOW_TO_RUN if state == "not run" else "",
+    )
+
+
+def _scores_of_cells(run_id: str, test: str) -> None:
+    cut = widgets.threshold()
+    ink = header.ink()
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("##### Who was called what", help=words.tip("response"))
+        st.altair_chart(charts_pair.confusion(queries_views.confusion(run_id, test, cut), ink), alt="confusion matrix")
+    with right:
+        st.markdown("##### P(resistant) by sample", help=words.tip("P(resistant)"))
+        spread = queries_views.by_sample(run_id, test)
+        with st.container(height=360 if spread.height > 11 else "content", border=False):
+            st.altair_chart(charts_pair.by_sample(spread, cut, ink), alt="spread of P(resistant) by sample")
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("##### ROC", help=words.tip("constant"))
+        _curve(queries_views.roc(run_id, test), ("false positive rate", "true positive rate"), "chance")
+    with right:
+        st.markdown("##### Precision and recall", help=words.tip("F1"))
+        _curve(queries_views.precision_recall(run_id, test), ("recall", "precision"), "share of sensitive cells")
+
+
+def _curve(frame: pl.DataFrame, titles: tuple[str, str], level: str) -> None:
+    if frame.is_empty():
+        st.markdown("The tested cells are of one class: there is no curve.")
+        return
+    st.altair_chart(charts_pair.curve(frame, titles, level, header.ink()), alt=f"{titles[1]} against {titles[0]}")

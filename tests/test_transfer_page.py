@@ -1,0 +1,246 @@
+"""The transfer page: what its matrix shows, what its pairs say, alone and through the app's own page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import streamlit as st
+from make_results import SETS, make_transfer
+from streamlit.testing.v1 import AppTest
+
+from scdrugmap.app import boards_transfer, charts_pair, charts_transfer, palette, queries_views
+from scdrugmap.evaluation import pairs
+from scdrugmap.evaluation.records import Run
+from scdrugmap.evaluation.results import read_predictions, runs
+from scdrugmap.evaluation.transfer import difference
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL = tuple(name.replace("simulated", "melanoma") for name in SETS)
+INKS = [palette.LIGHT, palette.DARK]
+ENTRY = {"model": "hvg", "head": "logistic", "strategy": "freeze", "split_by": "dataset", "shots": 0}
+OTHER = ENTRY | {"model": "scgpt-mini", "head": "mlp"}
+
+
+@pytest.fixture(scope="module")
+def _pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pairs")
+    make_transfer(root, REAL)
+    return root
+
+
+@pytest.fixture
+def transferred(settings, _pairs):
+    """Settings whose results hold a transfer matrix of made-up runs under the names of real cells."""
+    shutil.copytree(_pairs, settings.precomputed)
+    st.cache_data.clear()
+    yield settings
+    st.cache_data.clear()
+
+
+@pytest.fixture(params=INKS, ids=["light", "dark"])
+def ink(request):
+    return request.param
+
+
+def opened(**query: str) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "pages" / "transfer.py"), default_timeout=60)
+    for key, value in query.items():
+        app.query_params[key] = value
+    return app.run()
+
+
+def said(app: AppTest) -> str:
+    kinds = ("title", "subheader", "markdown", "caption", "warning", "error", "code")
+    return "\n".join(str(element.value) for kind in kinds for element in app.get(kind))
+
+
+def drawn(chart) -> dict:
+    return json.loads(chart.to_json())
+
+
+def layers(spec: dict, mark: str) -> list[dict]:
+    return [layer for layer in spec["layer"] if layer["mark"]["type"] == mark]
+
+
+def rows_of(spec: dict, layer: dict) -> list[dict]:
+    name = layer.get("data", spec.get("data"))["name"]
+    return spec["datasets"][name]
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+def test_an_empty_folder_says_which_command_fills_it(settings):
+    app = opened()
+    assert not app.exception
+    assert "scdrugmap benchmark run" in said(app)
+
+
+def test_the_sentence_counts_the_pairs(transferred):
+    app = opened()
+    assert not app.exception
+    table = queries_views.matrix("f1", made_up=False, **ENTRY)
+    measured = table.filter(state="measured")
+    sure = measured.filter(~pl.col("crosses"))
+    assert measured.height == len(REAL[:-1]) * (len(REAL) - 1)
+    assert f"Of **{measured.height}** measured pairs, **{sure.filter(pl.col('better') > 0).height}** clear" in said(app)
+    assert f"{len(REAL) - 1} one class" in said(app)
+    assert "HVG + logistic" in said(app)
+
+
+def test_pickers_come_from_the_url(transferred):
+    app = opened(entry="scGPT-mini + MLP", metric="MCC", order="name", **{"with": "HVG + logistic"})
+    assert not app.exception
+    assert "**MCC** of **scGPT-mini + MLP**" in said(app)
+    assert "the difference to **HVG + logistic**" in said(app)
+
+
+def test_simulated_pairs_are_shown_only_when_asked_for(settings):
+    make_transfer(settings.precomputed, SETS[:3])
+    st.cache_data.clear()
+    assert "No model was trained on one data set" in said(opened())
+    assert "measured pairs" in said(opened(simulated="true"))
+
+
+def test_a_pair_shows_its_score_its_constant_and_its_record(transferred):
+    app = opened(train=REAL[0], test=REAL[1])
+    assert not app.exception
+    row = queries_views.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1]).row(0, named=True)
+    shown = said(app)
+    assert f"{row['value']:.2f}" in shown
+    assert f"{row['constant']:.2f}" in shown
+    assert "120 cells" in shown
+    button = app.get("link_button")[0].proto
+    assert button.url == f"models?run={row['run_id']}"
+    assert len(app.get("vega_lite_chart")) + len(app.get("arrow_vega_lite_chart")) == 4
+
+
+def test_a_pair_that_could_not_be_run_says_why(transferred):
+    app = opened(train=REAL[-1], test=REAL[0])
+    assert not app.exception
+    assert "one class cannot be learnt" in said(app)
+
+
+def test_a_pair_of_other_words_is_said_so(transferred):
+    app = opened(train="../../etc", test=REAL[0])
+    assert not app.exception
+    assert "no such pair" in said(app)
+
+
+# ---- the frames ------------------------------------------------------------------------------------------------------
+def test_cells_that_trained_come_from_the_record(transferred):
+    table = queries_views.trained(queries_views.matrix("f1", made_up=False, **ENTRY))
+    assert table.filter(state="measured")["n_train"].to_list() == [120] * 9
+
+
+def test_means_are_of_the_measured_pairs_only(transferred):
+    table = queries_views.matrix("f1", made_up=False, **ENTRY)
+    frame = boards_transfer.drawn(table)
+    mean = frame.filter(state="mean", test="mean", train=REAL[0])["value"].item()
+    assert mean == pytest.approx(table.filter(state="measured", train=REAL[0])["value"].mean())
+    assert frame.filter(state="mean", train=REAL[-1]).is_empty()  # it never trained
+
+
+def test_a_difference_is_dotted_where_intervals_overlap(transferred):
+    one, two = (queries_views.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
+    frame = boards_transfer.compared(difference(one, two, "f1")).filter(state="measured")
+    for row in frame.iter_rows(named=True):
+        a, b = (t.filter(train=row["train"], test=row["test"]).row(0, named=True) for t in (one, two))
+        assert row["shade"] == pytest.approx(a["value"] - b["value"])
+        assert row["crosses"] == (a["ci_low"] <= b["ci_high"] and b["ci_low"] <= a["ci_high"])
+
+
+def test_bars_are_of_one_run_that_left_each_out(transferred):
+    bars = boards_transfer.left_out(queries_views.held_out("f1", made_up=False, **ENTRY))
+    assert sorted(bars["title"]) == sorted(REAL)
+
+
+def test_data_sets_are_ordered_by_what_the_catalogue_knows():
+    table = pl.DataFrame({"train": ["gse149214", "gse131984-jq1", "simulated-gse149214"]})
+    table = table.with_columns(test="train", better=pl.lit(0.0))
+    assert queries_views.facts("simulated-gse149214") == queries_views.facts("gse149214")
+    assert queries_views.ordered(table, "cancer") == ["gse131984-jq1", "gse149214", "simulated-gse149214"]
+    assert queries_views.facts("my own") == {}
+
+
+# ---- the charts ------------------------------------------------------------------------------------------------------
+def a_matrix(transferred, ink) -> dict:
+    table = queries_views.trained(queries_views.matrix("f1", made_up=False, **ENTRY))
+    frame = boards_transfer.drawn(table)
+    return drawn(charts_transfer.matrix(frame, list(REAL), "F1", ink, against="the constant", undecided="unclear"))
+
+
+def test_colour_is_centred_on_the_constant_from_orange_to_blue(transferred, ink):
+    spec = a_matrix(transferred, ink)
+    scale = next(layer["encoding"]["color"]["scale"] for layer in layers(spec, "rect") if "color" in layer["encoding"])
+    assert scale["range"] == list(ink.worse_to_better)
+    assert scale["domain"][2] == 0
+    assert scale["domain"][0] == -scale["domain"][-1]
+
+
+def test_every_pair_is_drawn_and_what_has_no_score_is_hatched_and_named(transferred, ink):
+    spec = a_matrix(transferred, ink)
+    rows = rows_of(spec, layers(spec, "rect")[0])
+    assert {(row["train"], row["test"]) for row in rows} >= {(a, b) for a in REAL for b in REAL}
+    signs = layers(spec, "point")
+    shown = {row["sign"] for layer in signs for row in rows_of(spec, layer)}
+    assert "one class" in shown
+    assert shown <= {*charts_transfer.HATCHED, "unclear"}
+    scale = signs[0]["encoding"]["shape"]["scale"]
+    assert set(scale["domain"]) == shown
+    assert len(set(scale["range"])) == len(scale["domain"])
+
+
+def test_the_tooltip_has_what_a_reader_must_know(transferred, ink):
+    spec = a_matrix(transferred, ink)
+    titles = {tip["title"] for tip in layers(spec, "rect")[-1]["encoding"]["tooltip"]}
+    assert titles >= {"trained on", "tested on", "F1", "from", "to", "constant", "cells trained on", "cells tested on",
+                      "copies removed", "why"}  # fmt: skip
+    assert layers(spec, "rect")[-1]["mark"]["opacity"] == 0
+    assert spec["params"][0]["name"] == charts_transfer.PAIR
+
+
+def test_sixty_data_sets_carry_no_numbers_in_their_cells(ink):
+    names = [f"set-{i}" for i in range(60)]
+    frame = pl.DataFrame({"train": names, "test": names[1:] + names[:1]}).with_columns(
+        state=pl.lit("measured"), value=pl.lit(0.7), shade=pl.lit(0.1), crosses=pl.lit(False)
+    )
+    spec = drawn(charts_transfer.matrix(frame, names, "F1", ink, against="the constant", undecided="unclear"))
+    assert layers(spec, "text") == []
+    assert spec["height"] < 1400
+
+
+def a_run(transferred) -> tuple[Run, str]:
+    found = next(run for run in runs(transferred.precomputed) if run.outcome.state == "done" and run.experiment.train)
+    return found, next(name for name in found.experiment.datasets if name not in found.experiment.train)
+
+
+@pytest.mark.parametrize("one_class", [False, True])
+def test_the_figures_of_a_pair_follow_from_its_predictions(transferred, ink, one_class):
+    run, test = a_run(transferred)
+    cells = read_predictions(run.run_id, transferred).filter(dataset=test)
+    cells = cells.filter(label="resistant") if one_class else cells
+    table = pairs.confusion(cells, 0.5)
+    assert table["cells"].sum() == cells.height
+    called = cells.filter(pl.col("p_resistant") >= 0.5, label="resistant").height
+    assert table.filter(label="resistant", called="resistant")["cells"].item() == called
+    assert drawn(charts_pair.confusion(table, ink))["layer"]
+    spread = pairs.by_sample(cells)
+    assert spread["n"].sum() == cells.height
+    spec = drawn(charts_pair.by_sample(spread, 0.5, ink))
+    assert len(rows_of(spec, layers(spec, "bar")[0])) == spread.height
+    assert pairs.roc(cells).is_empty() == one_class
+    assert pairs.precision_recall(cells).is_empty() == one_class
+
+
+def test_curves_are_those_of_their_scores(transferred):
+    run, test = a_run(transferred)
+    part = next(part for part in run.outcome.parts if part.test == (test,) and part.n_train)
+    roc = pairs.roc(read_predictions(run.run_id, transferred).filter(dataset=test))
+    area = sum(
+        (b["x"] - a["x"]) * (a["y"] + b["y"]) / 2
+        for a, b in zip(roc.to_dicts()[:-1], roc.to_dicts()[1:], strict=True)
+    )  # fmt: skip
+    assert area == pytest.approx(part.values["auroc"], abs=1e-6)
