@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +99,9 @@ class Material:
         """What the matrices hold, joined with "+" where they differ."""
         return "+".join(sorted({source.value_type for source in self.sources}))
 
+    @functools.cached_property
     def joint(self) -> AnnData:
-        """Return all cells over the genes that every data set has.
+        """All cells over the genes that every data set has; put together once.
 
         A gene that one set lacks would tell the sets apart, not the cells. Raises `InvalidInput` for too few.
         """

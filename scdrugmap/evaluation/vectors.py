@@ -165,7 +165,7 @@ class Fitted:
 
     def __init__(self, material: Material, encoder: Encoder) -> None:
         self.device, self.precision, self.encoder = str(encoder.device), encoder.precision, encoder
-        self.cells = material.joint()
+        self.cells = material.joint
 
     def learn(self, train: np.ndarray) -> FittedView:
         """Fit genes and loadings on the training side."""
