@@ -219,6 +219,19 @@ def test_a_training_that_diverges_says_so(encoder, cohort):
     assert bits(encoder) == untouched
 
 
+def test_memory_that_ends_is_named_with_what_helps(encoder, cohort, monkeypatch):
+    one, untouched = learner(encoder, cohort), bits(encoder)
+
+    def full(batch: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(one.pool.encoder, "forward", full)
+    with pytest.raises(InvalidInput, match="does not hold the training of a micro-batch") as caught:
+        fitted(one, cohort)
+    assert "gradient_checkpointing=true" in caught.value.remedy
+    assert bits(encoder) == untouched
+
+
 def test_bfloat16_is_a_choice(encoder, cohort):
     one = learner(encoder, cohort, precision="bfloat16", steps=2)
     assert (one.precision, encoder.precision) == ("bfloat16", "float32")

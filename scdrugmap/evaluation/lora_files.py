@@ -127,7 +127,8 @@ def _read_card(folder: Path) -> Mapping[str, Any]:
 
 
 def _require_same(folder: Path, card: Mapping[str, Any], encoder: Encoder) -> None:
-    ours = {"model": encoder.card.key, "weights": encoder.weights_hash, "settings": encoder.settings}
+    settings = json.loads(json.dumps(encoder.settings))  # as a card holds them
+    ours = {"model": encoder.card.key, "weights": encoder.weights_hash, "settings": settings}
     for name, value in ours.items():
         if card.get(name) != value:
             message = f"The adapters in '{folder}' were trained with {name} {card.get(name)}, not {value}."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.evaluation.experiment import Options
+
+if TYPE_CHECKING:
+    import torch  # a plan checks options without it
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 MICRO_TOKENS = {"cpu": 2_048, "cuda": 32_768}  # padded positions that go forward and back at once: memory, not speed
@@ -85,9 +86,11 @@ class LoraOptions:
 
     def precision_on(self, device: torch.device) -> str:
         """Return "float32" or "bfloat16"."""
-        if self.precision != "auto":
-            return self.precision
-        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        if self.precision != "auto" or device.type != "cuda":
+            return "float32" if self.precision == "auto" else self.precision
+        from torch.cuda import is_bf16_supported
+
+        return "bfloat16" if is_bf16_supported() else "float32"
 
     def micro_tokens_on(self, device: torch.device) -> int:
         """Return the padded positions of a micro-batch."""

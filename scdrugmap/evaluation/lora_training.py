@@ -165,7 +165,7 @@ class _Training:
             self._step(next(batches), step)
             tell(1)
             if step in checked:
-                self.validation[step] = self._loss(self.held)
+                self.validation[step] = _finite(self._loss(self.held), step)
                 waited += 1
                 if self.validation[step] == min(self.validation.values()):
                     chosen, waited, best = step, 0, self._snapshot(new)
@@ -181,18 +181,24 @@ class _Training:
         """One optimiser step on a batch, micro-batch by micro-batch."""
         self.model.train()
         self.layers.train()
-        total = 0.0
-        for part, tensors in self.pool.micro_batches(batch, self.options.micro_tokens_on(self.pool.encoder.device)):
-            logits = self.layers(self.pool.encoder.forward(tensors).float())  # (b, 2)
-            loss = _cross_entropy(logits, self._truth(batch[part], logits)) / (2 * len(batch))
-            loss.backward()
-            total += float(loss.detach())
-        if not math.isfinite(total):
-            message = f"The training diverged: after {step - 1} steps the loss is {total}."
-            raise InvalidInput(message, "Give a lower lr, or precision='float32'.")
+        try:
+            total = sum(self._accumulate(batch, part, tensors) for part, tensors in self._micro_batches(batch))
+        except torch.OutOfMemoryError:
+            message = f"The memory of {self.pool.encoder.device} does not hold the training of a micro-batch."
+            raise InvalidInput(message, "Give gradient_checkpointing=true, a lower micro_tokens, or both.") from None
+        self.training.append(_finite(total, step - 1))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.training.append(total)
+
+    def _accumulate(self, batch: np.ndarray, part: np.ndarray, tensors: Batch) -> float:
+        """Add the gradients of a part of the batch; return its share of the batch's loss."""
+        logits = self.layers(self.pool.encoder.forward(tensors).float())  # (b, 2)
+        loss = _cross_entropy(logits, self._truth(batch[part], logits)) / (2 * len(batch))
+        loss.backward()
+        return float(loss.detach())
+
+    def _micro_batches(self, batch: np.ndarray) -> Iterator[tuple[np.ndarray, Batch]]:
+        return self.pool.micro_batches(batch, self.options.micro_tokens_on(self.pool.encoder.device))
 
     def _loss(self, rows: np.ndarray) -> float:
         """Loss of cells with dropout off."""
@@ -224,6 +230,14 @@ class _Training:
             adapter_parameters=sum(parameter.numel() for parameter in self.adapters),
             head_parameters=sum(parameter.numel() for parameter in self.layers.parameters()),
         )
+
+
+def _finite(loss: float, steps: int) -> float:
+    """Return a loss that is a number; raise for any other."""
+    if not math.isfinite(loss):
+        message = f"The training diverged: after {steps} steps the loss is {loss}."
+        raise InvalidInput(message, "Give a lower lr, or precision='float32'.")
+    return loss
 
 
 def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
