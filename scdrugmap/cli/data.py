@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scdrugmap.cli.options import AsJson, File
 from scdrugmap.cli.printing import plain, print_record, print_rows
 from scdrugmap.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from scdrugmap.evaluation.audit import Audit
 
 data = typer.Typer(no_args_is_help=True, help="The 60 data sets, and checks of your own files.")
 
@@ -74,3 +77,37 @@ def data_validate(file: File, as_json: AsJson = False) -> None:
 def _print_checks(checks: Iterable[tuple[str, str, str]], *, as_json: bool) -> None:
     rows = ({"level": str(level), "check": str(said), "what to do": str(remedy)} for level, said, remedy in checks)
     print_rows(rows, as_json=as_json)
+
+
+@data.command("audit")
+def data_audit(
+    sources: Annotated[list[str] | None, typer.Argument(help="files or catalogue keys; none: the catalogue")] = None,
+    facet: Annotated[
+        str, typer.Option(help="all, tissue, cancer_type, drug_type or regimen: what stands together")
+    ] = "all",
+    as_json: AsJson = False,
+) -> None:
+    """Look for what makes scores look better than they are: shared cells and patients, labels that go with a sample."""
+    from scdrugmap.data.catalog import DATASETS
+    from scdrugmap.evaluation.audit import audit
+
+    found = audit(sources or list(DATASETS), facet=facet)
+    if as_json:
+        print_record(found.to_record(), as_json=True)
+    else:
+        _print_audit(found)
+
+
+_MARKS = {"problem": "x", "caution": "!", "unknown": "?", "good": "v"}
+
+
+def _print_audit(found: Audit) -> None:
+    """Print the data sets, what splits they allow, and the verdicts, gravest first."""
+    print_rows(found.datasets.drop("group").to_dicts(), as_json=False)
+    typer.echo()
+    rows = found.splits.select("group", "protocol", "split_by", "possible", "folds", "reason")
+    shown = rows.with_columns(possible=rows["possible"].replace_strict({True: "yes", False: "no"}))
+    print_rows(shown.to_dicts(), as_json=False)
+    typer.echo()
+    for finding in found.findings:
+        typer.echo(f"{_MARKS[finding.level]} {finding.said}")
