@@ -113,7 +113,7 @@ def test_whole_samples_are_set_aside_where_each_class_has_two(seed, reserve):
     aside = set_aside(cells, "target", Few(reserve, reserve, seed))
     assert not set(cells.sample[aside.shots]) & set(cells.sample[aside.test])
     assert len(aside.test) == 60
-    assert aside.notes == ("set aside for shots: 2 whole samples of 'target' (20 cells); 60 are tested",)
+    assert aside.notes == ("set aside for shots: 2 whole samples (20 cells) of 'target'; 60 cells are tested",)
 
 
 def test_one_sample_a_class_shares_it_with_the_tested_cells_and_says_so():
@@ -121,7 +121,7 @@ def test_one_sample_a_class_shares_it_with_the_tested_cells_and_says_so():
     aside = set_aside(cells, "target", Few(5, 10, 0))
     assert len(aside.test) == 60
     assert aside.notes == (
-        "set aside for shots: 20 cells of 'target'; 60 are tested",
+        "set aside for shots: 20 cells of 'target'; 60 cells are tested",
         "leaks: shots and tested cells of 'target' share samples",
     )
 
@@ -139,6 +139,13 @@ def test_half_of_a_class_is_the_most():
     assert short == (
         "5 shots a class cannot be had: 4 of the 9 sensitive cells of 'target' can be set aside (at most half)."
     )
+
+
+@pytest.mark.parametrize(("k", "asked"), [(0, "No shot could be had"), (1, "1 shot a class cannot be had")])
+def test_a_target_of_one_class_is_no_part_of_a_curve_at_any_k(k, asked):
+    aside = set_aside(table("r" * 10), "target", Few(k, 5, 0))
+    assert aside.reason == f"{asked}: 0 of the 0 sensitive cells of 'target' can be set aside (at most half)."
+    assert not set_aside(table("r" * 10), "target", Few()).reason
 
 
 def test_another_seed_draws_other_cells():

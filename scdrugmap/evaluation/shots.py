@@ -66,7 +66,7 @@ def set_aside(target: CellTable, name: str, few: Few) -> Aside:
         places = {label: places[label][np.isin(target.sample[places[label]], spared)] for label in CLASSES}
         gone = np.flatnonzero(np.isin(target.sample, spared))
     test = np.setdiff1d(np.arange(len(target)), gone)
-    short = [label for label in CLASSES if len(places[label]) < few.k]
+    short = [label for label in CLASSES if len(places[label]) < max(few.k, 1)]  # without one, at no k: a curve is whole
     if short:
         return Aside(test, reason=_short(name, few.k, short[0], len(places[short[0]]), target, spared is not None))
     shots = np.sort(np.concatenate([places[label][: few.k] for label in CLASSES]))
@@ -101,15 +101,19 @@ def _spared_samples(
 def _short(name: str, k: int, label: str, n: int, target: CellTable, whole: bool) -> str:
     total = int(np.count_nonzero(target.label == label))
     how = "at most half, in whole samples" if whole else "at most half"
-    return f"{k} shots a class cannot be had: {n} of the {total} {label} cells of '{name}' can be set aside ({how})."
+    asked = f"{_counted(k, 'shot')} a class cannot be had" if k else "No shot could be had"
+    return f"{asked}: {n} of the {_counted(total, f'{label} cell')} of '{name}' can be set aside ({how})."
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n} {thing}{'s' * (n != 1)}"
 
 
 def _notes(target: CellTable, name: str, test: np.ndarray, shots: np.ndarray, spared: np.ndarray | None) -> list[str]:
-    n = len(target) - len(test)
+    what = _counted(len(target) - len(test), "cell")
     if spared is not None:
-        found = [f"set aside for shots: {len(spared)} whole samples of '{name}' ({n} cells); {len(test)} are tested"]
-    else:
-        found = [f"set aside for shots: {n} cells of '{name}'; {len(test)} are tested"]
+        what = f"{_counted(len(spared), 'whole sample')} ({what})"
+    found = [f"set aside for shots: {what} of '{name}'; {_counted(len(test), 'cell')} are tested"]
     for unit, word in (("sample", "samples"), ("patient_or_line", "patients or lines")):
         units = target.units(unit)
         if np.isin(units[shots], units[test]).any():
