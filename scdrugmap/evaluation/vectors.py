@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -100,23 +101,24 @@ class Embedded:
         return Rows(self.Z, rows)
 
 
-_last: dict[tuple[Material, Encoder, Path | None], np.ndarray] = {}
+# The last embedding of cells that are in use, so that the next head or split finds it; gone when the cells are.
+_last: weakref.WeakKeyDictionary[Material, tuple[Encoder, Path | None, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
 def _embeddings(material: Material, encoder: Encoder, cache: Path | None, progress: Progress) -> np.ndarray:
-    """Return all cells' embeddings, (n_cells, dim) float32, read-only; the last ones asked for stay at hand."""
-    key = (material, encoder, cache)
-    if key not in _last:
-        Z = empty((len(material.table), encoder.dim), cache)
-        start = 0
-        for source in material.sources:
-            end = start + source.adata.n_obs
-            embed_cells(source.adata, encoder, cache=cache, progress=progress, out=Z[start:end])
-            start = end
-        Z.flags.writeable = False
-        _last.clear()
-        _last[key] = Z
-    return _last[key]
+    """Return all cells' embeddings, (n_cells, dim) float32, read-only."""
+    held = _last.get(material)
+    if held and held[0] is encoder and held[1] == cache:
+        return held[2]
+    Z = empty((len(material.table), encoder.dim), cache)
+    start = 0
+    for source in material.sources:
+        end = start + source.adata.n_obs
+        embed_cells(source.adata, encoder, cache=cache, progress=progress, out=Z[start:end])
+        start = end
+    Z.flags.writeable = False
+    _last[material] = (encoder, cache, Z)
+    return Z
 
 
 def empty(shape: tuple[int, int], folder: Path | None) -> np.ndarray:
