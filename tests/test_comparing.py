@@ -55,6 +55,16 @@ def test_shots_do_not_name_the_target_as_its_own_teacher():
     assert per_dataset(rows)["others"].to_list() == ["a", "a+b"]
 
 
+def test_a_data_set_of_a_held_out_study_was_not_taught_by_its_study():
+    run = {"run_id": "a" * 16, "split_by": "study", "value": 0.7}
+    folds = [("all", "a+b+c+d", "a+b+c+d"), ("S1", "c+d", "a+b"), ("S2", "a+b", "c"), ("S3", "a+b+c", "d")]
+    folds += [(f"dataset:{name}", "a+b+c+d", name) for name in "abcd"]
+    rows = scores_of([run | {"fold": fold, "train": train, "test": test} for fold, train, test in folds])
+    table = per_dataset(rows).sort("dataset")
+    assert table["others"].to_list() == ["c+d", "c+d", "a+b", "a+b+c"]
+    assert table["fold"].str.starts_with("dataset:").all()
+
+
 def test_a_pooled_run_of_one_data_set_trains_on_nothing_else():
     pooled = {"protocol": "pooled", "split_by": "sample", "shots": None}
     rows = scores_of([pair("a", "a", 0.7, **pooled), pair("a", "a", 0.6, fold="3", **pooled)])

@@ -65,25 +65,36 @@ def per_dataset(scores: pl.DataFrame) -> pl.DataFrame:
     )
     rows = scores.filter(pl.col("source") != "reported").with_columns(place=place).filter(pl.col("place").is_not_null())
     best = rows.filter(pl.col("place") == pl.col("place").min().over("run_id", "test", "metric")).drop("place")
-    sides = best.select("train", "test").unique()
-    names = pl.col("train").str.split("+").list.set_difference(pl.concat_list("test"))
-    sides = sides.with_columns(dataset="test", others=names.list.sort().list.join("+"))
-    return best.join(sides, on=["train", "test"], how="left", maintain_order="left")
+    best = best.with_columns(dataset="test").join(
+        _units(scores), on=["run_id", "dataset"], how="left", maintain_order="left"
+    )
+    best = best.with_columns(side=pl.coalesce("unit_train", "train"))
+    sides = best.select("side", "dataset").unique()
+    names = pl.col("side").str.split("+").list.set_difference(pl.concat_list("dataset"))
+    sides = sides.with_columns(others=names.list.sort().list.join("+"))
+    return best.join(sides, on=["side", "dataset"], how="left", maintain_order="left").drop("side", "unit_train")
+
+
+def _units(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return the training side of each data set that was tested as part of a unit: `run_id`, `dataset`, `unit_train`.
+
+    A score of fold "dataset:<name>" names all that ever trained in its run; the fold of its unit says which did.
+    """
+    whole = pl.col("fold").eq("all") | pl.col("fold").str.starts_with("dataset:") | (pl.col("fold") == pl.col("test"))
+    rows = scores.filter((pl.col("protocol") == "cross-data") & ~whole).select("run_id", "test", unit_train="train")
+    return rows.unique().select("run_id", "unit_train", dataset=pl.col("test").str.split("+")).explode("dataset")
 
 
 def leaderboard(scores: pl.DataFrame, metric: str, *, split_by: str, **where: object) -> pl.DataFrame:
     """Rank the entries on the same cells by a metric, best first.
 
-    `where` picks the cells: `protocol`, `facet`, `facet_value`, `shots`, `strategy`, `test`, ... Columns: `rank`, those
-    of `averaged`, `delta` (better than the best measured baseline by so much), and `gap` (how much better the same
-    entry scores where the split is by cell: the leakage gap). Both are positive where the metric, turned so that more
-    is better, is higher; reported rows have neither.
+    `where` gives a value, or a list of values, of any column of `scores`: `protocol`, `facet_value`, ... Columns:
+    `rank`, those of `averaged`, `delta` (better than the best measured baseline by so much), and `gap` (how much better
+    the same entry scores where the split is by cell: the leakage gap). Both are positive where the metric, turned so
+    that more is better, is higher; reported rows have neither.
     """
     sign = 1 if METRICS[metric].higher_is_better else -1
-    picked = (pl.col("metric") == metric, *(chosen(key, value) for key, value in where.items()))
-    ahead = [key in scores.columns for key in where]  # what averaging leaves as it is narrows it down first
-    rows = averaged(scores.filter(picked[0], *(one for one, known in zip(picked[1:], ahead, strict=True) if known)))
-    rows = rows.filter(*(one for one, known in zip(picked[1:], ahead, strict=True) if not known))
+    rows = averaged(scores.filter(pl.col("metric") == metric, *(chosen(key, value) for key, value in where.items())))
     same = [*CELLS, *ENTRY]
     by_cell = rows.filter(pl.col("split_by") == "cell").select(*same, by_cell="value")
     rows = rows.filter(pl.col("split_by") == split_by).join(by_cell, on=same, how="left", nulls_equal=True)

@@ -81,7 +81,8 @@ def matrix(
 
 def entries(scores: pl.DataFrame, *, made_up: bool = False) -> pl.DataFrame:
     """Return the entries that have pairs: `model`, `head`, `strategy`, `shots`, `split_by`, `pairs` (how many)."""
-    rows = _pairs(scores, None, made_up=made_up)
+    one = scores.filter(pl.col("metric") == pl.col("metric").first())  # a run has a row of every metric
+    rows = _pairs(one, None, made_up=made_up)
     keys = [*ENTRY, "split_by"]
     return rows.group_by(keys).agg(pairs=pl.struct("others", "dataset").n_unique()).sort(keys, nulls_last=True)
 
