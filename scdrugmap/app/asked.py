@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app.words import count
+from scdrugmap.app.words import count, plain
 from scdrugmap.errors import EndpointFailed
 from scdrugmap.evaluation.prompting_client import Endpoint
 from scdrugmap.evaluation.prompting_cost import Estimate, rough_estimate
@@ -23,6 +23,7 @@ from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
 from scdrugmap.settings import Settings
 
+P_RESISTANT = "The probability that the model gives to the word resistant. It is not calibrated."
 LEAST, MARGIN = 0.01, 2.0  # US dollars; a limit is proposed at that many times the estimate
 
 
@@ -125,10 +126,10 @@ def what_it_is(provenance: Mapping[str, Any]) -> str:
         "stated": "as the model states it",
     }
     how = " or ".join(ways[name] for name in sorted(told["sources"])) or "not given for any cell"
+    name, top_k, at_a_time = plain(told["served"] or told["name"]), chosen["top_k"], chosen["cells_per_request"]
     return (
-        f"**What this score is.** The probability of *resistant* by {told['served'] or told['name']}, {how}, after it "
-        f"was shown the names of each cell's {chosen['top_k']} most highly expressed genes, {chosen['cells_per_request']} "
-        f"cells at a time (prompt {told['prompt']}).  \n"
+        f"**What this score is.** The probability of *resistant* by {name}, {how}, after it was shown the names of "
+        f"each cell's {top_k} most highly expressed genes, {at_a_time} cells at a time (prompt {told['prompt']}).  \n"
         f"**How far to trust it.** {provenance['held_out']['verdict']} Calibration: {provenance['calibration']}. "
         f"Novelty: {provenance['novelty']}.  \n"
         "**What it is not.** It is not a clinical probability and not specific to a drug that the model was not told. "

@@ -1,8 +1,9 @@
 """A job on disk: one folder with an unguessable name, and a `status.json` that is only ever replaced whole.
 
 `<cache>/jobs/<id>/` holds `upload/<name>`, `status.json`, the results, the embedding shards of this job or the answers
-of a model that was asked (`prompts/`), and two empty marker files: `cancel-<run>` (stop at the next batch), `released` (the browser session that brought the upload has
-ended). A job id is the only handle that a browser ever sees; it is matched against a pattern before it touches a path.
+of a model that was asked (`prompts/`), and two empty marker files: `cancel-<run>` (stop at the next batch), `released`
+(the browser session that brought the upload has ended). A job id is the only handle that a browser ever sees; it is
+matched against a pattern before it touches a path.
 """
 
 from __future__ import annotations

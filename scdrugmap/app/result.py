@@ -73,7 +73,7 @@ def headline_asked(summary: dict[str, Any]) -> None:
     first, second, third = st.columns([3, 2, 2])
     part = summary["resistant"]
     first.metric(
-        "Predicted resistant", sentences.share(part), help=words.tip("P(resistant)"),
+        "Predicted resistant", sentences.share(part), help=asked.P_RESISTANT,
         delta=f"{words.count(part['n_cells'])} cells, {sentences.share_unit(part)}", **quiet,
     )  # fmt: skip
     second.metric(

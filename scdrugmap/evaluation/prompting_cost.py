@@ -127,7 +127,7 @@ class Budget:
         if self.limit is not None and self.usd + estimate.usd > self.limit:
             usd = self.usd + estimate.usd
             message = f"Asking {estimate.model} would cost about {usd:.4f} USD; {self.limit:g} is allowed."
-            raise CostLimit(message, "Allow more (--max-cost), or send less: fewer cells, or --set top_k=20")
+            raise CostLimit(message, "Allow a higher cost (--max-cost), or send less: fewer cells, or --set top_k=20")
 
     def expect(self, request: Request) -> float:
         """Set the price of a request aside before it is sent; raises `CostLimit` where it could pass the limit."""
@@ -141,7 +141,7 @@ class Budget:
                     f"Stopped at {self.usd:.4f} USD after {self.n_paid:,} requests: {self.limit:g} USD is allowed."
                 )
                 raise CostLimit(
-                    message, "Allow more (--max-cost) and run it again: what was answered is not paid twice."
+                    message, "Allow a higher cost (--max-cost) and run it again: what was answered is not paid twice."
                 )
             self._expected += usd
         return usd
