@@ -184,6 +184,7 @@ class Encoder:
         for part, tokens in chunks:
             for rows in self.tokenizer.plan(tokens, batch_size, runner.budget):
                 yield part[rows], self.tokenizer.collate(tokens, rows)
+            del tokens  # before the next are made
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Run the network on one collated batch, on the encoder's device and in its precision; (C, dim)."""

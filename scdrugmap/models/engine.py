@@ -50,8 +50,11 @@ class Runner:
         """Yield the rows of each batch and their vectors, (C, dim) float32."""
         in_flight = 1 if self.device.type == "cuda" else 0
         started: deque[tuple[np.ndarray, _Vectors]] = deque()
-        for rows, tensors in prefetch((rows, host_tensors(batch, self.device)) for rows, batch in batches):
+        ready = ((rows, host_tensors(batch, self.device)) for rows, batch in batches)
+        ahead = AHEAD if self.divisible else in_flight  # a context may be thousands of cells
+        for rows, tensors in prefetch(ready, ahead):
             started.append((rows, _Vectors(self._start(tensors))))
+            del tensors  # not to be held while the next is prepared
             if len(started) > in_flight:
                 rows, vectors = started.popleft()
                 yield rows, vectors.get()
@@ -110,12 +113,18 @@ def to_device(tensors: Tensors, device: torch.device) -> Tensors:
     return {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
 
 
-def prefetch(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield the same items while one thread prepares the next `AHEAD`; an error of that thread is raised here."""
+def prefetch(batches: Iterator[Any], ahead: int = AHEAD) -> Iterator[Any]:
+    """Yield the same items while one thread prepares the next `ahead`; an error of that thread is raised here.
+
+    With `ahead` 0 nothing is prepared before it is asked for.
+    """
+    if not ahead:
+        yield from batches
+        return
     end = object()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     try:
-        coming: deque[Future[Any]] = deque(pool.submit(next, batches, end) for _ in range(AHEAD))
+        coming: deque[Future[Any]] = deque(pool.submit(next, batches, end) for _ in range(ahead))
         while (item := coming.popleft().result()) is not end:
             coming.append(pool.submit(next, batches, end))
             yield item

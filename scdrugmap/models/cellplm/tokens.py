@@ -33,6 +33,7 @@ from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
 
 NO_ID = ("", "nan", "None", "none", "NA", "<NA>")  # how an empty cell of var["ensembl_id"] reads as text
 COMPAT = ("", "upstream", "upstream-argmax")
+STEP = 512  # cells whose genes are gathered at a time
 
 
 class Tokenizer(BaseTokenizer):
@@ -101,11 +102,13 @@ class Tokenizer(BaseTokenizer):
 
     def collate(self, tokens: Tokens, rows: np.ndarray) -> Batch:
         """Put cells behind each other: ids and values (T,), starts (N,), and uniform (N, K) where it was drawn."""
-        values = cast("np.ndarray", tokens.values)
+        ids, values = tokens.ids, cast("np.ndarray", tokens.values)
         lengths = tokens.lengths[rows]
         offsets = ragged(lengths)
-        places = np.arange(offsets[-1]) + np.repeat(tokens.offsets[rows] - offsets[:-1], lengths)
-        batch = {"ids": tokens.ids[places], "values": values[places], "starts": offsets[:-1].astype(np.int32)}
+        if not np.array_equal(rows, np.arange(len(tokens))):
+            places = np.arange(offsets[-1]) + np.repeat(tokens.offsets[rows] - offsets[:-1], lengths)
+            ids, values = ids[places], values[places]
+        batch = {"ids": ids, "values": values, "starts": offsets[:-1].astype(np.int32)}
         if "uniform" in tokens.cells:
             batch["uniform"] = tokens.cells["uniform"][rows]
         return batch
@@ -125,10 +128,15 @@ class Tokenizer(BaseTokenizer):
         return bool(size) and n_cells > size
 
     def _tokens(self, cells: Cells) -> Tokens:
-        """Known genes of each cell by rising row and log1p of their counts."""
-        counts = by_gene(cells.counts, self.match(cells), len(self.genes))
-        values = np.log1p(counts.data.astype(np.float32))
-        return Tokens(counts.indptr.astype(np.int64), counts.indices.astype(np.int32), values)
+        """Known genes of each cell by rising row and log1p of their counts; a step at a time, for the memory."""
+        genes, steps = self.match(cells), range(0, max(1, len(cells)), STEP)
+        lengths, ids, values = [], [], []
+        for start in steps:
+            counts = by_gene(cells.counts[start : start + STEP], genes, len(self.genes))  # float64
+            lengths.append(np.diff(counts.indptr))
+            ids.append(counts.indices.astype(np.int32))
+            values.append(np.log1p(counts.data.astype(np.float32)))
+        return Tokens(ragged(np.concatenate(lengths)), np.concatenate(ids), np.concatenate(values))
 
     def _hashes(self, tokens: Tokens) -> np.ndarray:
         """Hash of each cell's content and `seed`, (C,) uint64."""
