@@ -48,6 +48,12 @@ class Network(nn.Module):
         self._caught: Tensor | None = None
         self._stop_at(settings["layer"])
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The model's repeated layers, whatever it calls them."""
+        count = self.model.config.num_hidden_layers
+        return next(part for part in self.model.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+
     def forward(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Token ids (C, L), mask (C, L) True on tokens, positions (C, L) where they are not 0, 1, ...; -> (C, D)."""
         given = {} if positions is None else {"position_ids": positions}
@@ -70,10 +76,9 @@ class Network(nn.Module):
         if not isinstance(layer, int) or not 1 <= layer <= count:
             message = f"layer={layer!r} is not one of the model's {count} blocks."
             raise InvalidInput(message, f"Give a number from 1 to {count}, or -1 for the last after the final norm.")
-        blocks = next(part for part in self.model.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
-        del blocks[layer:]
+        del self.blocks[layer:]
         self.model.config.num_hidden_layers = layer
-        blocks[-1].register_forward_hook(self._catch)
+        self.blocks[-1].register_forward_hook(self._catch)
 
     def _catch(self, block: nn.Module, given: Any, answer: Any) -> None:
         self._caught = answer[0] if isinstance(answer, tuple) else answer

