@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -81,6 +82,7 @@ def predict(
         max_cost=max_cost,
         **read_knobs(knobs),
     )
+    _tell(adata.uns["scdrugmap"]["prediction"].get("asked"))
     if as_json:
         typer.echo(json.dumps(summary(adata), indent=2, default=str))
     else:
@@ -97,6 +99,13 @@ def _agrees(estimate: Estimate, *, yes: bool) -> bool:
         message = "Nobody is here to agree to what a remote model would be sent (no terminal)."
         raise ConsentMissing(message, "If you agree to the lines above, add --yes")
     return typer.confirm("Send it?", err=True)
+
+
+def _tell(asked: Mapping[str, Any] | None) -> None:
+    """Say what asking a remote model really cost, and how many cells it gave no answer about."""
+    if asked is not None:
+        cost = f"{asked['requests']:,} requests were paid: {asked['usd']:.4f} USD."
+        typer.echo(f"{cost} {asked['n_failed']:,} of {asked['n_cells']:,} cells have no answer.", err=True)
 
 
 def _need_suffix(output: Path, possible: tuple[str, ...]) -> None:
