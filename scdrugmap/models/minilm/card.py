@@ -1,7 +1,7 @@
 """all-MiniLM-L6-v2, a small sentence model, run through the code of `llama3-8b`.
 
-The 64 highest genes of a cell make about 220 of the 256 tokens that the model was trained to read: 13 cells a second and
-CPU core, measured on the 550 cells of GSE120575.
+The 64 highest genes of a cell make about 220 of the 256 tokens at which the model's own pipeline cuts a text. On the
+550 cells of GSE120575 that is 13 cells a second and CPU core.
 """
 
 from __future__ import annotations
