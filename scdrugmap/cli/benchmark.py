@@ -2,67 +2,228 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import polars as pl
 import typer
 
-from scdrugmap.cli.options import AsJson
-from scdrugmap.cli.printing import print_rows
+from scdrugmap.cli.options import AsJson, Device, read_knobs
+from scdrugmap.cli.printing import print_record, print_rows
+from scdrugmap.errors import Cancelled, InvalidInput
 from scdrugmap.settings import Settings
+
+if TYPE_CHECKING:
+    from scdrugmap.evaluation.planned import Grid
+    from scdrugmap.evaluation.records import Run
 
 benchmark = typer.Typer(no_args_is_help=True, help="How far can a model be trusted?")
 
 SHOWN = ("f1", "auroc", "mcc")  # never an F1 without the constant classifier, AUROC and MCC beside it
+MANY = 40  # experiments: more are counted, not listed
+
+PlanFile = Annotated[Path | None, typer.Option("--plan", help="a plan file, e.g. benchmarks/plans/smoke.toml")]
+DataNames = Annotated[
+    list[str] | None,
+    typer.Option("--data", "-d", help="a labelled file or a key of the catalogue; repeat. With --plan: its folder"),
+]
+
+
+SplitByOption = Annotated[str, typer.Option(help="cell (the paper's, leaks), sample, patient_or_line, dataset, study")]
+ShotsOption = Annotated[list[int], typer.Option(help="labelled target cells a class (cross-data); repeat")]
+TrainingOption = Annotated[
+    list[str] | None, typer.Option(help="of training, STRATEGY.NAME=VALUE or HEAD.NAME=VALUE, e.g. lora.r=4; repeat")
+]
+KnobOption = Annotated[list[str] | None, typer.Option("--set", help="of a model, MODEL.NAME=VALUE; repeat")]
+Workers = Annotated[str, typer.Option(help='"1", "8" processes, or a Dask scheduler "tcp://host:8786"')]
 
 
 @benchmark.command("run")
 def benchmark_run(
-    data: Annotated[list[str], typer.Option("--data", "-d", help="a labelled file or a key of the catalogue; repeat")],
-    model: Annotated[list[str], typer.Option("--model", "-m", help="a model or baseline; repeat")],
+    data: DataNames = None,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="a model or baseline; repeat")] = None,
+    plan: PlanFile = None,
+    strategy: Annotated[list[str], typer.Option(help="freeze, lora or prompt; repeat")] = ["freeze"],  # noqa: B006
     protocol: Annotated[str, typer.Option(help="pooled or cross-data")] = "pooled",
-    split_by: Annotated[
-        str, typer.Option(help="cell (the paper's, leaks), sample, patient_or_line, dataset, study")
-    ] = "cell",
+    split_by: SplitByOption = "cell",
+    shots: ShotsOption = [0],  # noqa: B006
+    facet: Annotated[str, typer.Option(help="all, tissue, cancer_type, drug_type or regimen")] = "all",
     head: Annotated[list[str] | None, typer.Option(help="mlp, logistic, ...; repeat")] = None,
     folds: Annotated[int, typer.Option(help="k of the k-fold; the paper uses 10")] = 5,
     seed: Annotated[int, typer.Option(help="of splits and heads")] = 0,
-    workers: Annotated[str, typer.Option(help='"1", "8" processes, or a Dask scheduler "tcp://host:8786"')] = "1",
+    option: TrainingOption = None,
+    knob: KnobOption = None,
+    workers: Workers = "1",
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Run model x head on labelled data; scores with their interval and the constant classifier beside them."""
-    from scdrugmap.evaluation.grid import benchmark as run
+    """Run a plan, or model x head x strategy on labelled data; what is done already is not done again.
 
-    scores = run(
-        datasets=data,
-        models=model,
-        protocol=protocol,
-        split_by=split_by,
-        heads=head,
-        folds=folds,
-        seed=seed,
-        workers=workers,
-        progress=True,
-        settings=Settings.from_env(),
-    )
-    _print_scores(scores, as_json=as_json)
+    Exit code: 0 all done; 2 some could not be done, for a reason that is recorded and can be mended; 1 a bug.
+    """
+    from scdrugmap.evaluation.planned import Grid
+    from scdrugmap.evaluation.plans import read_plan
+
+    settings = Settings.from_env()
+    if plan is not None:
+        if model:
+            raise InvalidInput("--model does not go with --plan.", "Say in the plan which models compete.")
+        grid = Grid.of(read_plan(plan), settings, _folder(data), device)
+    else:
+        asked: dict[str, Any] = {"models": model or [], "strategies": strategy, "protocol": protocol, "shots": shots}
+        asked |= {"split_by": split_by, "facet": facet, "folds": folds, "seeds": seed} | (
+            {"heads": head} if head else {}
+        )
+        asked |= {"options": _nested(option, "--option lora.r=4"), "settings": _nested(knob, "--set scgpt.n_bins=51")}
+        grid = _grid_of_flags(data or [], asked, settings, device)
+    runs = _watched(grid, settings, workers, device)
+    _print_result(grid, runs, as_json=as_json)
+    raise typer.Exit(_exit_code(runs))
 
 
 @benchmark.command("status")
-def benchmark_status(as_json: AsJson = False) -> None:
-    """List the runs that are recorded on this machine, failed ones with their reason."""
+def benchmark_status(plan: PlanFile = None, data: DataNames = None, as_json: AsJson = False) -> None:
+    """Show what is done, failed and to do of a plan; without one, all runs of this machine."""
     from scdrugmap.evaluation.results import read_runs
 
-    print_rows(read_runs(Settings.from_env()).to_dicts(), as_json=as_json)
+    settings = Settings.from_env()
+    if plan is None:
+        print_rows(read_runs(settings).to_dicts(), as_json=as_json)
+        return
+    from scdrugmap.evaluation.planned import Grid, Pace, in_words
+    from scdrugmap.evaluation.plans import read_plan
+
+    grid = Grid.of(read_plan(plan), settings, _folder(data), fetch=False)
+    table = grid.status(settings)
+    todo = set(table.filter(pl.col("state") != "done")["run_id"])
+    eta = Pace.of(grid.outlines, read_runs(settings)).total(one for one in grid.experiments if one.run_id in todo)
+    counts = {state: table.filter(state=state).height for state in ("done", "failed", "to do")}
+    cached = _cached(settings)
+    if as_json:
+        found = {**counts, "eta_seconds": eta, "cached": cached, "experiments": table.to_dicts()}
+        print_record(found, as_json=True)
+        return
+    typer.echo(f"{grid.plan.title}: {', '.join(f'{n} {state}' for state, n in counts.items())}")
+    by = ["model", "head", "strategy"]
+    states = [pl.col("state").eq(state).sum().alias(state) for state in counts]
+    print_rows(table.group_by(by, maintain_order=True).agg(*states).to_dicts(), as_json=False)
+    reasons = table.filter(state="failed").group_by("reason", "remedy", maintain_order=True).agg(n=pl.len())
+    for reason, remedy, n in reasons.iter_rows():
+        typer.echo(f"! {n} failed: {reason} {remedy}")
+    typer.echo(f"Embeddings in the cache: {', '.join(f'{k} {n} shards' for k, n in cached.items()) or 'none'}.")
+    if todo:
+        typer.echo(f"One worker may need {in_words(eta)} for what is not done, by what was measured on this machine.")
 
 
-def _print_scores(scores: pl.DataFrame, *, as_json: bool) -> None:
+@benchmark.command("report")
+def benchmark_report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for report.md, report.html and figures")],
+    plan: PlanFile = None,
+    data: DataNames = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a report of a plan's runs, or of all on this machine: Markdown, and one HTML file that needs no network."""
+    from scdrugmap.evaluation.planned import Grid
+    from scdrugmap.evaluation.plans import read_plan
+    from scdrugmap.evaluation.report import write_report
+
+    settings = Settings.from_env()
+    grid = Grid.of(read_plan(plan), settings, _folder(data), fetch=False) if plan else None
+    written = write_report(output, settings, grid)
+    if as_json:
+        print_record({"written": list(map(str, written))}, as_json=True)
+    else:
+        typer.echo("\n".join(map(str, written)))
+
+
+def _folder(data: Sequence[str] | None) -> Path | None:
+    if not data:
+        return None
+    if len(data) > 1:
+        raise InvalidInput(f"--data was given {len(data)} times.", "With --plan, it is one folder of the plan's files.")
+    return Path(data[0])
+
+
+def _grid_of_flags(data: Sequence[str], asked: dict[str, Any], settings: Settings, device: str) -> Grid:
+    """Return the grid of the options of the command line, which are those of a plan's question."""
+    from pydantic import ValidationError
+
+    from scdrugmap.evaluation.outlines import outlines
+    from scdrugmap.evaluation.planned import Grid
+    from scdrugmap.evaluation.plans import Ask, Plan, first_error
+
+    if not (data and asked["models"]):
+        raise InvalidInput("Nothing was asked.", "Give --data and --model, or --plan benchmarks/plans/smoke.toml")
+    try:
+        question = Ask(**asked)
+    except ValidationError as error:
+        raise InvalidInput(first_error(error), "scdrugmap benchmark run --help lists the options.") from error
+    plan = Plan(title="Command line", data={}, ask=[question])
+    return Grid.over(plan, {"data": outlines(data, settings)}, device)
+
+
+def _nested(given: list[str] | None, example: str) -> dict[str, dict[str, Any]]:
+    """Read OWNER.NAME=VALUE pairs by owner."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in read_knobs(given).items():
+        owner, dot, own = name.rpartition(".")
+        if not dot:
+            raise InvalidInput(f"'{name}' does not say whose it is.", f"Write it as in {example}")
+        found.setdefault(owner, {})[own] = value
+    return found
+
+
+def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[str, Run]:
+    """Run a grid and show how it goes; Ctrl-C leaves what is recorded, and says how to go on."""
+    from scdrugmap.cli.watching import Watch
+    from scdrugmap.evaluation.planned import Pace
+    from scdrugmap.evaluation.results import read_runs
+    from scdrugmap.evaluation.runner import run_grid
+
+    watch = Watch(grid.experiments, Pace.of(grid.outlines, read_runs(settings)))
+    how = {"workers": workers, "device": device, "remarks": grid.plan.remarks}
+    try:
+        with watch.shown():
+            return run_grid(grid.experiments, grid.outlines, settings, ended=watch.ended, **how)  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        message = f"{len(grid.experiments) - len(watch.left)} of {len(grid.experiments)} experiments are recorded."
+        raise Cancelled(message, "The same command goes on with the others.") from None
+
+
+def _exit_code(runs: dict[str, Run]) -> int:
+    from scdrugmap.evaluation.grid import is_bug
+
+    if any(is_bug(run.outcome) for run in runs.values()):
+        return 1
+    return 2 if any(run.outcome.state == "failed" for run in runs.values()) else 0
+
+
+def _cached(settings: Settings) -> dict[str, int]:
+    """Count the shards of embeddings in the cache, by model."""
+    from collections import Counter
+
+    from scdrugmap.embeddings.entries import entries
+
+    return dict(Counter(entry.key.model for entry in entries(settings.embeddings)))
+
+
+def _print_result(grid: Grid, runs: dict[str, Run], *, as_json: bool) -> None:
     """Print out-of-fold scores, each with its interval and what the constant classifier has on the same cells."""
+    from scdrugmap.evaluation.results import scores_of
+
+    scores = scores_of(runs[one.run_id] for one in grid.experiments)
     if as_json:
         print_rows(scores.to_dicts(), as_json=True)
         return
-    overall = scores.filter(pl.col("fold") == "all", pl.col("metric").is_in(SHOWN))
-    print_rows([_row(row) for row in overall.to_dicts()], as_json=False)
+    failed = [run for run in runs.values() if run.outcome.state == "failed"]
+    if len(runs) <= MANY:
+        overall = scores.filter(pl.col("fold") == "all", pl.col("metric").is_in(SHOWN))
+        print_rows([_row(row) for row in overall.to_dicts()], as_json=False)
+    else:
+        typer.echo(f"{len(runs) - len(failed)} experiments are done. See: scdrugmap benchmark report --output report")
+    for reason in dict.fromkeys(f"{run.outcome.reason} {run.outcome.remedy}" for run in failed):
+        typer.echo(f"Not done: {reason}", err=True)
 
 
 def _row(score: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +234,9 @@ def _row(score: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": score["model"],
         "head": score["head"],
+        "strategy": score["strategy"],
         "split by": score["split_by"],
+        "shots": score["shots"],
         "test": score["test"],
         "metric": metric.title,
         "score [95 % interval]": f"{score['value']:.2f}{interval}" if score["value"] is not None else "not defined",

@@ -88,7 +88,7 @@ def benchmark(
     experiments = plan(question, known, models, heads, strategies, shots, device, knobs=knobs, options=options)
     with reporting(progress, len(experiments), "experiment") as tell:
         how = {"workers": workers, "device": device, "remarks": remarks}
-        done = run_grid(experiments, known, settings, ended=lambda run: tell(1), **how)  # type: ignore[arg-type]
+        done = run_grid(experiments, known, settings, ended=lambda run, new: tell(1), **how)  # type: ignore[arg-type]
     runs = [done[one.run_id] for one in experiments]
     _say_what_failed(runs)
     return scores_of(runs)

@@ -52,6 +52,7 @@ class Outline:
     studies: tuple[str, ...]
     collection: str
     n_cells: int
+    classes: tuple[str, ...] = ()  # labels that its cells have; empty where nobody has looked
 
     def facet(self, facet: str) -> str:
         """Return its value of a facet, as `Source.facet` does."""
@@ -69,6 +70,7 @@ class Outline:
             studies=tuple(sorted(map(str, obs["study"].unique()))),
             collection="+".join(sorted(map(str, obs["collection"].unique()))),
             n_cells=source.adata.n_obs,
+            classes=tuple(sorted(map(str, obs["response"].unique()))),
         )
 
     @classmethod
@@ -105,7 +107,7 @@ def _outlines(origin: str | Path | AnnData, settings: Settings) -> Iterator[Outl
         yield from made
         return
     for plain in json.loads(note.read_text()):
-        yield Outline(**plain | {"origin": origin, "studies": tuple(plain["studies"])})
+        yield Outline(**plain | {"origin": origin} | {name: tuple(plain[name]) for name in ("studies", "classes")})
 
 
 def _note(origin: str | Path | AnnData, settings: Settings) -> Path | None:
@@ -126,7 +128,8 @@ def _note(origin: str | Path | AnnData, settings: Settings) -> Path | None:
 def _code() -> str:
     """Return a hash of the code that reads data sets: another reading may give other contents."""
     digest = hashlib.sha256()
-    for path in (*sorted((PACKAGE / "data").glob("*.py")), Path(cells.__file__), Path(material.__file__)):
+    own = (Path(module) for module in (str(cells.__file__), str(material.__file__), __file__))
+    for path in (*sorted((PACKAGE / "data").glob("*.py")), *own):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -26,7 +26,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.errors import InvalidInput, ScDrugMapError
@@ -62,6 +72,10 @@ Key = Annotated[str, _checked(DATASETS.__getitem__)]
 Model = Annotated[str, _checked(possible)]
 Head = Annotated[str, _checked(HEADS.__getitem__)]
 Shots = Annotated[int, Field(ge=0)]
+Heads = Annotated[
+    Annotated[dict[Model, list[Head]], Tag("by model")] | Annotated[list[Head], Many, Tag("all")],
+    Discriminator(lambda given: "by model" if isinstance(given, dict) else "all"),
+]
 
 
 class Table(BaseModel):
@@ -93,7 +107,7 @@ class Ask(Table):
     data: Annotated[list[str], Many] = []  # tables of [data]; none: all of them
     apart: bool = False  # each data set by itself
     strategies: Annotated[list[Strategy], Many] = ["freeze"]
-    heads: dict[Model, list[Head]] | Annotated[list[Head], Many] | None = None
+    heads: Heads | None = None  # for all models, or by model
     protocol: Protocol = "pooled"
     split_by: Annotated[list[SplitBy], Many] = ["cell"]
     facet: Annotated[list[Facet], Many] = ["all"]
@@ -101,7 +115,7 @@ class Ask(Table):
     shots: Annotated[list[Shots], Many] = [0]
     seeds: Annotated[list[int], Many] = [0]
     folds: Annotated[int, Field(ge=2)] = 5
-    train: Literal["each", "primary"] | list[str] = []  # "each": every data set alone, the others are tested
+    train: Literal["each", "primary"] | list[str] = []  # "each": every set of both classes, alone
     options: dict[str, dict[str, Scalar]] = {}  # of training, by strategy or head
     settings: dict[Model, dict[str, Scalar]] = {}  # of models
 
@@ -149,10 +163,10 @@ def read_plan(path: Path) -> Plan:
         message = f"{path.name} is not TOML: {error}."
         raise InvalidInput(message, "See benchmarks/plans/smoke.toml for the form.") from error
     except ValidationError as error:
-        raise InvalidInput(f"{path.name}: {_first(error)}", "docs/reproducing.md lists the keys.") from error
+        raise InvalidInput(f"{path.name}: {first_error(error)}", "docs/reproducing.md lists the keys.") from error
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """Say the first thing that is wrong: key, value, what is possible."""
     found = error.errors()[0]
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in found["loc"])
@@ -260,7 +274,8 @@ def _questions(
         if not ask.train:
             yield group, base
         elif ask.train == "each":
-            yield from ((group, dataclasses.replace(base, train=(name,))) for name in names)
+            able = [one.name for one in group if len(one.classes) != 1]  # one class alone teaches nothing
+            yield from ((group, dataclasses.replace(base, train=(name,))) for name in able)
         else:
             train = tuple(name for name in names if name in _training(ask.train, sources, known))
             if train and len(train) < len(names):

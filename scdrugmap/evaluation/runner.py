@@ -124,9 +124,9 @@ def run_grid(
     workers: str = "1",
     device: str = "auto",
     remarks: Mapping[str, str] | None = None,
-    ended: Callable[[Run], None] = lambda run: None,
+    ended: Callable[[Run, bool], None] = lambda run, new: None,
 ) -> dict[str, Run]:
-    """Do what is not done yet and return all records by run_id; `ended` hears of each, those done before included.
+    """Do what is not done yet and return all records by run_id; `ended` hears of each, and whether it is new.
 
     What cannot be done, a bug included, is recorded as failed and the others go on. The table of scores is derived
     anew at the end, also after an interruption, which passes through: the same call goes on where it stopped.
@@ -143,10 +143,10 @@ def run_grid(
                 todo.append(Task(experiment, datasets, place, dict(remarks or {})))
             else:
                 found[run.run_id] = run
-                ended(run)
+                ended(run, False)
         for run in _work(todo, origins, workers):
             found[run.run_id] = run
-            ended(run)
+            ended(run, True)
     finally:
         write_scores(settings.results)
     return found

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from anndata import AnnData
+
+from scdrugmap.data.simulate import simulate
+from scdrugmap.errors import InvalidInput, WorkersLost
+from scdrugmap.evaluation import devices, evaluate, outlines, parallel, runner
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.grid import benchmark, is_bug
+from scdrugmap.evaluation.planned import Grid, Pace, in_words
+from scdrugmap.evaluation.plans import read_plan
+from scdrugmap.evaluation.results import build_scores, read_runs, runs, write_scores
+from scdrugmap.evaluation.runner import in_order, run_grid
+from scdrugmap.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = """
+title = "Tiny"
+[data.toy]
+simulate = { n_cells = 60, n_genes = 250, n_samples = 6, seed = 3 }
+[[ask]]
+models = MODELS
+heads = ["logistic"]
+split_by = ["cell", "sample"]
+seeds = SEEDS
+folds = 2
+"""
+
+
+def tiny(folder: Path, models: str = '["constant", "hvg"]', seeds: str = "[0]") -> Path:
+    path = folder / "tiny.toml"
+    path.write_text(TINY.replace("MODELS", models).replace("SEEDS", seeds))
+    return path
+
+
+def grid_of(folder: Path, settings: Settings, **changes: str) -> Grid:
+    return Grid.of(read_plan(tiny(folder, **changes)), settings)
+
+
+def cohort(**options) -> AnnData:
+    return simulate(**{"n_cells": 60, "n_genes": 250, "n_samples": 6, **options})
+
+
+def elsewhere(settings: Settings, folder: Path) -> Settings:
+    return dataclasses.replace(settings, cache=folder / "cache", precomputed=folder / "none")
+
+
+def killer(of_interest: str):
+    """Return what kills one worker process of this one, by its id, when the first experiment has ended."""
+    killed: list[int] = []
+
+    def ended(run, new):
+        for child in psutil.Process().children(recursive=True) if new and not killed else ():
+            if of_interest in " ".join(child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+                killed.append(child.pid)
+                return
+
+    return ended, killed
+
+
+def test_a_plain_loop_processes_and_a_cluster_that_loses_a_worker_give_equal_records(settings, tmp_path):
+    from distributed import LocalCluster
+
+    grid = grid_of(tmp_path, settings, models='["constant", "scgpt-mini"]')
+    found = {}
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        for workers, kind in {"1": "", "2": "LokyProcess", cluster.scheduler_address: "spawn_main"}.items():
+            place = elsewhere(settings, tmp_path / f"place-{len(found)}")
+            ended, killed = killer(kind)
+            run_grid(grid.experiments, grid.outlines, place, workers=workers, ended=ended if kind else lambda *_: None)
+            assert len(killed) == bool(kind)
+            found[workers] = {run.run_id: (run.experiment, run.outcome) for run in runs(place.results)}
+    first, *others = found.values()
+    assert set(first) == {one.run_id for one in grid.experiments}
+    assert all(outcome.state == "done" for _, outcome in first.values())
+    assert all(other == first for other in others)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(settings, tmp_path):
+    plan = tiny(tmp_path, models='["hvg"]', seeds="[0, 1, 2, 3, 4, 5, 6, 7]")
+    words = ["benchmark", "run", "--plan", str(plan)]
+    code = f"import sys; sys.argv = ['scdrugmap', *{words!r}]; from scdrugmap.cli import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    folder, deadline = settings.results / "runs", time.monotonic() + 60
+    while not list(folder.glob("*.json")):
+        assert process.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    before = {path: path.read_bytes() for path in folder.glob("*.json")}
+    grid = Grid.of(read_plan(plan), settings)
+    assert 0 < len(before) < len(grid.experiments) == 16
+    assert grid.status(settings)["state"].value_counts(sort=True).height == 2
+    done = run_grid(grid.experiments, grid.outlines, settings)
+    assert set(done) == {one.run_id for one in grid.experiments}
+    assert {path: path.read_bytes() for path in before} == before
+    table = settings.results / "scores.parquet"
+    written = table.read_bytes()
+    table.unlink()
+    write_scores(settings.results)
+    assert table.read_bytes() == written
+    assert build_scores(settings.results)["run_id"].n_unique() == 16
+
+
+def test_a_bug_in_one_experiment_is_recorded_and_the_others_go_on(settings, tmp_path, monkeypatch, caplog):
+    learner_of = evaluate.learner_of
+
+    def broken(experiment, *args, **kwargs):
+        if experiment.model == "hvg":
+            raise ZeroDivisionError("nothing to share out")
+        return learner_of(experiment, *args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "learner_of", broken)
+    grid = grid_of(tmp_path, settings)
+    done = run_grid(grid.experiments, grid.outlines, settings)
+    states = {(run.experiment.model, run.outcome.state) for run in done.values()}
+    assert states == {("constant", "done"), ("hvg", "failed")}
+    assert {is_bug(run.outcome) for run in done.values() if run.outcome.state == "failed"} == {True}
+    assert "ZeroDivisionError" in caplog.text
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: nothing to share out"):
+        benchmark([cohort()], ["hvg"])
+    monkeypatch.undo()
+    again = run_grid(grid.experiments, grid.outlines, settings)
+    assert {run.outcome.state for run in again.values()} == {"done"}
+
+
+def test_data_that_changed_since_the_plan_are_a_failed_record(settings, tmp_path):
+    path = tmp_path / "toy.h5ad"
+    cohort().write_h5ad(path)
+    known = outlines.outlines([path], settings)
+    asked = Experiment("constant", "constant", ("simulated-1",), (known[0].content,), folds=2)
+    cohort(seed=9).write_h5ad(path)
+    (run,) = run_grid([asked], known, settings).values()
+    assert (run.outcome.state, run.outcome.error) == ("failed", "InvalidInput")
+    assert "changed" in run.outcome.reason
+
+
+def test_outlines_are_kept_until_the_file_changes(settings, tmp_path, monkeypatch):
+    path = tmp_path / "toy.h5ad"
+    cohort().write_h5ad(path)
+    (first,) = outlines.outlines([path], settings)
+    assert first.facet("tissue") == "Tumor tissue"
+    assert (first.n_cells, first.studies) == (60, ("simulated-study-1",))
+    with monkeypatch.context() as patch:
+        patch.setattr(outlines, "load_sources", lambda *args: pytest.fail("the file was read again"))
+        assert outlines.outlines([path], settings) == [first]
+    cohort(seed=9).write_h5ad(path)
+    (second,) = outlines.outlines([path], settings)
+    assert second.content != first.content
+
+
+def test_cells_given_in_memory_are_stored_once_and_come_back_as_they_were(settings):
+    (known,) = outlines.outlines([cohort()], settings)
+    (source,) = outlines.load_sources([cohort()])
+    stored = outlines.store(source, settings)
+    before = stored.path.stat().st_mtime_ns
+    assert outlines.store(source, settings).path.stat().st_mtime_ns == before
+    (again,) = outlines.outlines([stored.read()], settings)
+    assert again.content == known.content
+
+
+def test_experiments_on_the_same_cells_and_of_one_model_follow_each_other():
+    asked = [Experiment(model, "mlp", ("a",), (data,), seed=s) for s in (0, 1) for model in "xy" for data in "ab"]
+    ordered = [(one.contents[0], one.model) for one in in_order(asked)]
+    assert ordered == [(data, model) for data in "ab" for model in "xy" for _ in (0, 1)]
+
+
+def test_a_process_has_a_gpu_to_itself(tmp_path):
+    devices.own_device.cache_clear()
+    assert devices.own_device(tmp_path, 2) == "cuda:0"
+    assert devices.own_device(tmp_path, 2) == "cuda:0"
+    code = (
+        "from pathlib import Path; from scdrugmap.evaluation.devices import own_device; "
+        f"print(own_device(Path({str(tmp_path)!r}), 2), own_device(Path({str(tmp_path)!r}), 1))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["cuda:1", "auto"]
+    for file in devices._held:
+        file.close()
+    devices._held.clear()
+    devices.own_device.cache_clear()
+
+
+def test_processes_are_no_more_than_gpus(monkeypatch):
+    for n_cards, slots in ((0, 8), (1, 1), (4, 4)):
+        monkeypatch.setattr(parallel, "cards", lambda n=n_cards: n)
+        assert parallel._slots(8) == slots
+
+
+def test_a_task_that_kills_its_process_is_given_up_and_the_others_are_done(monkeypatch):
+    def deadly(task: int) -> int:
+        if task == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task
+
+    monkeypatch.setattr(parallel, "BREAKS", 1)
+    found = parallel.run(deadly, range(4), workers="2", lost=lambda task, error: (task, type(error)))
+    assert sorted(found, key=str) == [(1, WorkersLost), 0, 2, 3]
+
+
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setattr(parallel, "CONNECT_SECONDS", "0.2s")
+    with pytest.raises(InvalidInput, match="No Dask scheduler answers at 'tcp:"):
+        list(parallel.run(abs, [1], workers="tcp://127.0.0.1:1"))
+
+
+def test_what_is_embedded_ahead_is_each_data_set_and_model_once(settings, tmp_path):
+    grid = grid_of(tmp_path, settings, models='["constant", "hvg", "scgpt-mini"]', seeds="[0, 1]")
+    place = runner.Place(settings)
+    tasks = [runner.Task(one, (), place) for one in grid.experiments]
+    ahead = runner._ahead([task for task in tasks if not task.fitted], {grid.outlines[0].content: "origin"})
+    assert [(one.model, one.dataset) for one in ahead] == [("scgpt-mini", "origin")]
+
+
+def test_a_pace_is_that_of_the_nearest_kind(settings, tmp_path):
+    grid = grid_of(tmp_path, settings, models='["constant", "hvg", "hvg-pca"]')
+    pace = Pace.of(grid.outlines)
+    assert pace.total(grid.experiments) is None
+    for run in run_grid(grid.experiments[:1], grid.outlines, settings).values():
+        pace.learn(run)
+    measured = read_runs(settings)["seconds"].item()
+    assert pace.seconds(grid.experiments[0]) == pytest.approx(measured)
+    assert Pace.of(grid.outlines, read_runs(settings)).total(grid.experiments) == pytest.approx(6 * measured)
+    assert [in_words(seconds) for seconds in (None, 40, 600, 9000)] == ["unknown", "40 s", "10 min", "2.5 h"]
