@@ -1,10 +1,12 @@
-"""Models: the leaderboard under one protocol at a time, and each model's card."""
+"""Models: the leaderboard under one protocol at a time, what stands behind it, and each model's card."""
 
 from __future__ import annotations
 
 import polars as pl
 import streamlit as st
-from scdrugmap.app import boards, cards, charts, header, pickers, queries, sentences, tables, views, widgets
+from scdrugmap.app import cards, header, pickers, queries, sentences, share, tables, views, views_models, widgets
+
+TABS = ["Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Reported"]
 
 
 def browse() -> None:
@@ -17,36 +19,33 @@ def browse() -> None:
             "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini",
         )
     else:
-        picks = pickers.leaderboard(board)
-        rows = pickers.shown(queries.ranking(picks))
-        st.markdown(sentences.looking_at(picks, rows))
-        tabs = st.tabs(["Ranking", "Split matters", "Reported"], key="view", bind="query-params")
-        with tabs[0]:
-            ranking(rows, known, picks)
-        with tabs[1]:
-            views.split_matters(board, picks["metric"])
-        with tabs[2]:
-            views.reported(board)
+        picks, kinds = pickers.leaderboard(board), pickers.kinds()
+        rows = queries.ranking(picks).filter(pl.col("source").is_in(kinds))
+        said = sentences.looking_at(picks, rows)
+        st.markdown(said)
+        share.view(said, picks)
+        tabs = dict(zip(TABS, st.tabs(TABS, key="view", bind="query-params"), strict=True))
+        draw(tabs, board, rows, picks, kinds)
     st.subheader("All models", anchor="cards")
     widgets.table(tables.models(known), tables.models_columns(), "cards", opens="model", keys=known["model"].to_list())
     st.caption("Choose a row to open the model's card.")
 
 
-def ranking(rows: pl.DataFrame, known: pl.DataFrame, picks: dict[str, str]) -> None:
-    if rows.is_empty():
-        header.nothing_yet(
-            "Nothing was measured or reported under these choices.", "Choose another split, or show reported numbers."
-        )
-        return
-    if (same := boards.at_constant(rows)).height:
-        st.info(sentences.at_constant(same), icon=":material/lightbulb:")
-    st.altair_chart(
-        charts.ranking(pickers.named(rows), picks["metric"], header.ink()), alt="scores with intervals, best first"
-    )
-    header.caption(*sentences.ranking_caption(rows, picks, queries.date_of(rows["run_id"])))
-    columns = tables.ranking_columns(picks["metric"])
-    widgets.table(tables.ranking(rows, known), columns, "ranking", opens="run", keys=rows["run_id"].to_list())
-    st.caption("Choose a row to open the record of its run.")
+def draw(tabs: dict, board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, str], kinds: list[str]) -> None:
+    made_up = "simulated" in kinds and "measured" not in rows["source"].to_list()
+    drawn = {
+        "Ranking": lambda: views.ranking(rows, picks),
+        "Split matters": lambda: views.split_matters(board, picks["metric"]),
+        "By facet": lambda: views_models.by_facet(picks, kinds),
+        "Few-shot": lambda: views_models.few_shot(picks, made_up=made_up),
+        "Calibration": lambda: views_models.calibration(rows),
+        "Significance": lambda: views_models.significance(picks, made_up=made_up),
+        "Reported": lambda: views.reported(board),
+    }
+    for name, tab in tabs.items():
+        if tab.open:
+            with tab:
+                drawn[name]()
 
 
 with header.page("models"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from anndata import AnnData
-from make_results import make_results
+from make_results import REAL, make_results, make_transfer
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.settings import Settings
@@ -45,4 +45,18 @@ def _results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def filled_results(settings: Settings, _results: Path) -> Settings:
     """Settings whose precomputed results hold made-up runs of simulated data sets; a copy, so tests may change it."""
     shutil.copytree(_results, settings.precomputed)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def _crossed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("crossed")
+    make_transfer(root, REAL)
+    return root
+
+
+@pytest.fixture
+def crossed(settings: Settings, _crossed: Path) -> Settings:
+    """Settings whose precomputed results hold made-up transfer, leave-one-out and few-shot runs; a copy."""
+    shutil.copytree(_crossed, settings.precomputed)
     return settings

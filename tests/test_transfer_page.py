@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
 import streamlit as st
-from make_results import SETS, make_transfer
+from make_results import REAL, SETS, make_transfer
 from streamlit.testing.v1 import AppTest
 
 from scdrugmap.app import boards_transfer, charts_pair, charts_transfer, palette, queries_views
@@ -19,25 +18,15 @@ from scdrugmap.evaluation.results import read_predictions, runs
 from scdrugmap.evaluation.transfer import difference
 
 ROOT = Path(__file__).resolve().parent.parent
-REAL = tuple(name.replace("simulated", "melanoma") for name in SETS)
 INKS = [palette.LIGHT, palette.DARK]
 ENTRY = {"model": "hvg", "head": "logistic", "strategy": "freeze", "split_by": "dataset", "shots": 0}
 OTHER = ENTRY | {"model": "scgpt-mini", "head": "mlp"}
 
 
-@pytest.fixture(scope="module")
-def _pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pairs")
-    make_transfer(root, REAL)
-    return root
-
-
-@pytest.fixture
-def transferred(settings, _pairs):
-    """Settings whose results hold a transfer matrix of made-up runs under the names of real cells."""
-    shutil.copytree(_pairs, settings.precomputed)
+@pytest.fixture(autouse=True)
+def _fresh_caches():
     st.cache_data.clear()
-    yield settings
+    yield
     st.cache_data.clear()
 
 
@@ -78,7 +67,7 @@ def test_an_empty_folder_says_which_command_fills_it(settings):
     assert "scdrugmap benchmark run" in said(app)
 
 
-def test_the_sentence_counts_the_pairs(transferred):
+def test_the_sentence_counts_the_pairs(crossed):
     app = opened()
     assert not app.exception
     table = queries_views.matrix("f1", made_up=False, **ENTRY)
@@ -90,7 +79,7 @@ def test_the_sentence_counts_the_pairs(transferred):
     assert "HVG + logistic" in said(app)
 
 
-def test_pickers_come_from_the_url(transferred):
+def test_pickers_come_from_the_url(crossed):
     app = opened(entry="scGPT-mini + MLP", metric="MCC", order="name", **{"with": "HVG + logistic"})
     assert not app.exception
     assert "**MCC** of **scGPT-mini + MLP**" in said(app)
@@ -99,12 +88,11 @@ def test_pickers_come_from_the_url(transferred):
 
 def test_simulated_pairs_are_shown_only_when_asked_for(settings):
     make_transfer(settings.precomputed, SETS[:3])
-    st.cache_data.clear()
     assert "No model was trained on one data set" in said(opened())
     assert "measured pairs" in said(opened(simulated="true"))
 
 
-def test_a_pair_shows_its_score_its_constant_and_its_record(transferred):
+def test_a_pair_shows_its_score_its_constant_and_its_record(crossed):
     app = opened(train=REAL[0], test=REAL[1])
     assert not app.exception
     row = queries_views.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1]).row(0, named=True)
@@ -117,25 +105,25 @@ def test_a_pair_shows_its_score_its_constant_and_its_record(transferred):
     assert len(app.get("vega_lite_chart")) + len(app.get("arrow_vega_lite_chart")) == 4
 
 
-def test_a_pair_that_could_not_be_run_says_why(transferred):
+def test_a_pair_that_could_not_be_run_says_why(crossed):
     app = opened(train=REAL[-1], test=REAL[0])
     assert not app.exception
     assert "one class cannot be learnt" in said(app)
 
 
-def test_a_pair_of_other_words_is_said_so(transferred):
+def test_a_pair_of_other_words_is_said_so(crossed):
     app = opened(train="../../etc", test=REAL[0])
     assert not app.exception
     assert "no such pair" in said(app)
 
 
 # ---- the frames ------------------------------------------------------------------------------------------------------
-def test_cells_that_trained_come_from_the_record(transferred):
+def test_cells_that_trained_come_from_the_record(crossed):
     table = queries_views.trained(queries_views.matrix("f1", made_up=False, **ENTRY))
     assert table.filter(state="measured")["n_train"].to_list() == [120] * 9
 
 
-def test_means_are_of_the_measured_pairs_only(transferred):
+def test_means_are_of_the_measured_pairs_only(crossed):
     table = queries_views.matrix("f1", made_up=False, **ENTRY)
     frame = boards_transfer.drawn(table)
     mean = frame.filter(state="mean", test="mean", train=REAL[0])["value"].item()
@@ -143,7 +131,7 @@ def test_means_are_of_the_measured_pairs_only(transferred):
     assert frame.filter(state="mean", train=REAL[-1]).is_empty()  # it never trained
 
 
-def test_a_difference_is_dotted_where_intervals_overlap(transferred):
+def test_a_difference_is_dotted_where_intervals_overlap(crossed):
     one, two = (queries_views.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
     frame = boards_transfer.compared(difference(one, two, "f1")).filter(state="measured")
     for row in frame.iter_rows(named=True):
@@ -152,7 +140,7 @@ def test_a_difference_is_dotted_where_intervals_overlap(transferred):
         assert row["crosses"] == (a["ci_low"] <= b["ci_high"] and b["ci_low"] <= a["ci_high"])
 
 
-def test_bars_are_of_one_run_that_left_each_out(transferred):
+def test_bars_are_of_one_run_that_left_each_out(crossed):
     bars = boards_transfer.left_out(queries_views.held_out("f1", made_up=False, **ENTRY))
     assert sorted(bars["title"]) == sorted(REAL)
 
@@ -166,22 +154,22 @@ def test_data_sets_are_ordered_by_what_the_catalogue_knows():
 
 
 # ---- the charts ------------------------------------------------------------------------------------------------------
-def a_matrix(transferred, ink) -> dict:
+def a_matrix(crossed, ink) -> dict:
     table = queries_views.trained(queries_views.matrix("f1", made_up=False, **ENTRY))
     frame = boards_transfer.drawn(table)
     return drawn(charts_transfer.matrix(frame, list(REAL), "F1", ink, against="the constant", undecided="unclear"))
 
 
-def test_colour_is_centred_on_the_constant_from_orange_to_blue(transferred, ink):
-    spec = a_matrix(transferred, ink)
+def test_colour_is_centred_on_the_constant_from_orange_to_blue(crossed, ink):
+    spec = a_matrix(crossed, ink)
     scale = next(layer["encoding"]["color"]["scale"] for layer in layers(spec, "rect") if "color" in layer["encoding"])
     assert scale["range"] == list(ink.worse_to_better)
     assert scale["domain"][2] == 0
     assert scale["domain"][0] == -scale["domain"][-1]
 
 
-def test_every_pair_is_drawn_and_what_has_no_score_is_hatched_and_named(transferred, ink):
-    spec = a_matrix(transferred, ink)
+def test_every_pair_is_drawn_and_what_has_no_score_is_hatched_and_named(crossed, ink):
+    spec = a_matrix(crossed, ink)
     rows = rows_of(spec, layers(spec, "rect")[0])
     assert {(row["train"], row["test"]) for row in rows} >= {(a, b) for a in REAL for b in REAL}
     signs = layers(spec, "point")
@@ -193,8 +181,8 @@ def test_every_pair_is_drawn_and_what_has_no_score_is_hatched_and_named(transfer
     assert len(set(scale["range"])) == len(scale["domain"])
 
 
-def test_the_tooltip_has_what_a_reader_must_know(transferred, ink):
-    spec = a_matrix(transferred, ink)
+def test_the_tooltip_has_what_a_reader_must_know(crossed, ink):
+    spec = a_matrix(crossed, ink)
     titles = {tip["title"] for tip in layers(spec, "rect")[-1]["encoding"]["tooltip"]}
     assert titles >= {"trained on", "tested on", "F1", "from", "to", "constant", "cells trained on", "cells tested on",
                       "copies removed", "why"}  # fmt: skip
@@ -212,15 +200,15 @@ def test_sixty_data_sets_carry_no_numbers_in_their_cells(ink):
     assert spec["height"] < 1400
 
 
-def a_run(transferred) -> tuple[Run, str]:
-    found = next(run for run in runs(transferred.precomputed) if run.outcome.state == "done" and run.experiment.train)
+def a_run(crossed) -> tuple[Run, str]:
+    found = next(run for run in runs(crossed.precomputed) if run.outcome.state == "done" and run.experiment.train)
     return found, next(name for name in found.experiment.datasets if name not in found.experiment.train)
 
 
 @pytest.mark.parametrize("one_class", [False, True])
-def test_the_figures_of_a_pair_follow_from_its_predictions(transferred, ink, one_class):
-    run, test = a_run(transferred)
-    cells = read_predictions(run.run_id, transferred).filter(dataset=test)
+def test_the_figures_of_a_pair_follow_from_its_predictions(crossed, ink, one_class):
+    run, test = a_run(crossed)
+    cells = read_predictions(run.run_id, crossed).filter(dataset=test)
     cells = cells.filter(label="resistant") if one_class else cells
     table = pairs.confusion(cells, 0.5)
     assert table["cells"].sum() == cells.height
@@ -235,10 +223,10 @@ def test_the_figures_of_a_pair_follow_from_its_predictions(transferred, ink, one
     assert pairs.precision_recall(cells).is_empty() == one_class
 
 
-def test_curves_are_those_of_their_scores(transferred):
-    run, test = a_run(transferred)
+def test_curves_are_those_of_their_scores(crossed):
+    run, test = a_run(crossed)
     part = next(part for part in run.outcome.parts if part.test == (test,) and part.n_train)
-    roc = pairs.roc(read_predictions(run.run_id, transferred).filter(dataset=test))
+    roc = pairs.roc(read_predictions(run.run_id, crossed).filter(dataset=test))
     area = sum(
         (b["x"] - a["x"]) * (a["y"] + b["y"]) / 2
         for a, b in zip(roc.to_dicts()[:-1], roc.to_dicts()[1:], strict=True)

@@ -121,21 +121,20 @@ def model(card: ModelCard, state: str, board: pl.DataFrame) -> None:
         if card.code.startswith("http"):
             st.link_button("Code", card.code, icon=":material/open_in_new:")
         st.code(card.key, language=None, width="content")
-    weights = card.weights
     widgets.facts(
         {
             "Licence of the code": card.licence,
-            "Licence of the weights": weights.licence,
+            "Licence of the weights": card.weights.licence,
             "Cite": card.cites,
             "Parameters": words.parameters(card.n_parameters),
-            "Width of an embedding": f"{card.dim} numbers",
+            "Width of an embedding": f"{card.dim} numbers" if card.dim else "",
             "Tokens a cell": words.count(card.max_length) if card.max_length else "no limit",
             "Gene identifiers": card.genes,
             "Makes of raw counts": card.input,
             "Pretrained on": card.pretrained_on or "nothing: it is fitted on the training cells of each split",
         }
     )
-    st.markdown("##### Its weights")
+    st.markdown("##### How it is asked" if state == "remote" else "##### Its weights")
     _weights(card, state)
     st.markdown("##### What it scored")
     rows = board.filter(pl.col("model") == card.key)
@@ -156,9 +155,44 @@ def _weights(card: ModelCard, state: str) -> None:
         st.markdown("They come with the package: nothing to download.")
     elif state == "ready":
         st.markdown("They are on this machine.")
+    elif state == "remote":
+        _licence(card)
+        st.markdown(
+            "It runs on somebody else's machine: what is asked leaves yours, at a price for each token. Predict says "
+            f"what would be sent and what it would cost before anything is. {card.weights.instruction}"
+        )
     else:
+        _licence(card)
         weights = card.weights
         size = f" ({weights.size_mb:.0f} MB)" if weights.size_mb else ""
         where = f"[{weights.hub}](https://huggingface.co/{weights.hub})" if weights.hub else weights.official
-        st.markdown(f"They are not on this machine. Source: {where}{size}. {weights.instruction}")
-        st.code(f"scdrugmap models fetch {card.key}", language="bash")
+        source = f" Source: {where}{size}." if where else ""
+        st.markdown(f"They are not on this machine.{source} {weights.instruction}")
+        if weights.gated:
+            st.markdown(
+                "The Hub gives these weights only to accounts that accepted their licence: accept it on the model's "
+                "page, make a read token in your account's settings, and type:"
+            )
+        st.code(("hf auth login\n" if weights.gated else "") + f"scdrugmap models fetch {card.key}", language="bash")
+
+
+def _licence(card: ModelCard) -> None:
+    """Say before a download under which licence it comes, and mark plainly what restricts its use."""
+    lines = [f"Code: **{card.licence}**. Weights: **{card.weights.licence}**."]
+    lines += [text for text in (restriction(card.licence), restriction(card.weights.licence)) if text]
+    show = st.warning if len(lines) > 1 or card.weights.gated else st.info
+    show("  \n".join(dict.fromkeys(lines)), icon=":material/gavel:")
+
+
+def restriction(licence: str) -> str:
+    """Return what a licence asks of a user in one sentence; empty where it asks for little more than its name."""
+    said = licence.lower()
+    if "non-commercial" in said:
+        return "**Non-commercial**: these files may not be used in a product or service that earns money."
+    if "gpl" in said and not said.startswith("not"):
+        return "**GPL**: what is built on this and given to others must be given under the GPL as well."
+    if said.startswith("not "):
+        return "**No licence is stated**: without one, ask the authors before you use it for more than reading."
+    if "community" in said:
+        return "**A licence of its own**: read its terms of use, which the download asks you to accept."
+    return ""

@@ -42,7 +42,7 @@ def _scores(metric: str, low: float, high: float) -> alt.X:
     return alt.X("value:Q", title=metric, scale=alt.Scale(domain=[low, high], nice=False), axis=axis)
 
 
-def _domain(frame: pl.DataFrame, columns: tuple[str, ...]) -> tuple[float, float]:
+def domain(frame: pl.DataFrame, columns: tuple[str, ...]) -> tuple[float, float]:
     """Span the marks with a little air; scores between 0 and 1 keep their natural ends when marks come near."""
     values = [v for c in columns if c in frame.columns for v in frame[c].drop_nulls().drop_nans().to_list()]
     if not values:
@@ -62,10 +62,13 @@ def _tooltip(frame: pl.DataFrame, fields: dict[str, str]) -> list[alt.Tooltip]:
     return tips
 
 
-def ranking(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
-    """Draw one row per model, best first: dot, 95 % whisker, and the constant classifier of the same cells."""
+def ranking(frame: pl.DataFrame, metric: str, ink: Ink, span: tuple[float, float] | None = None) -> alt.LayerChart:
+    """Draw one row per model, best first: dot, 95 % whisker, and the constant classifier of the same cells.
+
+    `span` fixes the ends of the axis, so that charts beside each other can be compared.
+    """
     order = list(dict.fromkeys(frame.sort("value", descending=True, nulls_last=True)["title"].to_list()))
-    low, high = _domain(frame, ("value", "ci_low", "ci_high", "constant"))
+    low, high = span or domain(frame, ("value", "ci_low", "ci_high", "constant"))
     base = alt.Chart(frame).encode(y=_names(order, ink))
     tips = _tooltip(
         frame,
@@ -110,7 +113,7 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     Columns: `title`, `by_cell`, `safe`, `safe_low`, `safe_high`, `safe_name` (what was kept whole), `constant`.
     """
     order = frame.sort("safe", descending=True, nulls_last=True)["title"].to_list()
-    low, high = _domain(frame, ("by_cell", "safe", "safe_low", "safe_high", "constant"))
+    low, high = domain(frame, ("by_cell", "safe", "safe_low", "safe_high", "constant"))
     scale = alt.Scale(domain=[low, high], nice=False)
     axis = alt.Axis(format="~g", tickCount=6, labelFontSize=12, titlePadding=8, grid=True)
     base = alt.Chart(frame).encode(y=_names(order, ink))
@@ -120,7 +123,7 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     legend = alt.Legend(title=None, orient="top", symbolSize=130, labelLimit=260, offset=4, direction="vertical")
     tips = _tooltip(
         frame, {"title": "model", "by_cell": f"{metric} by cell", "safe": f"{metric} {safe_name}",
-                "gap": "leakage gap", "constant": "always sensitive"}
+                "gap": "leakage gap", "gap_low": "gap from", "gap_high": "gap to", "constant": "always sensitive"}
     )  # fmt: skip
     span = base.mark_rule(strokeWidth=3, opacity=0.35, color=ink.soft).encode(
         x=alt.X("safe:Q", scale=scale, title=metric, axis=axis), x2="by_cell:Q"

@@ -23,7 +23,9 @@ def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     x = alt.X("shots:O", sort=order, title="labelled target cells a class",
               axis=alt.Axis(labelAngle=0, grid=False, labelFontSize=13), scale=alt.Scale(padding=0.4))  # fmt: skip
     bounds = [v for c in ("value", "low", "high", "constant") for v in frame[c].drop_nulls().to_list()]
-    scale = alt.Scale(domain=[round(min(bounds) - 0.04, 2), round(max(bounds) + 0.04, 2)], nice=False)
+    # the t interval of two seeds may leave the range of the metric: it is cut there, the scores are not
+    least, most = min(0.0, frame["value"].min() or 0), max(1.0, frame["value"].max() or 1)
+    scale = alt.Scale(domain=[max(min(bounds), least) - 0.03, min(max(bounds), most) + 0.03], nice=False)
     base = alt.Chart(frame).encode(
         x=x, color=_entry(names), xOffset=alt.XOffset("title:N", sort=names),
         tooltip=[alt.Tooltip("title:N", title="model"), alt.Tooltip("shots:O", title="shots a class"),
@@ -33,7 +35,7 @@ def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
                  alt.Tooltip("seeds:Q")],
     )  # fmt: skip
     y = alt.Y("value:Q", title=metric, scale=scale, axis=alt.Axis(format="~g", tickCount=6))
-    whiskers = base.mark_rule(strokeWidth=2, opacity=0.45).encode(
+    whiskers = base.mark_rule(strokeWidth=2, opacity=0.45, clip=True).encode(
         y=alt.Y("low:Q", scale=scale, title=metric), y2="high:Q"
     )
     lines = base.mark_line(strokeWidth=2.2).encode(y=y)
@@ -41,7 +43,7 @@ def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     level = frame.drop_nulls("constant").select(pl.col("constant").mean()).with_columns(label=pl.lit("constant"))
     rule = alt.Chart(level).mark_rule(strokeDash=[5, 4], strokeWidth=1.6, color=ink.text).encode(
         y=alt.Y("constant:Q", scale=scale, title=metric))  # fmt: skip
-    said = alt.Chart(level).mark_text(align="left", dx=4, dy=-7, fontSize=12, color=ink.soft, x=0).encode(
+    said = alt.Chart(level).mark_text(align="left", dx=4, dy=-11, fontSize=12, color=ink.soft, x=0).encode(
         y=alt.Y("constant:Q", scale=scale, title=metric), text="label:N")  # fmt: skip
     layers = [whiskers, lines, dots] if level["constant"][0] is None else [rule, said, whiskers, lines, dots]
     return stack(340 + 20 * ((len(names) + 1) // 2), *layers)

@@ -48,13 +48,12 @@ def _by_evidence(rows: pl.DataFrame, column: str) -> list[str]:
     return ordered[column].to_list()
 
 
-def shown(rows: pl.DataFrame) -> pl.DataFrame:
-    """Ask which kinds of numbers to show, and keep those."""
+def kinds() -> list[str]:
+    """Ask which kinds of numbers to show."""
     with st.container(horizontal=True, gap="medium"):
         reported = widgets.toggle("Show reported", "reported", default=True, word="reported")
         simulated = widgets.toggle("Show simulated", "simulated", default=False, word="simulated")
-    kinds = ["measured", *(["reported"] if reported else []), *(["simulated"] if simulated else [])]
-    return rows.filter(pl.col("source").is_in(kinds))
+    return ["measured", *(["reported"] if reported else []), *(["simulated"] if simulated else [])]
 
 
 def named(rows: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import streamlit as st
 from scdrugmap.app import boards
 from scdrugmap.app.queries import models, run, runs, scores, settings, stamp
 from scdrugmap.data.catalog import DATASETS
-from scdrugmap.evaluation import curves, pairs, reliability, statistics, tables, transfer
+from scdrugmap.evaluation import curves, gap, pairs, reliability, statistics, tables, transfer
 from scdrugmap.evaluation.results import read_predictions
 from scdrugmap.settings import Settings
 
@@ -143,3 +143,16 @@ def roc(run_id: str, dataset: str) -> pl.DataFrame:
 def precision_recall(run_id: str, dataset: str) -> pl.DataFrame:
     """Return the precision-recall curve of a run on a data set; see `evaluation.pairs.precision_recall`."""
     return pairs.precision_recall(predictions(run_id, dataset))
+
+
+def gaps(metric: str) -> pl.DataFrame:
+    """Return the leakage gap of each entry on real cells with its interval; see `evaluation.gap.gaps`."""
+    here = settings()
+    return _gaps(here, stamp(here), metric)
+
+
+@st.cache_data(show_spinner="Drawing samples", max_entries=16)
+def _gaps(here: Settings, changed: tuple[int, ...], metric: str) -> pl.DataFrame:
+    real = scores().filter(~tables.simulated(scores()))
+    found = gap.gaps(real, lambda run_id: read_predictions(run_id, here), (metric,))
+    return boards.titled(found, models())

@@ -10,6 +10,7 @@ import polars as pl
 from scdrugmap.app import boards_transfer
 from scdrugmap.app.sentences import score
 from scdrugmap.app.words import count, number
+from scdrugmap.evaluation.statistics import Comparison
 
 HATCHED = {
     "confounded": "label and sample are one and the same there",
@@ -89,3 +90,84 @@ def pair_caption(row: Mapping[str, Any], picks: Mapping[str, Any], date: str) ->
         f"figures: the first of {row['seeds']} seeds" if row["seeds"] > 1 else "",
         f"measured here on {date}",
     ]
+
+
+def facet_caption(rows: pl.DataFrame, picks: Mapping[str, str], date: str) -> list[str]:
+    """Caption of the small multiples."""
+    return [
+        f"{picks['metric']} under each value of {picks['facet'].replace('_', ' ')}, the best entries of each, "
+        "all on one scale",
+        f"{rows['panel'].n_unique()} panels",
+        f"{picks['protocol']}, split by {picks['split_by'].replace('_', ' ')}",
+        "filled: measured; hollow: reported; dashed: simulated",
+        f"whisker: {INTERVAL}",
+        "tick: the constant classifier on the same cells",
+        date,
+    ]
+
+
+def few_shot_caption(rows: pl.DataFrame, target: str, picks: Mapping[str, str], date: str) -> list[str]:
+    """Caption of the few-shot curves."""
+    sides = rows.filter(pl.col("train") != "")["train"].unique().to_list()
+    trained = len(sides[0].split("+")) if sides else 0
+    few = rows.filter(pl.col("shots") != "all")
+    seeds, other = max(rows["seeds"], default=1), rows.filter(~pl.col("same_cells"))["shots"].unique().sort().to_list()
+    spread = "95 % t interval over seeds" if "seeds" in rows["interval"].to_list() else INTERVAL
+    return [
+        f"{picks['metric']} on {count(max(few['n'], default=0))} cells of {target}, which no point trained on",
+        f"trained on {trained} other data set{'s' * (trained != 1)} and on so many labelled cells a class of this one",
+        f"whisker: {spread}" + (f", up to {seeds} seeds" if seeds > 1 else ""),
+        "dashed: the constant classifier",
+        f"{' and '.join(other)}: tested on other cells of the target than the rest" if other else "",
+        "all: trained and tested on the target alone, samples kept whole" if "all" in rows["shots"].to_list() else "",
+        f"measured here{f' on {date}' if date else ''}",
+    ]
+
+
+def calibration(table: pl.DataFrame) -> str:
+    """Say what the curves mean for the entries in view."""
+    lines = []
+    for row in table.iter_rows(named=True):
+        sure = "more sure than it is right" if row["overconfident"] > 0 else "less sure than it could be"
+        brier = "below" if row["brier"] < row["constant"] else "not below"
+        lines.append(
+            f"**{row['title']}** is off by {number(row['ece'])} on average, {sure}. Its Brier score "
+            f"{number(row['brier'])} is {brier} the {number(row['constant'])} of giving every cell the same share."
+        )
+    return "  \n".join(lines)
+
+
+def calibration_caption(table: pl.DataFrame, rows: pl.DataFrame, date: str) -> list[str]:
+    """Caption of the reliability diagram."""
+    units = " or ".join(sorted(f"{unit}s" for unit in table["unit"].unique()))
+    return [
+        f"share of resistant cells against P(resistant) on {rows['on'][0]}, {count(max(table['n'], default=0))} cells",
+        f"{rows['protocol'][0]}, split by {rows['split_by'][0].replace('_', ' ')}, out of fold",
+        f"whisker: 95 % interval over {units}",
+        "dashed: P means what it says; size of a dot: cells in the bin",
+        date,
+    ]
+
+
+def significance_caption(found: Comparison, picks: Mapping[str, str]) -> list[str]:
+    """Caption of the critical-difference diagram."""
+    few = " (few: read the sentence above first)" if found.smallest_p_holm > found.alpha else ""
+    return [
+        f"mean rank by {picks['metric']} of {found.ranks.height} entries over {found.n_datasets} data sets{few}",
+        f"{picks['protocol']}, split by {picks['split_by'].replace('_', ' ')}",
+        f"bars join what Nemenyi's test does not tell apart at {found.alpha:.0%} (Demsar 2006)",
+        "line: 95 % of ranks when data sets are drawn anew",
+    ]
+
+
+def gap_note(rows: pl.DataFrame) -> str:
+    """Say what the intervals of leakage gaps rest on."""
+    units = sorted({f"{unit}s" for unit in rows["gap_unit"].drop_nulls() if unit})
+    if not units:
+        return "No interval: the predictions of these runs are not on this machine."
+    seeds = max(rows["gap_seeds"].drop_nulls(), default=1)
+    return (
+        f"Gap: by cell minus leak-safe, 95 % bootstrap interval over {' or '.join(units)}, both splits scored on the "
+        f"same draws{f', means of {seeds} seeds' if seeds > 1 else ''}. "
+        "An interval above 0: the split by cell flatters."
+    )

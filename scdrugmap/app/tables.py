@@ -85,14 +85,28 @@ def catalogue_columns() -> dict[str, Any]:
     }
 
 
-def ranking(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns of the leaderboard that stand on screen, best first."""
+def ranking(rows: pl.DataFrame, known: pl.DataFrame, won: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of the leaderboard that stand on screen, best first; `won` counts data sets won per entry."""
     joined = rows.join(known.select("model", "parameters", "weights_licence"), on="model", how="left")
+    of = won.filter(pl.col("compared") > 0).select(
+        "model", "head", "strategy", source=pl.lit("measured"), won=pl.format("{} of {}", _share("won"), "compared")
+    )
+    joined = joined.join(of, on=["model", "head", "strategy", "source"], how="left", maintain_order="left")
     interval = pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String)
     return joined.drop("rank").with_row_index("rank", offset=1).with_columns(interval=interval).select(
-        "rank", "title", "value", "interval", "constant", "delta", "gap", "source", "n", "parameters",
+        "rank", "title", "value", "interval", "constant", "delta", "gap", "won", "source", "n", "parameters",
         "weights_licence", "run_id",
     )  # fmt: skip
+
+
+def _share(column: str) -> pl.Expr:
+    """Write a count that ties may have divided: 3, or 2.5."""
+    rounded = pl.col(column).round(1)
+    return (
+        pl.when(rounded == rounded.round(0))
+        .then(rounded.cast(pl.Int64).cast(pl.String))
+        .otherwise(rounded.cast(pl.String))
+    )
 
 
 def _interval(ends: pl.Series) -> str:
@@ -111,6 +125,7 @@ def ranking_columns(metric: str) -> dict[str, Any]:
         "constant": column.NumberColumn("Constant", format="%.2f", width=75, help=tip("constant")),
         "delta": column.NumberColumn("Δ baseline", format="%+.2f", width=85, help=tip("delta")),
         "gap": column.NumberColumn("Leakage gap", format="%+.2f", width=95, help=tip("leakage gap")),
+        "won": column.TextColumn("Sets won", width=80, help=tip("data sets won")),
         "source": column.TextColumn("Source", width=85, help=f"{tip('measured')} {tip('reported')}"),
         "n": column.NumberColumn("Cells", format="localized", width=70),
         "parameters": column.NumberColumn("Parameters", format="compact", width=85),

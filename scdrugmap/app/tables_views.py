@@ -59,3 +59,79 @@ def part_columns() -> dict[str, Any]:
         "high": column.NumberColumn("to", format="%.2f", help=tip("interval")),
         "constant": column.NumberColumn("Constant", format="%.2f", help=tip("constant")),
     }
+
+
+def gaps(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the leakage gaps of one set of cells as a table."""
+    return rows.select("title", "strategy", "by_cell", "safe", "gap", "gap_low", "gap_high", "constant", "run_id")
+
+
+def gaps_columns(metric: str, safe_name: str) -> dict[str, Any]:
+    """Return how the table of leakage gaps is headed and written."""
+    column = st.column_config
+    return {
+        "title": column.TextColumn("Model", width=190, pinned=True, help=tip("model")),
+        "strategy": column.TextColumn("Strategy", width=80, help=tip("strategy")),
+        "by_cell": column.NumberColumn(f"{metric} by cell", format="%.2f", width=95),
+        "safe": column.NumberColumn(f"{metric} by {safe_name}", format="%.2f", width=120),
+        "gap": column.NumberColumn("Leakage gap", format="%+.2f", width=95, help=tip("leakage gap")),
+        "gap_low": column.NumberColumn("from", format="%+.2f", width=65, help=tip("interval")),
+        "gap_high": column.NumberColumn("to", format="%+.2f", width=65, help=tip("interval")),
+        "constant": column.NumberColumn("Constant", format="%.2f", width=80, help=tip("constant")),
+        "run_id": column.TextColumn("Run", width=120, help=tip("run")),
+    }
+
+
+def calibration_columns() -> dict[str, Any]:
+    """Return how the table of calibration is headed and written."""
+    column = st.column_config
+    return {
+        "title": column.TextColumn("Model", width=150, pinned=True),
+        "ece": column.NumberColumn("ECE", format="%.2f", help=tip("reliability")),
+        "low": column.NumberColumn("from", format="%.2f", help=tip("interval")),
+        "high": column.NumberColumn("to", format="%.2f", help=tip("interval")),
+        "brier": column.NumberColumn("Brier", format="%.2f"),
+        "constant": column.NumberColumn("Constant", format="%.2f", help=tip("constant")),
+        "overconfident": column.NumberColumn("Too sure by", format="%+.2f"),
+        "n": column.NumberColumn("Cells", format="localized"),
+        "unit": column.TextColumn("Interval over"),
+    }
+
+
+def tests(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the paired tests that stand on screen."""
+    return table.select(
+        "a", "b", "median_difference", "low", "high", "won", "lost", "tied", "p_wilcoxon", "p_holm", "different"
+    )
+
+
+def tests_columns() -> dict[str, Any]:
+    """Return how the table of paired tests is headed and written."""
+    column = st.column_config
+    return {
+        "a": column.TextColumn("Entry", width=170, pinned=True),
+        "b": column.TextColumn("against", width=170),
+        "median_difference": column.NumberColumn("Median difference", format="%+.3f", width=130,
+                                                 help="Over data sets; positive where the first is better."),
+        "low": column.NumberColumn("from", format="%+.3f", width=70,
+                                   help="Distribution-free 95 % interval of the median; none below 6 data sets."),
+        "high": column.NumberColumn("to", format="%+.3f", width=70),
+        "won": column.NumberColumn("Won", width=55, help=tip("data sets won")),
+        "lost": column.NumberColumn("Lost", width=55),
+        "tied": column.NumberColumn("Tied", width=55),
+        "p_wilcoxon": column.NumberColumn("p Wilcoxon", format="%.3f", width=90),
+        "p_holm": column.NumberColumn("p Holm", format="%.3f", width=75, help="Corrected for all pairs of this table."),
+        "different": column.CheckboxColumn("Told apart", width=85),
+    }  # fmt: skip
+
+
+def dropped_columns() -> dict[str, Any]:
+    """Return how the table of what was left out is headed and written."""
+    column = st.column_config
+    return {
+        "what": column.TextColumn("What", width=80),
+        "name": column.TextColumn("Name", width=260),
+        "missing": column.NumberColumn("Missing", width=75),
+        "of": column.NumberColumn("of", width=50),
+        "reason": column.TextColumn("Why", width=420),
+    }

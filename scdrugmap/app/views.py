@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import boards, charts, header, queries, sentences, tables, widgets, words
+from scdrugmap.app import (
+    boards,
+    boards_views,
+    charts,
+    header,
+    pickers,
+    queries,
+    queries_views,
+    sentences,
+    sentences_views,
+    tables,
+    tables_views,
+    widgets,
+    words,
+)
+
+
+def ranking(rows: pl.DataFrame, picks: Mapping[str, str]) -> None:
+    """Draw the entries of one view, best first, and the table behind it; a row opens its run."""
+    if rows.is_empty():
+        header.nothing_yet(
+            "Nothing was measured or reported under these choices.", "Choose another split, or show reported numbers."
+        )
+        return
+    if (same := boards.at_constant(rows)).height:
+        st.info(sentences.at_constant(same), icon=":material/lightbulb:")
+    chart = charts.ranking(pickers.named(rows), picks["metric"], header.ink())
+    st.altair_chart(chart, alt="scores with intervals, best first")
+    header.caption(*sentences.ranking_caption(rows, picks, queries.date_of(rows["run_id"])))
+    view = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
+    won = queries_views.won(queries.SHOWN[picks["metric"]], shots=boards_views.words_of(picks["shots"]), **view)
+    columns = tables.ranking_columns(picks["metric"])
+    shown = tables.ranking(rows, queries.models(), won)
+    widgets.table(shown, columns, "ranking", opens="run", keys=rows["run_id"].to_list())
+    st.caption("Choose a row to open the record of its run.")
 
 
 def split_matters(board: pl.DataFrame, metric: str) -> None:
     """Draw the split by cell beside the leak-safe one, one set of cells at a time."""
-    both = boards.pairs(board.filter(pl.col("source") == "measured"), metric=queries.SHOWN[metric])
+    key = queries.SHOWN[metric]
+    both = boards.pairs(board.filter(pl.col("source") == "measured"), metric=key)
     if both.is_empty():
         header.nothing_yet(
             "No model was measured both by cell and leak-safe on the same cells.",
@@ -21,11 +57,17 @@ def split_matters(board: pl.DataFrame, metric: str) -> None:
             "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini --split-by sample",
         )
         return
-    both = both.sort("n", descending=True, maintain_order=True)
-    for (on, safe_name), rows in both.group_by("on", "safe_name", maintain_order=True):
+    both = boards_views.with_gaps(both.sort("n", descending=True, maintain_order=True), queries_views.gaps(key))
+    for (on, safe_name), part in both.group_by("on", "safe_name", maintain_order=True):
+        rows = pickers.named(part)
         st.markdown(f"**{on}**")
         st.altair_chart(charts.dumbbell(rows, metric, header.ink()), alt=f"{metric} by cell and by {safe_name}")
         header.caption(*sentences.headline_caption(rows, metric, queries.date_of(rows["run_id"])))
+        with st.expander("Leakage gaps with their intervals", icon=":material/table_rows:"):
+            columns = tables_views.gaps_columns(metric, str(safe_name))
+            keys = rows["run_id"].to_list()
+            widgets.table(tables_views.gaps(rows), columns, f"gaps {on} {safe_name}", opens="run", keys=keys)
+            st.caption(sentences_views.gap_note(rows))
     st.markdown(sentences.WHY_THE_TWO_DIFFER)
 
 

@@ -1,0 +1,95 @@
+"""From the tables of the package to the frames that the models page's tabs draw. Polars in, polars out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from scdrugmap.app.boards import CONSTANT, titled
+from scdrugmap.evaluation.reliability import Reliability
+from scdrugmap.evaluation.statistics import Comparison
+
+LIKE = ["model", "head", "strategy"]
+
+
+def words_of(shots: str) -> int | None:
+    """Return the number behind the word of a picker, None for "all"."""
+    return None if shots == "all" else int(shots)
+
+
+def panels(rows: pl.DataFrame, most: int = 8) -> list[tuple[str, pl.DataFrame]]:
+    """Return the small multiples of a facet, those with most entries first, and in each the best `most` entries."""
+    rows = rows.with_columns(panel=pl.when(pl.col("panel") == "").then("on").otherwise("panel"))
+    order = rows.group_by("panel", maintain_order=True).agg(pl.len().alias("entries"), pl.col("n").max())
+    order = order.sort("entries", "n", descending=True, maintain_order=True, nulls_last=True)
+    return [(name, rows.filter(panel=name).sort("place").head(most)) for name in order["panel"]]
+
+
+def with_gaps(both: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
+    """Add the interval of the leakage gap to the rows of `boards.pairs`, and the gap in its favour-free direction."""
+    key = [*LIKE, "split_by", "on"]
+    sets = pl.col("test").str.replace_all("+", " + ", literal=True)
+    merged = (pl.col("facet") == "all") | (pl.col("facet_value") == "")
+    found = gaps.with_columns(on=pl.when(merged).then(sets).otherwise("facet_value"))
+    found = found.select(*key, gap_low="low", gap_high="high", gap_seeds="seeds", gap_unit="unit")
+    return both.join(found.unique(key, keep="first"), on=key, how="left", maintain_order="left", nulls_equal=True)
+
+
+def targets(rows: pl.DataFrame) -> list[str]:
+    """Return the data sets that have few-shot curves, those of most entries and points first."""
+    counts = rows.group_by("test").agg(points=pl.struct("title", "strategy", "point").n_unique())
+    return counts.sort("points", "test", descending=[True, False])["test"].to_list()
+
+
+def one_target(rows: pl.DataFrame, target: str) -> pl.DataFrame:
+    """Return the curves of one target as `charts_models.few_shot` draws them: the training side of most points."""
+    own = rows.filter(test=target)
+    sides = own.filter(pl.col("train") != "").group_by("train").agg(points=pl.len())
+    side = sides.sort("points", "train", descending=[True, False])["train"].head(1)
+    kept = own.filter(pl.col("train").is_in(side.implode()) | (pl.col("train") == ""))
+    return _by_strategy(kept.rename({"point": "shots", "shots": "k"}))
+
+
+def _by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add the strategy to the names where several are in view."""
+    if rows["strategy"].n_unique() < 2:
+        return rows
+    return rows.with_columns(title=pl.format("{}, {}", "title", "strategy"))
+
+
+def calibrated(found: Sequence[tuple[str, Reliability]]) -> pl.DataFrame:
+    """Return the bins of several entries as `charts_models.reliability` draws them; empty bins go."""
+    tables = [one.bins.with_columns(title=pl.lit(title)) for title, one in found]
+    frame = pl.concat(tables).filter(pl.col("n") > 0)
+    return frame.rename({"mean_p": "predicted"})
+
+
+def calibration_table(found: Sequence[tuple[str, Reliability]]) -> pl.DataFrame:
+    """Return one row an entry: its ECE with interval, its Brier score beside the constant's, whether it is too sure."""
+    return pl.DataFrame(
+        [
+            {
+                "title": title, "ece": one.ece, "low": one.ece_low, "high": one.ece_high, "brier": one.brier,
+                "constant": one.brier_constant, "overconfident": one.overconfident, "n": one.n, "unit": one.unit,
+            }
+            for title, one in found
+        ]
+    )  # fmt: skip
+
+
+def ranks(found: Comparison, models: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Return the mean ranks with `title`, and the title of each entry by its name in the comparison."""
+    constant = found.ranks.filter(model=CONSTANT).with_columns(title=pl.lit("constant"))
+    rest = _by_strategy(titled(found.ranks, models))
+    several = rest["shots"].n_unique() > 1
+    if several:
+        rest = rest.with_columns(title=pl.format("{}, {} shots", "title", "shots"))
+    rows = pl.concat([rest, constant.select(rest.columns)]).sort("mean_rank", "entry")
+    return rows, dict(rows.select("entry", "title").iter_rows())
+
+
+def compared(found: Comparison, names: dict[str, str]) -> pl.DataFrame:
+    """Return the table of paired tests, named for the screen, smallest p first."""
+    table = found.pairs.with_columns(pl.col("a", "b").replace(names))
+    return table.sort("p_holm", "p_wilcoxon", "median_difference", descending=[False, False, True])

@@ -1,0 +1,127 @@
+"""The tabs of the models page beside the ranking: facets, few shots, calibration, significance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+import streamlit as st
+
+from scdrugmap.app import (
+    boards,
+    boards_views,
+    charts,
+    charts_models,
+    header,
+    pickers,
+    queries,
+    queries_views,
+    sentences_views,
+    tables_views,
+    widgets,
+    words,
+)
+from scdrugmap.errors import InvalidInput, UnknownName
+
+Picks = Mapping[str, str]
+CALIBRATED = 3  # entries whose reliability is drawn at first
+
+
+def by_facet(picks: Picks, kinds: list[str]) -> None:
+    """Draw the ranking under each value of the facet, all on one scale."""
+    view = {"protocol": picks["protocol"], "shots": boards_views.words_of(picks["shots"])}
+    if picks["strategy"] != boards.ANY:
+        view["strategy"] = picks["strategy"]
+    rows = queries_views.by_facet(queries.SHOWN[picks["metric"]], picks["facet"], split_by=picks["split_by"], **view)
+    rows = rows.filter(pl.col("source").is_in(kinds))
+    if rows.is_empty():
+        header.nothing_yet("Nothing was measured or reported under these choices.", "Choose another facet or split.")
+        return
+    span = charts.domain(rows, ("value", "ci_low", "ci_high", "constant"))
+    found = boards_views.panels(rows)
+    for at in range(0, len(found), 2):
+        for place, (name, part) in zip(st.columns(2, gap="large"), found[at : at + 2], strict=False):
+            cells = max(part["n"].drop_nulls(), default=0)
+            place.markdown(f"**{words.plain(name)}** · {words.count(cells)} cells")
+            drawn = charts.ranking(pickers.named(part), picks["metric"], header.ink(), span)
+            place.altair_chart(drawn, alt=f"{picks['metric']} of the entries on {name}")
+    header.caption(*sentences_views.facet_caption(rows, picks, queries.date_of(rows["run_id"])))
+
+
+def few_shot(picks: Picks, *, made_up: bool) -> None:
+    """Draw what labelled cells of the target add, one target at a time."""
+    view = {} if picks["strategy"] == boards.ANY else {"strategy": picks["strategy"]}
+    rows = queries_views.few_shot(queries.SHOWN[picks["metric"]], made_up=made_up, **view)
+    if rows.is_empty():
+        header.nothing_yet(
+            "No model was given labelled cells of a target here.",
+            "Train on other data sets and on 0, 1, 5, 10 and 50 labelled cells a class of the one that is tested.",
+            "scdrugmap benchmark run --data one.h5ad --data two.h5ad --model scgpt-mini --protocol cross-data "
+            "--split-by dataset --shots 0 --shots 5 --shots 50",
+        )
+        return
+    target = widgets.choose("Target", boards_views.targets(rows), "target", word="shots")
+    curves = boards_views.one_target(rows, target)
+    chart = charts_models.few_shot(curves, picks["metric"], header.ink())
+    st.altair_chart(chart, alt=f"{picks['metric']} on {target} over labelled target cells")
+    ids = curves["run_ids"].explode().drop_nulls()
+    header.caption(*sentences_views.few_shot_caption(curves, target, picks, queries.date_of(ids)))
+
+
+def calibration(rows: pl.DataFrame) -> None:
+    """Draw whether P(resistant) of the measured entries in view means what it says."""
+    rows = pickers.named(rows.filter(pl.col("source") != "reported")).unique("title", keep="first", maintain_order=True)
+    found, missing = [], []
+    if rows.height:
+        names = rows["title"].to_list()
+        chosen = widgets.several("Entries", names, "entries", word="reliability") or names[:CALIBRATED]
+        for title, run_id in rows.filter(pl.col("title").is_in(chosen)).select("title", "run_id").iter_rows():
+            try:
+                found.append((title, queries_views.calibration(run_id)))
+            except UnknownName:
+                missing.append(title)
+    if missing:
+        st.info(f"The predictions of {', '.join(missing)} are not on this machine.", icon=":material/info:")
+    if not found:
+        header.nothing_yet(
+            "There are no predictions to look at under these choices.",
+            "Choices with measured runs have them; reported numbers have none.",
+            "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini",
+        )
+        return
+    frame = boards_views.calibrated(found)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.altair_chart(charts_models.reliability(frame, header.ink()), alt="share resistant against P(resistant)")
+        st.altair_chart(charts_models.bins(frame, header.ink()), alt="cells in each bin")
+    with right:
+        table = boards_views.calibration_table(found)
+        widgets.table(table, tables_views.calibration_columns(), "calibration")
+        st.markdown(sentences_views.calibration(table))
+    header.caption(*sentences_views.calibration_caption(table, rows, queries.date_of(rows["run_id"])))
+
+
+def significance(picks: Picks, *, made_up: bool) -> None:
+    """Draw which entries can be told apart over data sets, and the paired tests behind it."""
+    view: dict[str, object] = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
+    view["shots"] = boards_views.words_of(picks["shots"])
+    if picks["strategy"] != boards.ANY:
+        view["strategy"] = picks["strategy"]
+    try:
+        found = queries_views.compare(queries.SHOWN[picks["metric"]], made_up=made_up, **view)
+    except InvalidInput as error:
+        header.nothing_yet(str(error), error.remedy, "scdrugmap benchmark run --plan benchmarks/plans/smoke.toml")
+        return
+    ranks, names = boards_views.ranks(found, queries.models())
+    for sentence in found.said:
+        st.markdown(sentence)
+    groups = [[names[entry] for entry in group] for group in found.groups]
+    chart = charts_models.critical_difference(ranks, groups, found.critical_difference, header.ink())
+    st.altair_chart(chart, alt="mean ranks and the critical difference")
+    header.caption(*sentences_views.significance_caption(found, picks))
+    st.markdown("##### Paired tests", help=words.tip("critical difference"))
+    tests = tables_views.tests(boards_views.compared(found, names))
+    widgets.table(tests, tables_views.tests_columns(), "tests", height="content" if tests.height < 12 else 420)
+    if found.dropped.height:
+        with st.expander(f"Left out of the comparison: {found.dropped.height}"):
+            widgets.table(found.dropped, tables_views.dropped_columns(), "dropped")

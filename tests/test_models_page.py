@@ -1,0 +1,227 @@
+"""The models page's tabs: what each says on filled and on empty results, and what its charts draw."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import streamlit as st
+from make_results import REAL, SHOTS, make_run
+from streamlit.testing.v1 import AppTest
+
+from scdrugmap.app import boards, boards_views, cards, charts, charts_models, palette, queries, queries_views, share
+from scdrugmap.app.boards import named
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.results import write_run, write_scores
+from scdrugmap.evaluation.tables import averaged
+from scdrugmap.models import MODELS
+
+ROOT = Path(__file__).resolve().parent.parent
+TABS = ("Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Reported")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_caches():
+    st.cache_data.clear()
+    yield
+    st.cache_data.clear()
+
+
+@pytest.fixture(params=[palette.LIGHT, palette.DARK], ids=["light", "dark"])
+def ink(request):
+    return request.param
+
+
+def opened(tab: str, **query: str) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "pages" / "models.py"), default_timeout=60)
+    app.query_params["view"] = tab
+    for key, value in query.items():
+        app.query_params[key] = value
+    return app.run()
+
+
+def said(app: AppTest) -> str:
+    kinds = ("markdown", "caption", "info", "warning", "error", "code")
+    return "\n".join(str(element.value) for kind in kinds for element in app.get(kind))
+
+
+def spec(chart) -> dict:
+    return json.loads(chart.to_json())
+
+
+# ---- the tabs --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("tab", TABS)
+def test_a_tab_runs_on_an_empty_results_folder(tab, settings):
+    app = opened(tab)
+    assert not app.exception
+    assert not app.error
+
+
+@pytest.mark.parametrize(
+    ("tab", "promise"),
+    [
+        ("Ranking", "of 4"),
+        ("Split matters", "No model was measured both by cell and leak-safe"),
+        ("By facet", "all on one scale"),
+        ("Few-shot", "which no point trained on"),
+        ("Calibration", "Its Brier score"),
+        ("Significance", "over 4 data sets"),
+        ("Reported", "none reproduced here"),
+    ],
+)
+def test_a_tab_says_what_it_shows(tab, promise, crossed):
+    app = opened(tab, protocol="pooled", on=REAL[0])
+    assert not app.exception
+    assert not app.error
+    tables = "\n".join(frame.value.to_csv() for frame in app.dataframe)
+    assert promise in said(app) + tables
+
+
+def test_only_the_open_tab_is_drawn(crossed):
+    app = opened("Significance")
+    assert "mean rank by F1" in said(app)
+    assert "none reproduced here" not in said(app)
+
+
+def test_few_data_sets_are_said_to_be_too_few(crossed):
+    assert "no difference between two entries can be shown" in said(opened("Significance", protocol="pooled"))
+
+
+def test_shots_are_asked_for_where_there_are_several(crossed):
+    app = opened("Ranking", protocol="cross-data", shots="50")
+    assert app.selectbox(key="shots").options == ["0", "50"]
+    assert "cross-data" in said(app)
+
+
+def test_pairs_of_the_matrix_are_no_entries_of_the_board(crossed):
+    scores = queries.scores()
+    crossed_runs = averaged(scores).filter(pl.col("protocol") == "cross-data", pl.col("source") == "measured")
+    kept = named(crossed_runs, queries.models())
+    assert crossed_runs.filter(~pl.col("train").str.contains("+", literal=True)).height > 0
+    assert kept.filter(~pl.col("train").str.contains("+", literal=True)).is_empty()
+    assert set(kept["shots"]) == {str(shots) for shots in SHOTS}
+
+
+def test_many_merged_data_sets_are_counted_instead_of_named():
+    sets = "+".join(f"set-{i}" for i in range(9))
+    row = {"protocol": "pooled", "facet": "all", "facet_value": "", "shots": None, "train": sets, "test": sets,
+            "model": "hvg", "head": "logistic", "strategy": "freeze", "source": "measured", "split_by": "cell",
+            "metric": "f1", "value": 0.5, "ci_low": None, "ci_high": None, "n": 10, "prevalence": 0.5, "seeds": 1,
+            "run_ids": ["r"], "constant": 0.6}  # fmt: skip
+    rows = pl.DataFrame([row], schema_overrides={"shots": pl.Int64})
+    assert named(rows, queries.models())["on"].to_list() == ["9 data sets (set-0 …)"]
+
+
+# ---- licences and links ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("key", [key for key, card in MODELS.items() if not card.weights.bundled])
+def test_the_licence_stands_before_the_download(key, settings):
+    app = AppTest.from_file(str(ROOT / "pages" / "models.py"), default_timeout=60)
+    app.query_params["model"] = key
+    app.run()
+    assert not app.exception
+    card = MODELS[key]
+    if queries.state_of(key) == "ready":
+        return
+    notes = [str(note.value) for kind in ("warning", "info") for note in app.get(kind)]
+    assert any(card.licence in note and card.weights.licence in note for note in notes)
+    if card.weights.gated:
+        assert "accept it on the model's page" in said(app)
+
+
+@pytest.mark.parametrize(
+    ("licence", "word"),
+    [
+        ("GPL-3.0", "GPL"),
+        ("own licence (MODEL_LICENSE): non-commercial research only", "Non-commercial"),
+        ("not stated (the code's repository is MIT)", "No licence is stated"),
+        ("not known (the code's repository is GPL-3.0)", "No licence is stated"),
+        ("Meta Llama 3 Community License", "A licence of its own"),
+        ("MIT", ""),
+        ("Apache-2.0", ""),
+    ],
+)
+def test_what_a_licence_asks_is_marked(licence, word):
+    assert word in cards.restriction(licence)
+    assert bool(word) == bool(cards.restriction(licence))
+
+
+def test_a_link_writes_every_choice_out_and_a_citation_has_its_day():
+    link = share.address(
+        "https://host/models", {"view": "Few-shot"}, {"on": "a + b", "metric": "F1", "view": "Few-shot"}
+    )
+    assert link == "https://host/models?view=Few-shot&on=a+%2B+b&metric=F1"
+    text = share.citation("You are looking at **F1** of x.", link, datetime.date(2026, 11, 2))
+    assert text.startswith("scDrugMap ")
+    assert "F1 of x." in text
+    assert "02 November 2026" in text
+
+
+# ---- charts ----------------------------------------------------------------------------------------------------------
+def test_few_shot_chart_orders_shots_and_cuts_intervals_at_the_range_of_the_metric(ink):
+    rows = [
+        {"title": title, "shots": shots, "value": 0.8, "low": -2.0, "high": 3.0, "constant": 0.6, "n": 50, "seeds": 2}
+        for title in ("A", "B")
+        for shots in ("all", "50", "0", "1")
+    ]
+    drawn = spec(charts_models.few_shot(pl.DataFrame(rows), "F1", ink))
+    line = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "line")
+    assert line["encoding"]["x"]["sort"] == ["0", "1", "50", "all"]
+    low, high = line["encoding"]["y"]["scale"]["domain"]
+    assert -0.1 < low < 0
+    assert 1 < high < 1.1
+    assert any(layer["mark"].get("strokeDash") for layer in drawn["layer"])
+
+
+def test_curves_are_of_one_target_and_end_where_it_trains_alone(crossed):
+    rows = queries_views.few_shot("f1", made_up=False, strategy="freeze")
+    assert set(boards_views.targets(rows)) == set(REAL)
+    curves = boards_views.one_target(rows, REAL[1])
+    assert set(curves["shots"]) == {*(str(shots) for shots in SHOTS), "all"}
+    assert curves["test"].unique().to_list() == [REAL[1]]
+
+
+def test_reliability_has_its_diagonal_and_its_counts(crossed, ink):
+    run_id = averaged(queries.scores()).filter(test=REAL[0], protocol="pooled", model="hvg")["run_ids"][0][0]
+    found = queries_views.calibration(run_id)
+    frame = boards_views.calibrated([("HVG", found)])
+    drawn = spec(charts_models.reliability(frame, ink))
+    ends = next(rows for rows in drawn["datasets"].values() if len(rows) == 2)
+    assert [(row["predicted"], row["observed"]) for row in ends] == [(0, 0), (1, 1)]
+    bars = spec(charts_models.bins(frame, ink))
+    assert sum(row["n"] for row in next(iter(bars["datasets"].values()))) == found.n
+
+
+def test_critical_difference_has_a_bar_a_group_and_its_ruler(ink):
+    names = ["A", "B", "C"]
+    columns = {"mean_rank": [1.2, 2, 2.8], "rank_low": [1.0, 1, 2], "rank_high": [2.0, 3, 3], "first": [0.8, 0.2, 0]}
+    ranks = pl.DataFrame({"title": names, **columns, "won": [5.0, 1, 0]}, strict=False)
+    drawn = spec(charts_models.critical_difference(ranks, [["A", "B"], ["B", "C"]], 1.1, ink))
+    bars = next(rows for rows in drawn["datasets"].values() if "from" in rows[0])
+    spans = {row["title"]: (row["from"], row["to"]) for row in bars}
+    assert spans["not told apart 1"] == (1.2, 2.0)
+    assert spans["not told apart 2"] == (2.0, 2.8)
+    assert spans["critical difference 1.10"] == pytest.approx((1.2, 2.3))
+
+
+def test_small_multiples_share_one_axis(crossed, ink):
+    rows = queries_views.by_facet("f1", "all", split_by="sample", protocol="pooled", shots=None)
+    panels = boards_views.panels(rows)
+    assert {name for name, _ in panels} == set(REAL)
+    span = charts.domain(rows, ("value", "ci_low", "ci_high", "constant"))
+    domains = {tuple(spec(charts.ranking(part, "F1", ink, span))["layer"][0]["encoding"]["x"]["scale"]["domain"])
+               for _, part in panels}  # fmt: skip
+    assert domains == {span}
+
+
+def test_the_gap_has_its_interval(crossed):
+    asked = Experiment("hvg", "logistic", REAL[:1], split_by="cell", facet_value=REAL[0], folds=4)
+    write_run(crossed.precomputed, *make_run(asked, 3.0))
+    write_scores(crossed.precomputed)
+    both = boards_views.with_gaps(boards.pairs(queries.board(), metric="f1"), queries_views.gaps("f1"))
+    row = both.row(0, named=True)
+    assert both.height == 1
+    assert row["gap_low"] <= row["gap"] <= row["gap_high"]
+    assert "Leakage gaps with their intervals" in [block.label for block in opened("Split matters").expander]
