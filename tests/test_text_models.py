@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import replace
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub.utils import get_token
+from test_weights import Hub
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from scdrugmap.embeddings.compute import shard_key
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
+from scdrugmap.evaluation.grid import benchmark
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.encoder import Encoder
 from scdrugmap.models.inputs import Cells
@@ -321,7 +325,6 @@ def test_gated_weights_are_explained_before_anything_is_asked(settings, monkeypa
     assert "\n" not in caught.value.line
     for step in ("https://huggingface.co/meta-llama/Meta-Llama-3-8B", "hf auth login", "models fetch llama3-8b"):
         assert step in caught.value.remedy
-    assert callable(get_token)
 
 
 def test_minilm_without_its_package_is_one_line_with_the_command(settings, monkeypatch):
@@ -359,7 +362,57 @@ def test_hub_ids_of_other_models_are_not_taken_for_gated(settings, monkeypatch):
     monkeypatch.setattr("scdrugmap.models.weights.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WeightsMissing, match="could not be downloaded from the Hub"):
         load_model("llama3-8b", weights="lab/other", device="cpu")
-    assert not replace(LLAMA.weights, gated=False).gated
+
+
+@contextmanager
+def serving(handler: type[Hub], folder: Path) -> Iterator[list[str]]:
+    """A Hub on this machine with one repository, lab/tiny; gives what it was asked for."""
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (handler,), {"folder": folder, "asked": asked}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scdrugmap.models.weights.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        yield asked
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_any_repository_of_the_hub_is_a_model_and_only_its_files_are_fetched(cells, folder, settings):
+    expected = opened(folder).embed(cells[:3].copy())
+    for name in ("README.md", "training_args.bin", "pytorch_model.bin", "own.py"):
+        (folder / name).write_text("never fetched")
+    with serving(Hub, folder) as asked:
+        encoder = load_model("llama3-8b", weights="lab/tiny", device="cpu")
+    np.testing.assert_array_equal(encoder.embed(cells[:3].copy()), expected)
+    fetched = {Path(path).name for path in asked if "/resolve/" in path}
+    assert fetched == {"config.json", "tokenizer.json", "model.safetensors"}
+
+
+class Gate(Hub):
+    """A repository whose licence this account has not accepted."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_a_licence_that_was_not_accepted_is_one_line(folder, settings):
+    with serving(Gate, folder), pytest.raises(WeightsMissing, match="lab/tiny only to accounts that acc") as caught:
+        load_model("llama3-8b", weights="lab/tiny", device="cpu")
+    assert "\n" not in caught.value.line
+    assert "https://huggingface.co/lab/tiny" in caught.value.remedy
+
+
+def test_minilm_is_benchmarked_like_any_model(cells, settings):
+    knobs = {"minilm": {"top_k": 4}}
+    few = cells[:80].copy()
+    scores = benchmark(datasets=[few], models=["minilm"], heads=["logistic"], folds=2, knobs=knobs)
+    assert scores["model"].unique().to_list() == ["minilm"]
+    assert scores.filter(scores["metric"] == "auroc")["value"].is_between(0, 1).all()
 
 
 def test_a_tokenizer_that_is_none_is_named():
