@@ -9,7 +9,7 @@ import pytest
 from make_results import make_predictions, make_run
 from scipy import stats
 
-from scdrugmap.evaluation import gap as module
+from scdrugmap.evaluation import metrics
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.gap import GAPS, gaps, leakage_gap, over_datasets
 from scdrugmap.evaluation.results import build_scores, read_predictions, write_run
@@ -70,10 +70,12 @@ def test_the_gap_is_that_of_the_runs_themselves(runs):
     assert (row["gap"], row["low"], row["high"]) == pytest.approx((one.value, one.low, one.high))
 
 
-def test_drawing_in_parts_changes_nothing(monkeypatch):
+@pytest.mark.parametrize(("chunk", "units"), [(120 * 7, 0), (4_000_000, 0)])
+def test_drawing_in_parts_or_by_cell_changes_nothing(monkeypatch, chunk, units):
     sides = [[make_predictions(("simulated-a",), effect)] for effect in (1.6, 0.6)]
     whole = leakage_gap(*sides, draws=DRAWS)
-    monkeypatch.setattr(module, "_CHUNK", 120 * 7)
+    monkeypatch.setattr(metrics, "_CHUNK", chunk)
+    monkeypatch.setattr(metrics, "_MOST_UNITS", units)
     for part, one in zip(leakage_gap(*sides, draws=DRAWS), whole, strict=True):
         assert dataclasses.astuple(part)[1:6] == pytest.approx(dataclasses.astuple(one)[1:6])
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from scdrugmap.errors import InvalidInput, LabelsMissing
+from scdrugmap.evaluation import weighted
 from scdrugmap.evaluation.metrics import METRICS, bootstrap, constants, draw_weights, resampling_unit, score
-from scdrugmap.evaluation.weighted import Weighted
+from scdrugmap.evaluation.weighted import Draws, Weighted
 
 
 def words(sensitive):
@@ -160,6 +161,35 @@ def test_clustered_interval_is_wider_where_cells_of_a_sample_agree():
     p = np.clip(0.5 + 0.15 * rng.normal(size=20)[patient] - 0.1 * np.where(sensitive, 1, -1), 0, 1)
     by_sample, by_cell = (bootstrap(words(sensitive), p, groups).interval["auroc"] for groups in (patient, None))
     assert by_sample[1] - by_sample[0] > 2 * (by_cell[1] - by_cell[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(2, 80),
+    units=st.integers(1, 12),
+    levels=st.sampled_from([2, 5, 1000]),
+    n_folds=st.integers(1, 4),
+    seed=st.integers(0, 10_000),
+)
+def test_counting_over_units_is_weighting_their_cells(n, units, levels, n_folds, seed):
+    rng = np.random.default_rng(seed)
+    sensitive, p = rng.random(n) < 0.6, rng.integers(0, levels, n) / levels
+    unit, folds = rng.integers(0, units, n), rng.integers(0, n_folds, n).astype(str)
+    weights = rng.multinomial(units, np.full(units, 1 / units), size=6).astype(float)
+    by_unit = Draws(weights, unit).on(sensitive, p, 0.4, folds)
+    by_cell = Draws(weights[:, unit]).on(sensitive, p, 0.4, folds)
+    for key in METRICS:
+        assert getattr(by_unit, key) == pytest.approx(getattr(by_cell, key), nan_ok=True, abs=1e-9), key
+
+
+def test_scores_are_counted_in_parts_of_any_size(monkeypatch):
+    sensitive, p = cells(300)
+    unit, weights = np.arange(300) % 7, np.random.default_rng(0).integers(0, 3, size=(4, 7)).astype(float)
+    whole = Draws(weights, unit).on(sensitive, p)
+    expected = {key: getattr(whole, key) for key in METRICS}
+    monkeypatch.setattr(weighted, "_BLOCK", 7 * 11)
+    for key in METRICS:
+        assert getattr(Draws(weights, unit).on(sensitive, p), key) == pytest.approx(expected[key]), key
 
 
 def test_bootstrap_interval_covers_what_it_says():

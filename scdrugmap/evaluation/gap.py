@@ -7,6 +7,7 @@ have changed, not what another shuffle would have.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,9 @@ from scipy import stats
 
 from scdrugmap.data.labels import is_sensitive
 from scdrugmap.errors import InvalidInput, UnknownName
-from scdrugmap.evaluation.metrics import DRAWS, METRICS, draw_weights, percentile, resampling_unit
+from scdrugmap.evaluation.metrics import DRAWS, METRICS, draw, percentile, resampling_unit
 from scdrugmap.evaluation.tables import chosen, simulated
-from scdrugmap.evaluation.weighted import Weighted
+from scdrugmap.evaluation.weighted import Draws
 
 SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
 USUAL = ("f1", "auroc", "auroc_within", "balanced_accuracy", "mcc")
@@ -41,7 +42,6 @@ GAPS = {
     "simulated": pl.Boolean,
     "reason": pl.String,  # why there is no gap
 }
-_CHUNK = 4_000_000  # weights (draws x cells) held at once
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,14 @@ def leakage_gap(
     labels = tables[0]["label"].to_numpy()
     unit, index = resampling_unit(labels, tables[0]["sample"].to_numpy())
     sensitive = is_sensitive(labels)
-    scored = [(table["p_resistant"].to_numpy().astype(np.float64), table["split"].to_numpy()) for table in tables]
+    predicted = [(table["p_resistant"].to_numpy().astype(np.float64), table["split"].to_numpy()) for table in tables]
     keys = [METRICS[metric].key for metric in metrics]
+    rng = np.random.default_rng(seed)
+    as_they_are = Draws(np.ones((1, len(index))))
     values: list[np.ndarray] = []  # each (metrics, tables, weightings)
-    for weights in _weightings(index, draws, np.random.default_rng(seed)):
-        cells = [Weighted(sensitive, p, weights, folds=folds) for p, folds in scored]
-        values.append(np.array([[getattr(one, key) for one in cells] for key in keys]))
+    for part in itertools.chain([as_they_are], draw(index, draws, rng)):
+        scored = [part.on(sensitive, p, folds=folds) for p, folds in predicted]
+        values.append(np.array([[getattr(one, key) for one in scored] for key in keys]))
     joined = np.concatenate(values, axis=2)
     high, low = joined[:, : len(leaky)].mean(axis=1), joined[:, len(leaky) :].mean(axis=1)  # (metrics, weightings)
     n_seeds = min(len(leaky), len(safe))
@@ -89,14 +91,6 @@ def leakage_gap(
         Gap(key, float(a[0]), float(b[0]), float(a[0] - b[0]), *percentile((a - b)[1:]), unit, index.max() + 1, n_seeds)
         for key, a, b in zip(keys, high, low, strict=True)
     ]
-
-
-def _weightings(index: np.ndarray, draws: int, rng: np.random.Generator) -> Iterable[np.ndarray]:
-    """Yield the cells as they are, (1, N), then the draws in parts, (B, N)."""
-    yield np.ones((1, len(index)))
-    step = max(1, _CHUNK // len(index))
-    for start in range(0, draws, step):
-        yield draw_weights(index, min(step, draws - start), rng)
 
 
 def _same_cells(tables: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:

@@ -6,7 +6,7 @@ resistant. `prevalence` is the share of sensitive cells. What the cells do not d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,12 +14,13 @@ from sklearn import metrics as sk
 
 from scdrugmap.data.labels import is_sensitive
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.weighted import ECE_BINS, Weighted, calibration_bins
+from scdrugmap.evaluation.weighted import ECE_BINS, Draws, Weighted, calibration_bins
 from scdrugmap.registry import Registry
 
 DRAWS = 1000
 LEVEL = 0.95
 _CHUNK = 4_000_000  # weights (draws x cells) held at once
+_MOST_UNITS = 2000  # whose pairs are counted; above, cells are weighted one by one
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,29 @@ def resampling_unit(labels: Iterable[object], groups: Iterable[object] | None) -
     return "cell", np.arange(len(labels))
 
 
+def draw_units(n_units: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how often each unit is drawn when units are drawn with replacement, (draws, n_units) float64."""
+    flat = rng.integers(0, n_units, size=(draws, n_units)) + n_units * np.arange(draws)[:, None]
+    return np.bincount(flat.ravel(), minlength=n_units * draws).reshape(draws, n_units).astype(np.float64)
+
+
 def draw_weights(unit: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Return how often each cell is drawn when its unit is drawn with replacement, (draws, n_cells) float64."""
-    n = int(unit.max()) + 1
-    flat = rng.integers(0, n, size=(draws, n)) + n * np.arange(draws)[:, None]
-    counts = np.bincount(flat.ravel(), minlength=n * draws).reshape(draws, n)
-    return counts[:, unit].astype(np.float64)
+    return draw_units(int(unit.max()) + 1, draws, rng)[:, unit]
+
+
+def draw(unit: np.ndarray, draws: int, rng: np.random.Generator) -> Iterator[Draws]:
+    """Draw units, (n_cells,) int from 0, with replacement, in parts that fit into memory.
+
+    Where units hold several cells, and are not too many, all draws are one part that counts over the units.
+    """
+    n_units = int(unit.max()) + 1
+    if n_units < len(unit) and n_units <= _MOST_UNITS:
+        yield Draws(draw_units(n_units, draws, rng), unit)
+        return
+    step = max(1, _CHUNK // len(unit))
+    for start in range(0, draws, step):
+        yield Draws(draw_weights(unit, min(step, draws - start), rng))
 
 
 def bootstrap(
@@ -215,15 +233,12 @@ def bootstrap(
     sensitive, p = _checked(labels, p_resistant)
     unit, index = resampling_unit(labels, groups)
     keys = list(METRICS) if metrics is None else [METRICS[key].key for key in metrics]
-    rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // len(p))
-    drawn: dict[str, list[np.ndarray]] = {key: [] for key in keys}
-    for start in range(0, draws, step):
-        weights = draw_weights(index, min(step, draws - start), rng)
-        cells = Weighted(sensitive, p, weights, threshold, folds)
+    found: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+    for part in draw(index, draws, np.random.default_rng(seed)):
+        cells = part.on(sensitive, p, threshold, folds)
         for key in keys:
-            drawn[key].append(getattr(cells, key))
-    values = {key: np.concatenate(parts) for key, parts in drawn.items()}
+            found[key].append(getattr(cells, key))
+    values = {key: np.concatenate(parts) for key, parts in found.items()}
     missing = {key: int(np.isnan(value).sum()) for key, value in values.items()}
     return Intervals(
         unit=unit,
