@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Batch, Tokens, ragged
+from scdrugmap.models.tokens import Batch, Tokens, by_gene, ragged
 from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
 
 PAD, MASK, CLS, EOS = SPECIALS = ("<pad>", "<mask>", "<cls>", "<eos>")
@@ -64,7 +63,7 @@ class Tokenizer(BaseTokenizer):
 
     def tokenize(self, cells: Cells) -> Tokens:
         """Give the known genes by falling count / median: at most `max_length` tokens, special ones included."""
-        counts = self._by_token(cells)
+        counts = by_gene(cells.counts, self.match(cells), len(self.medians))  # (C, tokens) by rising token
         room = self.max_length - len(self.before) - len(self.after)
         sentences = []
         for start, end in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
@@ -82,16 +81,6 @@ class Tokenizer(BaseTokenizer):
         if self.settings["emb_mode"] == "cell":
             batch["pooled"] = self.is_gene[batch["ids"]]
         return batch
-
-    def _by_token(self, cells: Cells) -> sparse.csr_matrix:
-        """Counts of each token, (C, tokens) float64, by rising token."""
-        rows = self.match(cells)
-        known = np.flatnonzero(rows >= 0)
-        where = (np.arange(len(known)), rows[known])
-        gather = sparse.csr_matrix((np.ones(len(known)), where), shape=(len(known), len(self.medians)))
-        counts = sparse.csr_matrix(cells.counts[:, known].astype(np.float64) @ gather)
-        counts.sort_indices()
-        return counts
 
     def _token(self, ensembl: str, symbol: str) -> int:
         known = self.vocabulary["ensembl"]
