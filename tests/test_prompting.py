@@ -298,7 +298,8 @@ def test_a_slow_answer_is_asked_for_again(asker, endpoint):
 @pytest.mark.parametrize(
     ("trouble", "says", "remedy"),
     [
-        (fails(429, "slow", retry_after_ms="1"), "still over its rate limit after 3 attempts", "Run it again"),
+        (fails(429, "slow", retry_after_ms="1"), "over its rate limit, after 3 attempts", "Run it again"),
+        (fails(429, "slow", Retry_After="900"), "over its rate limit and asks to wait 900 s", "Run it again"),
         (fails(429, "pay", "insufficient_quota", retry_after_ms="1"), "no credit left", "Add credit"),
         (fails(500, "oops", retry_after_ms="1"), r"failed after 3 attempts \(500: .*oops", "Run it again"),
         (fails(401, f"bad key {KEY}"), r"refused the key \(401\)", "Set OPENAI_API_KEY"),

@@ -6,7 +6,6 @@ when it starts. No page shows it, and no job keeps it.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,14 +63,14 @@ def consent(remote: Remote, n_cells: int) -> tuple[bool, float]:
     estimate = rough_estimate(PromptSettings.of(remote.card), n_cells, remote.host)
     with st.container(border=True):
         st.markdown("**What leaves this machine, and what it costs**")
-        st.html(f'<ul class="sdm-checks">{"".join(f"<li>{html.escape(line)}</li>" for line in lines(estimate))}</ul>')
+        st.markdown("\n".join(f"* {plain(line)}" for line in lines(estimate)))
         least = max(LEAST, round(MARGIN * estimate.usd + 0.005, 2))
         limit = st.number_input(
             "Stop at a cost of (US dollars)", min_value=0.0, value=least, step=0.1, format="%.2f", key="max_cost",
             help="Asking stops before this is passed. What was answered until then is kept.",
         )  # fmt: skip
         agreed = st.checkbox(
-            f"I agree that these gene names are sent to {html.escape(remote.host)}, and may share them.", key="consent"
+            f"I agree that these gene names are sent to {plain(remote.host)}, and may share them.", key="consent"
         )
     return bool(agreed), float(limit)
 

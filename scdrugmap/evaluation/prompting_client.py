@@ -171,8 +171,10 @@ class Endpoint:
         if code == "context_length_exceeded":
             remedy = "Send less: --set cells_per_request=5 or --set top_k=30"
             return EndpointFailed(f"A request is too long for '{model}' ({said}).", remedy)
-        if status == 429:
-            return EndpointFailed(f"{self.host} is still over its rate limit {tries}.", _AGAIN)
+        if isinstance(error, openai.RateLimitError):
+            wait = error.response.headers.get("retry-after", "")  # the client waits two minutes at most
+            when = f" and asks to wait {wait} s" if wait.isdigit() else ""
+            return EndpointFailed(f"{self.host} is over its rate limit{when}, {tries} at most.", _AGAIN)
         if isinstance(error, openai.APITimeoutError):
             return EndpointFailed(f"{self.host} did not answer within {self._timeout:g} s, {tries}.", _AGAIN)
         if isinstance(error, openai.APIConnectionError):
