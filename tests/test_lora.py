@@ -241,13 +241,26 @@ def test_bfloat16_is_a_choice(encoder, cohort):
     assert learner(encoder, cohort).precision == "float32"
 
 
+@pytest.mark.gpu
+def test_a_gpu_trains_in_bfloat16_and_keeps_its_generator(encoder, cohort):
+    encoder.network.to("cuda")
+    encoder.device = torch.device("cuda")
+    state = torch.cuda.get_rng_state()
+    one = learner(encoder, cohort)
+    learned = fitted(one, cohort)
+    assert (one.device, one.precision) == ("cuda", "bfloat16")
+    assert learned.history.steps == 6
+    assert np.isfinite(learned.predict(np.arange(cohort.n_obs))).all()
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
 def test_adapters_are_kept_and_read_back(encoder, cohort, tmp_path):
     one = learner(encoder, cohort, cache=tmp_path / "embeddings")
     learned = fitted(one, cohort, fold="study A/b")
     folder = folder_of(tmp_path / "embeddings", one.experiment.run_id, "study A/b")
     assert folder.parent == tmp_path / "adapters" / one.experiment.run_id
     names = {"adapter_model.safetensors", "adapter_config.json", "head.safetensors", "card.json"}
-    assert names <= {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in folder.iterdir()}
     card = json.loads((folder / "card.json").read_text())
     assert (card["model"], card["weights"]) == ("scgpt", encoder.weights_hash)
     assert (card["run_id"], card["fold"]) == (one.experiment.run_id, "study A/b")

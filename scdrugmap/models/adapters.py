@@ -61,6 +61,7 @@ class Adapters:
         """Write the adapters of this network in peft's own form: adapter_model.safetensors, adapter_config.json."""
         with adapted(network, self) as model:
             model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's form for a model card, with all its blanks
 
     def of(self, model: PeftModel) -> Adapters:
         """Return a copy that holds what the adapters in `model` hold now."""
