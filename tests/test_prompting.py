@@ -289,8 +289,8 @@ def test_trouble_that_passes_is_waited_out(asker, endpoint, trouble):
 
 
 def test_a_slow_answer_is_asked_for_again(asker, endpoint):
-    endpoint.script += [slow(1.0)]
-    found = asker(timeout=0.3, cells_per_request=10).ask(CELLS)
+    endpoint.script += [slow(3.0)]
+    found = asker(timeout=1.0, cells_per_request=10).ask(CELLS)
     assert found.p_resistant.tolist() == P
     assert len(endpoint.asked) == 2
 
@@ -417,7 +417,7 @@ def test_requests_overlap_no_more_than_allowed(asker, endpoint):
 
     endpoint.default = act
     asker(cells_per_request=1, concurrency=3).ask(CELLS)
-    assert most == 3
+    assert 1 < most <= 3
 
 
 def test_a_stop_keeps_what_was_answered(asker, endpoint):
