@@ -6,7 +6,7 @@ import polars as pl
 import streamlit as st
 from scdrugmap.app import cards, header, pickers, queries, sentences, share, tables, views, views_models, widgets
 
-TABS = ["Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Reported"]
+TABS = ["Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Cost", "Reported"]
 
 
 def browse() -> None:
@@ -24,14 +24,15 @@ def browse() -> None:
         said = sentences.looking_at(picks, rows)
         st.markdown(said)
         share.view(said, picks)
-        tabs = dict(zip(TABS, st.tabs(TABS, key="view", bind="query-params"), strict=True))
-        draw(tabs, board, rows, picks, kinds)
+        draw(board, rows, picks, kinds)
     st.subheader("All models", anchor="cards")
     widgets.table(tables.models(known), tables.models_columns(), "cards", opens="model", keys=known["model"].to_list())
     st.caption("Choose a row to open the model's card.")
 
 
-def draw(tabs: dict, board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, str], kinds: list[str]) -> None:
+def draw(board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, str], kinds: list[str]) -> None:
+    priced = views_models.priced(rows, picks)
+    names = [name for name in TABS if name != "Cost" or priced.height]
     made_up = "simulated" in kinds and "measured" not in rows["source"].to_list()
     drawn = {
         "Ranking": lambda: views.ranking(rows, picks),
@@ -40,9 +41,10 @@ def draw(tabs: dict, board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, s
         "Few-shot": lambda: views_models.few_shot(picks, made_up=made_up),
         "Calibration": lambda: views_models.calibration(rows),
         "Significance": lambda: views_models.significance(picks, made_up=made_up),
+        "Cost": lambda: views_models.cost(priced, picks),
         "Reported": lambda: views.reported(board),
     }
-    for name, tab in tabs.items():
+    for name, tab in zip(names, st.tabs(names, key="view", bind="query-params"), strict=True):
         if tab.open:
             with tab:
                 drawn[name]()

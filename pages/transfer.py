@@ -10,11 +10,7 @@ def browse() -> None:
     made_up = widgets.toggle("Show simulated", "simulated", default=False, word="simulated")
     entries = queries_views.entries(made_up=made_up)
     if entries.is_empty():
-        header.nothing_yet(
-            "No model was trained on one data set and tested on another here.",
-            "Bring two labelled data sets or more: each trains once, and every other one tests.",
-            views_transfer.HOW_TO_RUN,
-        )
+        views_transfer.how_to_run("No model was trained on one data set and tested on another here.")
         return
     picks = pickers.transfer(entries)
     table = views_transfer.table_of(picks, made_up=made_up)

@@ -225,3 +225,33 @@ def test_the_gap_has_its_interval(crossed):
     assert both.height == 1
     assert row["gap_low"] <= row["gap"] <= row["gap_high"]
     assert "Leakage gaps with their intervals" in [block.label for block in opened("Split matters").expander]
+
+
+SPEEDS = [
+    {"model": model, "cells_per_s": speed, "size": size, "machine": "a CPU", "device": "cpu", "threads": 2,
+     "date": "2026-11-22"}
+    for model, speed, size in (("hvg", 90.0, "published"), ("scgpt-mini", 10.0, "published"), ("uce", 1.0, "toy"))
+]  # fmt: skip
+
+
+def test_the_cost_tab_stands_only_where_speeds_were_measured(crossed, tmp_path, monkeypatch):
+    monkeypatch.setattr(queries_views, "SPEEDS", tmp_path / "none.json")
+    assert "Cost" not in [tab.label for tab in opened("Ranking").tabs]
+    (tmp_path / "speeds.json").write_text(json.dumps(SPEEDS))
+    monkeypatch.setattr(queries_views, "SPEEDS", tmp_path / "speeds.json")
+    app = opened("Cost", protocol="pooled", on=REAL[0])
+    assert not app.exception
+    assert "of 2 models whose speed was measured" in said(app)
+
+
+def test_the_front_is_what_nothing_beats_in_both(ink):
+    rows = pl.DataFrame(
+        {"model": list("abc"), "title": list("abc"), "value": [0.6, 0.8, 0.7], "ci_low": [0.5, 0.7, 0.6],
+         "ci_high": [0.7, 0.9, 0.8], "source": ["measured"] * 3, "on": ["x"] * 3}
+    )  # fmt: skip
+    speeds = pl.DataFrame({"model": list("abc"), "cells_per_s": [100.0, 10.0, 1.0], "machine": ["m"] * 3})
+    frame = boards_views.costed(rows, speeds, higher_is_better=True)
+    assert dict(frame.select("model", "pareto").iter_rows()) == {"a": True, "b": True, "c": False}
+    lower = boards_views.costed(rows, speeds, higher_is_better=False)
+    assert dict(lower.select("model", "pareto").iter_rows()) == {"a": True, "b": False, "c": False}
+    assert spec(charts_models.cost(frame, "F1", ink))["layer"]

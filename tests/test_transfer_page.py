@@ -11,8 +11,9 @@ import streamlit as st
 from make_results import REAL, SETS, make_transfer
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import boards_transfer, charts_pair, charts_transfer, palette, queries_views
+from scdrugmap.app import boards_transfer, charts_pair, charts_transfer, palette, queries_views, views_transfer
 from scdrugmap.evaluation import pairs
+from scdrugmap.evaluation.plans import read_plan
 from scdrugmap.evaluation.records import Run
 from scdrugmap.evaluation.results import read_predictions, runs
 from scdrugmap.evaluation.transfer import difference
@@ -64,7 +65,13 @@ def rows_of(spec: dict, layer: dict) -> list[dict]:
 def test_an_empty_folder_says_which_command_fills_it(settings):
     app = opened()
     assert not app.exception
-    assert "scdrugmap benchmark run" in said(app)
+    assert "scdrugmap benchmark run --plan" in said(app)
+
+
+def test_the_plan_of_the_empty_state_can_be_read(tmp_path):
+    (tmp_path / "transfer.toml").write_text(views_transfer.PLAN)
+    asked = read_plan(tmp_path / "transfer.toml").ask[0]
+    assert (asked.train, asked.protocol) == ("each", "cross-data")
 
 
 def test_the_sentence_counts_the_pairs(crossed):

@@ -93,3 +93,17 @@ def compared(found: Comparison, names: dict[str, str]) -> pl.DataFrame:
     """Return the table of paired tests, named for the screen, smallest p first."""
     table = found.pairs.with_columns(pl.col("a", "b").replace(names))
     return table.sort("p_holm", "p_wilcoxon", "median_difference", descending=[False, False, True])
+
+
+def costed(rows: pl.DataFrame, speeds: pl.DataFrame, *, higher_is_better: bool) -> pl.DataFrame:
+    """Return the entries of a view whose model's speed was measured, as `charts_models.cost` draws them.
+
+    `pareto`: no other entry of the same source is as fast and scores better.
+    """
+    frame = rows.join(speeds, on="model", how="inner", maintain_order="left").drop_nulls("value")
+    better = pl.col("value") if higher_is_better else -pl.col("value")
+    frame = frame.with_columns(_score=better).sort("cells_per_s", "_score", descending=True)
+    best = pl.col("_score").cum_max().over("source")
+    earlier = best.shift(1).over("source")
+    half = pl.col("cells_per_s").log() > (pl.col("cells_per_s").log().min() + pl.col("cells_per_s").log().max()) / 2
+    return frame.with_columns(pareto=earlier.is_null() | (pl.col("_score") > earlier), left=half).drop("_score")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import LABELS, ROW, stack
+from scdrugmap.app.charts import LABELS, SOURCES, stack
 from scdrugmap.app.palette import CATEGORIES, Ink
 
 SHOTS = ("0", "1", "5", "10", "50", "all")
@@ -136,30 +136,33 @@ def critical_difference(ranks: pl.DataFrame, groups: list[list[str]], width: flo
 
 
 def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
-    """Draw the score against cells a second; the line joins what nothing beats in both.
+    """Draw the score against cells a second; the dashed line joins what nothing beats in both.
 
-    Columns: `title`, `value`, `low`, `high`, `cells_per_second`, `device`, `pareto` (bool).
+    Columns: `title`, `value`, `ci_low`, `ci_high`, `source`, `cells_per_s`, `machine`, `pareto` (bool), `left` (the
+    name stands left of the mark).
     """
-    x = alt.X("cells_per_second:Q", title="cells a second (log scale)", scale=alt.Scale(type="log", nice=True),
-              axis=alt.Axis(format="~s", tickCount=4, grid=True))  # fmt: skip
-    y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False, padding=18), axis=alt.Axis(format="~g", tickCount=5))
+    x = alt.X("cells_per_s:Q", title="cells a second (log scale)", scale=alt.Scale(type="log", nice=True),
+              axis=alt.Axis(format="~s", tickCount=4))  # fmt: skip
+    scale = alt.Scale(zero=False, padding=18)
+    y = alt.Y("value:Q", title=metric, scale=scale, axis=alt.Axis(format="~g", tickCount=5))
     tips = [alt.Tooltip("title:N", title="model"), alt.Tooltip("value:Q", title=metric, format=".2f"),
-            alt.Tooltip("cells_per_second:Q", title="cells a second", format=",.0f"),
-            alt.Tooltip("device:N")]  # fmt: skip
+            alt.Tooltip("source:N"), alt.Tooltip("cells_per_s:Q", title="cells a second", format=",.1f"),
+            alt.Tooltip("machine:N")]  # fmt: skip
     base = alt.Chart(frame).encode(x=x, tooltip=tips)
-    front = alt.Chart(frame.filter("pareto").sort("cells_per_second")).mark_line(
-        strokeWidth=1.6, strokeDash=[4, 3], color=ink.soft).encode(x=x, y=y, order="cells_per_second:Q")  # fmt: skip
+    best = alt.Chart(frame.filter("pareto").sort("cells_per_s"))
+    fill = alt.Fill("source:N", scale=alt.Scale(domain=SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None)
+    names = [
+        alt.Chart(frame.filter(pl.col("left") == left))
+        .mark_text(align="right" if left else "left", dx=-11 if left else 11, dy=-9, fontSize=12, color=ink.text)
+        .encode(x=x, y=y, text="title:N")
+        for left in (False, True)
+    ]
     return stack(
-        320,
-        front,
+        360,
+        best.mark_line(strokeWidth=1.6, strokeDash=[4, 3], color=ink.soft).encode(x=x, y=y, order="cells_per_s:Q"),
         base.mark_rule(strokeWidth=2, opacity=0.5, color=ink.accent).encode(
-            y=alt.Y("low:Q", title=metric), y2="high:Q"
+            y=alt.Y("ci_low:Q", title=metric, scale=scale), y2="ci_high:Q"
         ),
-        base.mark_point(size=120, filled=True, opacity=1, color=ink.accent).encode(y=y),
-        base.mark_text(align="left", dx=9, dy=-8, fontSize=12, color=ink.text).encode(y=y, text="title:N"),
+        base.mark_point(size=120, strokeWidth=2.2, opacity=1).encode(y=y, fill=fill, stroke=alt.value(ink.accent)),
+        *names,
     )
-
-
-def height_of(rows: int) -> int:
-    """Return the height of a ranking with so many rows, in px."""
-    return ROW * max(rows, 1) + 76

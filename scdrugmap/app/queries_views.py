@@ -5,6 +5,7 @@ Each asks one function of the package about all scores; the answer is kept until
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from scdrugmap.app.queries import models, run, runs, scores, settings, stamp
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.evaluation import curves, gap, pairs, reliability, statistics, tables, transfer
 from scdrugmap.evaluation.results import read_predictions
-from scdrugmap.settings import Settings
+from scdrugmap.settings import CHECKOUT, Settings
 
 View = Mapping[str, Any]
 QUESTIONS: dict[str, Callable[..., Any]] = {
@@ -28,6 +29,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "by facet": tables.by_facet,
     "won": tables.won,
 }
+SPEEDS = CHECKOUT / "docs" / "performance.json"
 MADE_UP = "simulated-"  # what the names of simulated data sets begin with
 
 
@@ -156,3 +158,23 @@ def _gaps(here: Settings, changed: tuple[int, ...], metric: str) -> pl.DataFrame
     real = scores().filter(~tables.simulated(scores()))
     found = gap.gaps(real, lambda run_id: read_predictions(run_id, here), (metric,))
     return boards.titled(found, models())
+
+
+def speeds() -> pl.DataFrame:
+    """Return how fast models embed as `benchmarks/embed.py` measured it: `model`, `cells_per_s`, `machine`, `date`.
+
+    Empty where this installation carries no measurement. Of several, that of the device of most cells a second counts.
+    """
+    return _speeds(SPEEDS.stat().st_mtime_ns if SPEEDS.is_file() else 0)
+
+
+@st.cache_data(show_spinner=False, max_entries=2)
+def _speeds(changed: int) -> pl.DataFrame:
+    schema = {"model": pl.String, "cells_per_s": pl.Float64, "machine": pl.String, "date": pl.String}
+    found = json.loads(SPEEDS.read_text()) if changed else []
+    rows = [
+        {**{name: one[name] for name in ("model", "cells_per_s", "date")},
+         "machine": f"{one['machine']}, {one['device']}, {one['threads']} thread{'s' * (one['threads'] != 1)}"}
+        for one in found if one["size"] == "published"
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=schema).sort("cells_per_s", descending=True).unique("model", keep="first")

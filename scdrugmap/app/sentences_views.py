@@ -171,3 +171,17 @@ def gap_note(rows: pl.DataFrame) -> str:
         f"same draws{f', means of {seeds} seeds' if seeds > 1 else ''}. "
         "An interval above 0: the split by cell flatters."
     )
+
+
+def cost_caption(frame: pl.DataFrame, picks: Mapping[str, str]) -> list[str]:
+    """Caption of the score against cells a second."""
+    days, machines = frame["date"].unique().sort().to_list(), frame["machine"].unique().sort().to_list()
+    return [
+        f"{picks['metric']} on {frame['on'][0]} against cells embedded a second, end to end at float32, of "
+        f"{frame['model'].n_unique()} models whose speed was measured",
+        " or ".join(machines),
+        "filled: score measured here; hollow: score reported by the paper; speeds are all measured",
+        "dashed: what no other entry beats in both",
+        "heads and baselines without an encoder have no speed here",
+        days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+    ]

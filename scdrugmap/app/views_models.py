@@ -125,3 +125,18 @@ def significance(picks: Picks, *, made_up: bool) -> None:
     if found.dropped.height:
         with st.expander(f"Left out of the comparison: {found.dropped.height}"):
             widgets.table(found.dropped, tables_views.dropped_columns(), "dropped")
+
+
+def priced(rows: pl.DataFrame, picks: Picks) -> pl.DataFrame:
+    """Return the entries in view whose model's speed was measured; fewer than two are no comparison."""
+    frame = boards_views.costed(
+        pickers.named(rows), queries_views.speeds(), higher_is_better=queries.metric(picks["metric"]).higher_is_better
+    )
+    return frame if frame["model"].n_unique() > 1 else frame.clear()
+
+
+def cost(frame: pl.DataFrame, picks: Picks) -> None:
+    """Draw what a score costs in time."""
+    chart = charts_models.cost(frame, picks["metric"], header.ink())
+    st.altair_chart(chart, alt=f"{picks['metric']} against cells a second")
+    header.caption(*sentences_views.cost_caption(frame, picks))

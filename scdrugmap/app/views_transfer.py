@@ -22,10 +22,28 @@ from scdrugmap.app import (
 )
 from scdrugmap.evaluation.transfer import difference
 
-HOW_TO_RUN = (
-    "scdrugmap benchmark run --data one.h5ad --data two.h5ad --model scgpt-mini --protocol cross-data --train each"
-)
+HOW_TO_RUN = "scdrugmap benchmark run --plan transfer.toml"
+PLAN = """\
+# transfer.toml, beside the labelled files: each data set trains once, and every other one tests
+title = "Transfer between my data sets"
+[data.mine]
+files = ["*.h5ad"]
+[[ask]]
+models = ["hvg", "scgpt-mini"]
+protocol = "cross-data"
+split_by = "study"
+train = "each"
+"""
 Picks = Mapping[str, Any]
+
+
+def how_to_run(what: str) -> None:
+    """Draw the empty state: the plan that fills the matrix, and the command that runs it."""
+    with st.container(border=True):
+        st.markdown(f"**{what}**")
+        st.markdown("Bring two labelled data sets or more, keep this as a plan, and run it.")
+        st.code(PLAN, language="toml")
+        st.code(HOW_TO_RUN, language="bash")
 
 
 def table_of(picks: Picks, *, made_up: bool) -> pl.DataFrame:
@@ -135,10 +153,12 @@ def _without_score(found: pl.DataFrame, picks: Picks) -> None:
         return
     state, reason = found["state"].item(), found["reason"].item()
     said = {"not run": "This pair was not run.", "itself": "A data set is not tested on itself here."}
+    if state == "not run":
+        how_to_run(said[state])
+        return
     header.nothing_yet(
         said.get(state, f"This pair has no {picks['metric']}: {state}."),
-        reason or "Run it: every data set trains once, and every other one tests.",
-        HOW_TO_RUN if state == "not run" else "",
+        reason or "The measured pairs are those with a number.",
     )
 
 
