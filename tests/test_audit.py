@@ -14,6 +14,7 @@ from scdrugmap.cli.data import data
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.evaluation.audit import audit
+from scdrugmap.evaluation.audit_findings import _together
 from scdrugmap.evaluation.audit_shared import SHARED
 
 
@@ -41,7 +42,7 @@ def test_planted_copies_are_found_and_counted(copied):
     assert dict(found.shared.schema) == {name: kind() for name, kind in SHARED.items()}
     assert found.shared.select("cells", "same_label", "contrary", "samples").rows() == [(15, 15, 0, 0)] * 3
     assert set(found.shared["smaller"]) == {60}
-    assert said(found, "shared cells", "problem").count("share 15 cells (25% of the smaller set)") == 3
+    assert said(found, "shared cells", "problem").count("share 15 cells a pair (25% of a smaller set at most)") == 1
 
 
 def test_one_file_of_several_data_sets_is_the_same_as_several_files(copied):
@@ -57,7 +58,8 @@ def test_contrary_labels_are_told(copied):
     found = audit(sets)
     a, b = sets[0].obs["dataset"].iloc[0], sets[1].obs["dataset"].iloc[0]
     assert found.shared.filter(a=a, b=b).select("cells", "same_label", "contrary").row(0) == (15, 11, 4)
-    assert "4 of them under contrary labels" in said(found, "shared cells")
+    found = audit(sets[:2])
+    assert "share 15 cells (25% of the smaller set), 4 of them under contrary labels" in said(found, "shared cells")
 
 
 def test_copies_inside_one_data_set_are_counted():
@@ -67,6 +69,11 @@ def test_copies_inside_one_data_set_are_counted():
     found = audit([twice])
     assert found.shared.select("cells", "contrary").row(0) == (7, 0)
     assert "holds 7 copies of its own cells" in said(found, "copies")
+
+
+def test_what_hangs_together_is_said_once():
+    groups = dict(_together(pl.DataFrame([("a", "b"), ("d", "e"), ("c", "e"), ("b", "f")], ["a", "b"], orient="row")))
+    assert {names: rows.height for names, rows in groups.items()} == {("a", "b", "f"): 2, ("c", "d", "e"): 2}
 
 
 def test_independent_data_sets_share_nothing():
@@ -214,7 +221,7 @@ def test_the_command_line_prints_people_a_table_and_programs_json(copied, settin
         one.write_h5ad(files[-1])
     shown = CliRunner().invoke(data, ["audit", *files])
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.count("share 15 cells (25% of the smaller set)") == 3
+    assert shown.stdout.count("share 15 cells a pair (25% of a smaller set at most)") == 1
     assert "split_by" in shown.stdout
     read = json.loads(CliRunner().invoke(data, ["audit", *files, "--json"]).stdout)
     assert read["shared"] == audit(files).to_record()["shared"]

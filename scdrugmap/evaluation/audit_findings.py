@@ -66,34 +66,43 @@ def _classes(datasets: pl.DataFrame) -> Iterator[Finding]:
 
 
 def _shared(shared: pl.DataFrame) -> Iterator[Finding]:
-    for row in shared.iter_rows(named=True):
-        a, b = row["a"], row["b"]
-        if a == b:
-            contrary = f"; {row['contrary']:,} of them carry both labels and are left out" if row["contrary"] else ""
-            said = f"{a} holds {row['cells']:,} copies of its own cells; each counts once{contrary}."
-            yield Finding("caution", "copies", a, (a,), said)
-            continue
-        if row["cells"]:
-            yield Finding("problem", "shared cells", f"{a} + {b}", (a, b), _copies(row))
-        units = {"sample": row["samples"], "patient or line": row["patients_or_lines"]}
-        have = " and ".join(_counted(n, word) for word, n in units.items() if n)
-        if have:
-            said = f"{a} and {b} share {have}: to leave one of them out is not to leave these out. Split by study."
-            yield Finding("caution", "shared units", f"{a} + {b}", (a, b), said)
-        if row["same_barcodes"] > MANY_BARCODES * row["smaller"]:
-            barcodes = f"{row['same_barcodes']:,} barcodes"
-            said = (
-                f"{a} and {b}, of one study, share {barcodes} on cells whose values differ: they "
-                "may be the same cells, processed otherwise, which no check of content finds. Split by study."
-            )
-            yield Finding("caution", "shared cells", f"{a} + {b}", (a, b), said)
+    """Yield what data sets have in common: one finding for all that hang together, not one for each pair."""
+    for row in shared.filter(pl.col("a") == pl.col("b")).iter_rows(named=True):
+        contrary = f"; {row['contrary']:,} of them carry both labels and are left out" if row["contrary"] else ""
+        said = f"{row['a']} holds {_counted(row['cells'], 'copy')} of its own cells; each counts once{contrary}."
+        yield Finding("caution", "copies", row["a"], (row["a"],), said)
+    pairs = shared.filter(pl.col("a") != pl.col("b"))
+    for names, rows in _together(pairs.filter(pl.col("cells") > 0)):
+        yield Finding("problem", "shared cells", " + ".join(names), names, _copies(names, rows))
+    for names, rows in _together(pairs.filter((pl.col("samples") > 0) | (pl.col("patients_or_lines") > 0))):
+        units = {"sample": rows["samples"], "patient or line": rows["patients_or_lines"]}
+        have = " and ".join(_ranged(n, word) for word, n in units.items() if n.max())
+        said = f"{_listed(names)} share {have}: to leave one of them out is not to leave these out. Split by study."
+        yield Finding("caution", "shared units", " + ".join(names), names, said)
+    for names, rows in _together(pairs.filter(pl.col("same_barcodes") > MANY_BARCODES * pl.col("smaller"))):
+        said = (
+            f"{_listed(names)}, of one study, share {_ranged(rows['same_barcodes'], 'barcode')} on cells whose values "
+            "differ: they may be the same cells, processed otherwise, which no check of content finds. Split by study."
+        )
+        yield Finding("caution", "shared cells", " + ".join(names), names, said)
 
 
-def _copies(row: dict[str, Any]) -> str:
-    share = f"{row['cells'] / row['smaller']:.0%} of the smaller set"
-    said = f"{row['a']} and {row['b']} share {_counted(row['cells'], 'cell')} ({share})"
-    if row["contrary"]:
-        said += f", {row['contrary']:,} of them under contrary labels, which are left out where both sets are pooled"
+def _together(pairs: pl.DataFrame) -> Iterator[tuple[tuple[str, ...], pl.DataFrame]]:
+    """Yield the data sets that hang together by pairs, sorted, and their pairs."""
+    groups: list[set[str]] = []
+    for pair in map(set, pairs.select("a", "b").iter_rows()):
+        touched = [group for group in groups if group & pair]
+        groups = [group for group in groups if not group & pair] + [pair.union(*touched)]
+    for group in sorted(map(sorted, groups)):
+        yield tuple(group), pairs.filter(pl.col("a").is_in(group))
+
+
+def _copies(names: tuple[str, ...], rows: pl.DataFrame) -> str:
+    share = max(cells / smaller for cells, smaller in rows.select("cells", "smaller").iter_rows())
+    of = "the smaller set" if rows.height == 1 else "a smaller set at most"
+    said = f"{_listed(names)} share {_ranged(rows['cells'], 'cell')} ({share:.0%} of {of})"
+    if contrary := rows["contrary"].sum():
+        said += f", {contrary:,} of them under contrary labels, which are left out where the sets are pooled"
     return f"{said}. A run here keeps copies on one side; other code would train on what it tests."
 
 
@@ -162,9 +171,20 @@ def _arms(card: DatasetCard) -> tuple[str, ...]:
     return tuple(sorted((card.key, *card.shares_controls_with))) if card.shares_controls_with else ()
 
 
+def _ranged(counts: pl.Series, word: str) -> str:
+    """Return "3 cells", or "2 to 5 cells a pair" where pairs differ, "3 cells a pair" where several agree."""
+    low, high = int(counts.min()), int(counts.max())  # type: ignore[arg-type]
+    said = _counted(high, word) if low == high else f"{low:,} to {_counted(high, word)}"
+    return f"{said} a pair" if len(counts) > 1 else said
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
 def _counted(n: int, word: str) -> str:
     return f"{n:,} {word if n == 1 else _plural(word)}"
 
 
 def _plural(word: str) -> str:
-    return {"patient or line": "patients or lines", "study": "studies"}.get(word, f"{word}s")
+    return {"patient or line": "patients or lines", "study": "studies", "copy": "copies"}.get(word, f"{word}s")
