@@ -5,14 +5,17 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-from make_results import make_predictions
+from make_results import make_environment, make_predictions
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from scdrugmap.evaluation.curves import CURVES, curves
+from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics import METRICS, bootstrap, score
+from scdrugmap.evaluation.records import Outcome, Part, Run
 from scdrugmap.evaluation.reliability import BINS, reliability
-from scdrugmap.evaluation.results import SCORES
+from scdrugmap.evaluation.results import SCORES, build_scores, read_runs, write_run
+from scdrugmap.evaluation.scoring import score_all
 from scdrugmap.evaluation.tables import averaged, by_facet, leaderboard, per_dataset, simulated, with_constant, won
 from scdrugmap.evaluation.transfer import MATRIX, difference, entries, held_out, margins, matrix, ordered
 from scdrugmap.settings import CHECKOUT
@@ -134,12 +137,13 @@ def test_a_matrix_has_every_pair_and_says_why_one_is_empty():
     rows = [pair("a", "b", 0.8), pair("b", "a", 0.55), pair("a", "c", None, prevalence=0.0), pair("a+b", "c", 0.9)]
     failed = pl.DataFrame(
         {
-            "run_id": ["f" * 16, "e" * 16],
+            "run_id": ["f" * 16, "e" * 16, "d" * 16],
             "protocol": "cross-data",
-            "state": "failed",
-            "train": [["c"], ["b"]],
-            "datasets": [["a", "c"], ["b", "c"]],
-            "reason": ["The other data sets have resistant cells only.", "confounded (label = sample): ..."],
+            "state": ["failed", "failed", "done"],
+            "train": [["c"], ["b"], ["c"]],
+            "datasets": [["a", "c"], ["b", "c"], ["a", "b", "c"]],
+            "reason": ["The other data sets have resistant cells only.", "confounded (label = sample): ...", ""],
+            "unscored": [[], [], [{"test": "b", "reason": "Cells of study S train, and 'b' is of the same study."}]],
         }
     )
     table = matrix(scores_of(rows), "auroc", failed=failed)
@@ -148,14 +152,27 @@ def test_a_matrix_has_every_pair_and_says_why_one_is_empty():
     assert states == {
         ("a", "a"): "itself", ("b", "b"): "itself", ("c", "c"): "itself",
         ("a", "b"): "measured", ("b", "a"): "measured", ("a", "c"): "one class",
-        ("c", "a"): "one class", ("b", "c"): "confounded", ("c", "b"): "not run",
+        ("c", "a"): "one class", ("b", "c"): "confounded", ("c", "b"): "failed",
     }  # fmt: skip
     first = table.row(by_predicate=(pl.col("train") == "a") & (pl.col("test") == "b"), named=True)
     assert (first["value"], first["constant"], first["n"], first["seeds"]) == (0.8, 0.5, 100, 1)
     assert first["better"] == pytest.approx(0.3)
     assert not first["crosses"]
     assert table.filter(train="b", test="a")["crosses"].item()
+    assert "of the same study" in table.filter(train="c", test="b")["reason"].item()
+    assert matrix(scores_of(rows), "auroc").filter(train="c", test="b")["state"].item() == "not run"
     assert "resistant cells only" in table.filter(train="c", test="a")["reason"].item()
+
+
+def test_what_a_run_could_not_score_reaches_the_matrix(tmp_path, settings):
+    experiment = Experiment("m", "mlp", ("a", "b", "c"), protocol="cross-data", split_by="study", shots=0, train=("a",))
+    rows = make_predictions(("b",), 1.0)
+    left_out = Part("c", ("a",), ("c",), 10, 10, None, reason="Cells of study S train, and 'c' is of the same study.")
+    outcome = Outcome("done", (*score_all(rows, ["a"], draws=20), left_out))
+    write_run(settings.results, Run(experiment, outcome, make_environment()), rows)
+    table = matrix(build_scores(settings.results), "auroc", failed=read_runs(settings), model="m", split_by="study")
+    assert table.filter(train="a", test="b")["state"].item() == "measured"
+    assert table.filter(train="a", test="c").select("state", "reason").row(0) == ("failed", left_out.reason)
 
 
 def test_a_matrix_takes_means_over_seeds_and_the_cells_without_a_reserve():

@@ -141,16 +141,19 @@ _SUMMARY: dict[str, Any] = {
     "duplicates_removed": pl.Int64,
     "date": pl.String,
     "seconds": pl.Float64,
+    "unscored": pl.List(pl.Struct({"test": pl.String, "reason": pl.String})),  # data sets that a done run left out
 }
 
 
 def _summary(run: Run) -> tuple[object, ...]:
     asked, came = run.experiment, run.outcome
+    unscored = [{"test": name, "reason": part.reason} for part in came.parts if part.reason for name in part.test]
     return (
         *(run.run_id, asked.model, asked.strategy, asked.shots, asked.head, asked.protocol, asked.split_by),
         *(asked.facet, asked.facet_value, list(asked.datasets), list(asked.train), asked.seed),
         *(came.state, came.reason, came.remedy, list(came.warnings)),
         *(came.n_cells, came.n_samples, came.duplicates_removed, run.environment.date, run.environment.seconds),
+        unscored,
     )
 
 

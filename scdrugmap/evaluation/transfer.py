@@ -55,8 +55,8 @@ def matrix(
     datasets
         Names of rows and columns, in order; None takes those that appear in a pair, by name.
     failed
-        Runs as `results.read_runs` gives them, with a column `train` (list of names): pairs that could not be scored
-        get their reason. Without it they are "not run".
+        Runs as `results.read_runs` gives them, done ones too: pairs that could not be scored get their reason. Without
+        it they are "not run".
     made_up
         Take simulated data sets in place of real ones.
     where
@@ -199,16 +199,17 @@ def _measured(rows: pl.DataFrame, metric: str, keys: Sequence[str] = ()) -> pl.D
 
 
 def _failed(runs: pl.DataFrame, found: pl.DataFrame, **where: object) -> pl.DataFrame:
-    """Return the pairs of failed runs that were not measured otherwise."""
+    """Return the pairs that no run could score: those of failed runs, and what done runs left out."""
     picked = (chosen(name, value) for name, value in where.items() if name in runs.columns)
-    one = (pl.col("train").list.len() == 1) & (pl.col("protocol") == "cross-data") & (pl.col("state") == "failed")
-    rows = runs.filter(one, *picked).with_columns(pl.col("train").list.first()).explode("datasets")
+    one = (pl.col("train").list.len() == 1) & (pl.col("protocol") == "cross-data")
+    rows = runs.filter(one, *picked).with_columns(pl.col("train").list.first())
+    failed = rows.filter(state="failed").select("run_id", "train", "reason", test="datasets").explode("test")
+    left = rows.filter(state="done").select("run_id", "train", "unscored").explode("unscored").drop_nulls("unscored")
+    pairs = pl.concat([failed, left.unnest("unscored").select(failed.columns)])
     state = pl.lit("failed")
     for words, name in _WHY.items():
         state = pl.when(pl.col("reason").str.contains(words, literal=True)).then(pl.lit(name)).otherwise(state)
-    pairs = rows.filter(pl.col("train") != pl.col("datasets")).select(
-        "train", "reason", "run_id", test="datasets", state=state
-    )
+    pairs = pairs.filter(pl.col("train") != pl.col("test")).with_columns(state=state)
     pairs = pairs.unique(["train", "test"], keep="first", maintain_order=True)
     return pairs.join(found, on=["train", "test"], how="anti")
 
