@@ -158,7 +158,7 @@ class Endpoint:
         """Say what an error of the client means and what mends it."""
         import openai
 
-        said = self.hide(getattr(error, "message", error))
+        said = self.hide(getattr(error, "message", error)).rstrip(".")
         code, status = getattr(error, "code", None), getattr(error, "status_code", None)
         tries = f"after {self._retries + 1} attempts"
         if status in (401, 403):
@@ -179,7 +179,7 @@ class Endpoint:
             return EndpointFailed(f"{self.host} did not answer within {self._timeout:g} s, {tries}.", _AGAIN)
         if isinstance(error, openai.APIConnectionError):
             remedy = f"Check OPENAI_BASE_URL and the network. {_AGAIN}"
-            return EndpointFailed(f"No connection with {self.host} {tries} ({said})", remedy)
+            return EndpointFailed(f"No connection with {self.host} {tries} ({said}).", remedy)
         if status is not None and status >= 500:
             return EndpointFailed(f"{self.host} failed {tries} ({status}: {said}).", _AGAIN)
         return EndpointFailed(f"{self.host} refused the request: {said}", "Check the settings of the model.")
