@@ -19,7 +19,7 @@ import anndata as ad
 import numpy as np
 import polars as pl
 import pytest
-from make_results import make_results, make_run
+from make_results import REAL, make_results, make_run, make_transfer
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from scdrugmap.app.pages import PAGES
@@ -79,6 +79,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser-results")
     make_results(root)
+    make_transfer(root, REAL)
     for (model, head), effects in {("scgpt", "mlp"): (2.0, 0.4), ("hvg", "logistic"): (1.8, 0.5)}.items():
         for split_by, effect in zip(("cell", "sample"), effects, strict=True):
             experiment = Experiment(model, head, ("two-patients",), split_by=split_by, folds=4)
@@ -276,6 +277,31 @@ def test_models_pickers_live_in_the_url(watched, browser, server):
     expect(other.page.get_by_text("You are looking at MCC")).to_be_visible()
     expect(other.page.get_by_text("random cells were held out")).to_be_visible()
     other.page.context.close()
+
+
+def test_transfer_journey(watched, browser, server):
+    page = watched.open("/transfer")
+    page.get_by_role("combobox", name=re.compile("Model")).click()
+    page.get_by_role("option", name="scGPT-mini + MLP").click()
+    page.wait_for_url(re.compile("entry=scGPT-mini"))
+    settled(page)
+    cell = page.locator(f'path[aria-label*="trained on: {REAL[0]}; tested on: {REAL[1]}"]')
+    cell.hover()
+    expect(page.locator("#vg-tooltip-element")).to_contain_text("cells trained on")
+    cell.click()
+    page.wait_for_url(re.compile(f"train={REAL[0]}.*test={REAL[1]}"))
+    expect(page.get_by_text("Who was called what")).to_be_visible()
+    settled(page)
+    said = page.get_by_text(re.compile("A classifier that looks at nothing scores")).inner_text()
+    assert "scGPT-mini + MLP" in said
+    other = Watched(browser.new_context(), server)
+    other.open(page.url.removeprefix(server))  # a shared link opens the same pair of the same model
+    expect(other.page.get_by_text(said)).to_be_visible()
+    assert other.wrong == []
+    other.page.context.close()
+    page.get_by_role("button", name="All pairs").click()
+    expect(page.get_by_text("measured pairs")).to_be_visible()
+    assert "train=" not in page.url
 
 
 def test_home_leads_to_predict(watched):

@@ -255,3 +255,17 @@ def test_the_front_is_what_nothing_beats_in_both(ink):
     lower = boards_views.costed(rows, speeds, higher_is_better=False)
     assert dict(lower.select("model", "pareto").iter_rows()) == {"a": True, "b": False, "c": False}
     assert spec(charts_models.cost(frame, "F1", ink))["layer"]
+
+
+def test_many_pictures_are_drawn_only_when_asked_for():
+    def script():
+        import streamlit as st
+
+        from scdrugmap.app import widgets
+
+        st.markdown(str(len(widgets.first(list(range(20)), "panels", 12))))
+
+    app = AppTest.from_function(script).run()
+    assert app.markdown[0].value == "12"
+    assert app.toggle[0].label == "Show all 20 panels"
+    assert app.toggle[0].set_value(True).run().markdown[0].value == "20"

@@ -15,6 +15,7 @@ import streamlit as st
 from scdrugmap.app import boards
 from scdrugmap.app.queries import models, run, runs, scores, settings, stamp
 from scdrugmap.data.catalog import DATASETS
+from scdrugmap.errors import UnknownName
 from scdrugmap.evaluation import curves, gap, pairs, reliability, statistics, tables, transfer
 from scdrugmap.evaluation.results import read_predictions
 from scdrugmap.settings import CHECKOUT, Settings
@@ -97,12 +98,14 @@ def facts(dataset: str) -> dict[str, str]:
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def _trained(here: Settings, changed: tuple[int, ...], run_ids: tuple[str, ...]) -> pl.DataFrame:
-    found = [
-        (run_id, part.test[0], part.n_train, part.left_out)
-        for run_id in run_ids
-        for part in run(run_id).outcome.parts
-        if part.n_train and len(part.test) == 1
-    ]
+    found = []
+    for run_id in run_ids:
+        try:
+            parts = run(run_id).outcome.parts
+        except UnknownName:  # its scores were brought here without its record
+            continue
+        alone = (part for part in parts if part.n_train and len(part.test) == 1)
+        found += [(run_id, part.test[0], part.n_train, part.left_out) for part in alone]
     schema = {"run_id": pl.String, "test": pl.String, "n_train": pl.Int64, "left_out": pl.Int64}
     return pl.DataFrame(found, schema=schema, orient="row").unique(["run_id", "test"], keep="first")
 

@@ -25,6 +25,8 @@ from scdrugmap.app import (
     words,
 )
 
+SETS = 6  # sets of cells whose splits are compared at first
+
 
 def ranking(rows: pl.DataFrame, picks: Mapping[str, str]) -> None:
     """Draw the entries of one view, best first, and the table behind it; a row opens its run."""
@@ -58,7 +60,8 @@ def split_matters(board: pl.DataFrame, metric: str) -> None:
         )
         return
     both = boards_views.with_gaps(both.sort("n", descending=True, maintain_order=True), queries_views.gaps(key))
-    for (on, safe_name), part in both.group_by("on", "safe_name", maintain_order=True):
+    groups = list(both.group_by("on", "safe_name", maintain_order=True))
+    for (on, safe_name), part in widgets.first(groups, "sets of cells", SETS):
         rows = pickers.named(part)
         st.markdown(f"**{on}**")
         st.altair_chart(charts.dumbbell(rows, metric, header.ink()), alt=f"{metric} by cell and by {safe_name}")

@@ -24,6 +24,7 @@ from scdrugmap.app import (
 from scdrugmap.errors import InvalidInput, UnknownName
 
 Picks = Mapping[str, str]
+PANELS = 12  # small multiples that are drawn at first
 CALIBRATED = 3  # entries whose reliability is drawn at first
 
 
@@ -38,7 +39,7 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
         header.nothing_yet("Nothing was measured or reported under these choices.", "Choose another facet or split.")
         return
     span = charts.domain(rows, ("value", "ci_low", "ci_high", "constant"))
-    found = boards_views.panels(rows)
+    found = widgets.first(boards_views.panels(rows), "panels", PANELS)
     for at in range(0, len(found), 2):
         for place, (name, part) in zip(st.columns(2, gap="large"), found[at : at + 2], strict=False):
             cells = max(part["n"].drop_nulls(), default=0)

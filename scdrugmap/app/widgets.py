@@ -6,7 +6,7 @@ One key per concept on all pages; the key is the word in the URL. What a word me
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 import streamlit as st
@@ -15,6 +15,7 @@ from streamlit.delta_generator import DeltaGenerator
 from scdrugmap.app.words import tip
 
 ANY = "all"
+T = TypeVar("T")
 
 
 def choose(
@@ -73,6 +74,13 @@ def toggle(label: str, key: str, *, default: bool, word: str = "", place: DeltaG
             persist_state="session",
         )
     )  # fmt: skip
+
+
+def first(found: Sequence[T], what: str, most: int) -> Sequence[T]:
+    """Return the first `most` of what was found, or all of it where that is asked for."""
+    if len(found) <= most or toggle(f"Show all {len(found)} {what}", "all", default=False):
+        return found
+    return found[:most]
 
 
 def threshold(place: DeltaGenerator | None = None) -> float:
