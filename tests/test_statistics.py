@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.blocks import Blocks, blocks, with_names
@@ -16,7 +15,6 @@ from scdrugmap.evaluation.statistics import (
     compare,
     compare_blocks,
     critical_difference,
-    holm,
     median_interval,
     ranks_of,
     signed_rank,
@@ -122,12 +120,6 @@ def test_ties_and_zeros_are_tried_out_where_data_sets_are_few():
 def test_equal_differences_count_as_ties_however_they_were_computed():
     d = np.array([[0.3 - 0.1], [0.2], [0.1 + 0.1], [-0.2]])
     assert signed_rank(d) == pytest.approx(signed_rank(np.array([[0.2], [0.2], [0.2], [-0.2]])))
-
-
-def test_holms_correction_is_that_of_statsmodels():
-    p = np.random.default_rng(0).uniform(size=30) ** 4
-    p[3] = p[4]
-    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 @pytest.mark.parametrize(("n", "coverage"), [(6, 0.95), (15, 0.95), (40, 0.95)])
