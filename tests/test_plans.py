@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from scdrugmap.evaluation import plan as one_question
 from scdrugmap.evaluation.outlines import Outline
 from scdrugmap.evaluation.plan import plan
 from scdrugmap.evaluation.planned import Grid
-from scdrugmap.evaluation.plans import Plan, catalogue, expand, read_plan, resolve
+from scdrugmap.evaluation.plans import Ask, Plan, catalogue, expand, read_plan, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = sorted((ROOT / "benchmarks" / "plans").glob("*.toml"))
@@ -98,7 +99,7 @@ def test_the_smoke_plan_needs_nothing_but_itself(settings):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (asking("modles = 1"), "'ask.1.modles' is not a key of a plan. Possible: models, data,"),
+        (asking("model = 1"), "'ask.1.model' is not a key of a plan. Possible: models, data,"),
         (asking("", "file = 'a'"), "'data.some.file' is not a key of a plan. Possible: keys, collection,"),
         (asking("protocol = 'loo'"), "ask.1.protocol = 'loo': Input should be 'pooled' or 'cross-data'"),
         (asking("split_by = 'donor'"), "ask.1.split_by.1 = 'donor': Input should be 'cell', 'sample'"),
@@ -221,3 +222,19 @@ def test_two_data_sets_of_one_name_and_other_cells_are_refused(tmp_path):
     known = {"some": [outline("a")], "more": [Outline(**vars(other) | {"content": "sha256:other"})]}
     with pytest.raises(ScDrugMapError, match="called 'a' and hold other cells"):
         Grid.over(written(tmp_path, asking("")), known)
+
+
+def test_every_key_of_a_question_is_documented():
+    text = (ROOT / "docs" / "reproducing.md").read_text()
+    table = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    assert {f"`{name}`" for name in Ask.model_fields} <= set(re.findall(r"`\w+`", table))
+
+
+def test_the_documented_costs_are_what_the_command_computes(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    work = importlib.import_module("cost").work
+    text = (ROOT / "docs" / "reproducing.md").read_text()
+    for name in ("paper-pooled-tissue", "paper-cross-data-tissue", "paper-external"):
+        cells = work(ROOT / "benchmarks" / "plans" / f"{name}.toml")
+        frozen, lora = (cells["scgpt", strategy] / 1e6 for strategy in ("freeze", "lora"))
+        assert f"| `{name}.toml` | {frozen:.2f} million | {lora:.1f} million |" in text
