@@ -160,6 +160,14 @@ def test_data_sets_are_ordered_by_what_the_catalogue_knows():
     assert queries_views.facts("my own") == {}
 
 
+def test_data_sets_that_share_a_cancer_can_be_looked_at_alone():
+    names = ["gse164897-vemurafenib", "gse164897-vemurafenib-cobimetinib", "gse149214", "my own"]
+    groups = queries_views.groups(names)
+    assert groups["cancer: Melanoma"] == names[:2]
+    assert all(1 < len(own) < len(names) for own in groups.values())
+    assert queries_views.groups(["my own", "another"]) == {}
+
+
 # ---- the charts ------------------------------------------------------------------------------------------------------
 def a_matrix(crossed, ink) -> dict:
     table = queries_views.trained(queries_views.matrix("f1", made_up=False, **ENTRY))
@@ -210,6 +218,16 @@ def test_sixty_data_sets_carry_no_numbers_in_their_cells(ink):
 def a_run(crossed) -> tuple[Run, str]:
     found = next(run for run in runs(crossed.precomputed) if run.outcome.state == "done" and run.experiment.train)
     return found, next(name for name in found.experiment.datasets if name not in found.experiment.train)
+
+
+def test_a_difference_shows_differences_in_its_cells(crossed, ink):
+    one, two = (queries_views.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
+    frame = boards_transfer.compared(difference(one, two, "f1"))
+    chart = charts_transfer.matrix(
+        frame, list(REAL), "F1", ink, against="the other", undecided="overlap", number="shade"
+    )
+    text = layers(drawn(chart), "text")[0]["encoding"]["text"]
+    assert (text["field"], text["format"]) == ("shade", "+.2f")
 
 
 @pytest.mark.parametrize("one_class", [False, True])

@@ -189,10 +189,10 @@ def restriction(licence: str) -> str:
     said = licence.lower()
     if "non-commercial" in said:
         return "**Non-commercial**: these files may not be used in a product or service that earns money."
-    if "gpl" in said and not said.startswith("not"):
-        return "**GPL**: what is built on this and given to others must be given under the GPL as well."
-    if said.startswith("not "):
+    if said.startswith(("not stated", "not known")):
         return "**No licence is stated**: without one, ask the authors before you use it for more than reading."
+    if "gpl" in said:
+        return "**GPL**: what is built on this and given to others must be given under the GPL as well."
     if "community" in said:
         return "**A licence of its own**: read its terms of use, which the download asks you to accept."
     return ""

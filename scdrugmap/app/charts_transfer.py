@@ -30,13 +30,20 @@ DOT = "M0,-0.3A0.3,0.3,0,1,1,0,0.3A0.3,0.3,0,1,1,0,-0.3Z"  # its stroke fills it
 
 
 def matrix(
-    frame: pl.DataFrame, names: list[str], metric: str, ink: Ink, *, against: str, undecided: str
+    frame: pl.DataFrame,
+    names: list[str],
+    metric: str,
+    ink: Ink,
+    *,
+    against: str,
+    undecided: str,
+    number: str = "value",
 ) -> alt.LayerChart:
     """Draw one cell a pair, in the order of `names`, with the means of rows and columns beside them.
 
     Columns: `train`, `test`, `state` ("measured", "mean", "itself" or a key of `HATCHED`), `value`, `shade` (the
     distance to what `against` names, positive is better), `crosses` (what the word `undecided` says of a cell), and for
-    the tooltip those of `TIPS`. A click selects `PAIR`.
+    the tooltip those of `TIPS`. `number` is the column that stands in the cells. A click selects `PAIR`.
     """
     step = STEP if len(names) <= WHOLE else max(LEAST, STEP - len(names) // 3)
     domain = [*names, GAP, MEAN] if frame.filter(state="mean").height else names
@@ -47,7 +54,7 @@ def matrix(
     layers = [
         rest.mark_rect(fill=ink.faint, fillOpacity=0.45, **edge),
         scored.mark_rect(**edge).encode(color=_shade(frame, against, ink)),
-        *_numbers(scored, frame, len(domain), len(names), ink),
+        *_numbers(scored, frame, number, len(domain), len(names), ink),
         *_signs(frame, undecided, domain, step, ink),
     ]
     clicked = alt.selection_point(name=PAIR, fields=["train", "test"], on="click", empty=False, clear=False)
@@ -89,14 +96,14 @@ def _shade(frame: pl.DataFrame, against: str, ink: Ink) -> alt.Color:
     return alt.Color("shade:Q", scale=scale, legend=legend)
 
 
-def _numbers(scored: alt.Chart, frame: pl.DataFrame, columns: int, cells: int, ink: Ink) -> list[alt.Chart]:
+def _numbers(scored: alt.Chart, frame: pl.DataFrame, field: str, columns: int, cells: int, ink: Ink) -> list[alt.Chart]:
     """Write each score into its cell where there is room, which on a phone the browser must decide."""
     if cells > WHOLE:
         return []
     room = alt.expr(f"width / {columns} < 30 ? 0 : width / {columns} < 40 ? 10 : 12")
     strong = f"abs(datum.shade) > {0.72 * _limit(frame)}"
     colour = alt.condition(strong, alt.value(ink.on_strong), alt.value(ink.text))
-    number = alt.Text("value:Q", format=".2f")
+    number = alt.Text(f"{field}:Q", format=".2f" if field == "value" else "+.2f")
     return [scored.mark_text(fontSize=room, fontWeight=500).encode(text=number, color=colour)]
 
 
@@ -120,7 +127,7 @@ def _signs(frame: pl.DataFrame, undecided: str, domain: list[str], step: int, in
             symbolStrokeWidth=1.6, labelLimit=320, rowPadding=4,
         ),
     )  # fmt: skip
-    square = alt.expr(f"pow(min(width / {len(domain)}, {step}) * 0.86, 2)")
+    square = alt.expr(f"pow(min(width, height) / {len(domain)} * 0.86, 2)")
     hatch = _placed(signs.filter(pl.col("sign") != undecided), domain, step, ink)
     dots = _placed(signs.filter(sign=undecided), domain, step, ink)
     corner = alt.X("test:N", sort=domain, bandPosition=0.86, scale=alt.Scale(domain=domain, padding=0))

@@ -96,6 +96,15 @@ def facts(dataset: str) -> dict[str, str]:
     return {} if card is None else {"cancer": card.cancer_type, "drug type": card.drug_type, "tissue": card.tissue}
 
 
+def groups(names: list[str]) -> dict[str, list[str]]:
+    """Return the data sets that share a cancer, a drug type or a tissue, by "cancer: Melanoma" and the like."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for kind, value in facts(name).items():
+            found.setdefault(f"{kind}: {value}", []).append(name)
+    return {word: own for word, own in sorted(found.items()) if 1 < len(own) < len(names)}
+
+
 @st.cache_data(show_spinner=False, max_entries=64)
 def _trained(here: Settings, changed: tuple[int, ...], run_ids: tuple[str, ...]) -> pl.DataFrame:
     found = []

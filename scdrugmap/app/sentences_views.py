@@ -48,7 +48,9 @@ def matrix_caption(table: pl.DataFrame, picks: Mapping[str, Any], date: str) -> 
         f"{picks['metric']} of {rows.height} pairs of {sets} data sets, {count(tested)} tested cells",
         f"split by {picks['split_by'].replace('_', ' ')}: cells that stand in a tested data set never train",
         "colour: distance to the constant classifier of the column" if not picks["other"] else "colour: difference",
-        f"dot: the {INTERVAL} holds the constant" if not picks["other"] else f"dot: the two {INTERVAL}s overlap",
+        f"dot: the {INTERVAL} holds the constant"
+        if not picks["other"]
+        else f"dot: the intervals of the two overlap ({INTERVAL})",
         f"means of {seeds} seeds" if seeds > 1 else "",
         "; ".join(hatched),
         f"measured here{f' on {date}' if date else ''}",

@@ -85,9 +85,13 @@ def catalogue_columns() -> dict[str, Any]:
     }
 
 
-def ranking(rows: pl.DataFrame, known: pl.DataFrame, won: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns of the leaderboard that stand on screen, best first; `won` counts data sets won per entry."""
+def ranking(rows: pl.DataFrame, known: pl.DataFrame, won: pl.DataFrame, speeds: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of the leaderboard that stand on screen, best first.
+
+    `won` counts data sets won per entry, `speeds` cells embedded a second per model.
+    """
     joined = rows.join(known.select("model", "parameters", "weights_licence"), on="model", how="left")
+    joined = joined.join(speeds.select("model", "cells_per_s"), on="model", how="left", maintain_order="left")
     of = won.filter(pl.col("compared") > 0).select(
         "model", "head", "strategy", source=pl.lit("measured"), won=pl.format("{} of {}", _share("won"), "compared")
     )
@@ -95,7 +99,7 @@ def ranking(rows: pl.DataFrame, known: pl.DataFrame, won: pl.DataFrame) -> pl.Da
     interval = pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String)
     return joined.drop("rank").with_row_index("rank", offset=1).with_columns(interval=interval).select(
         "rank", "title", "value", "interval", "constant", "delta", "gap", "won", "source", "n", "parameters",
-        "weights_licence", "run_id",
+        "cells_per_s", "weights_licence", "run_id",
     )  # fmt: skip
 
 
@@ -129,6 +133,7 @@ def ranking_columns(metric: str) -> dict[str, Any]:
         "source": column.TextColumn("Source", width=85, help=f"{tip('measured')} {tip('reported')}"),
         "n": column.NumberColumn("Cells", format="localized", width=70),
         "parameters": column.NumberColumn("Parameters", format="compact", width=85),
+        "cells_per_s": column.NumberColumn("Cells/s", format="%.3g", width=65, help=tip("cells/s")),
         "weights_licence": column.TextColumn("Licence of weights", width=110),
         "run_id": column.TextColumn("Run", width=100, help=tip("run")),
     }

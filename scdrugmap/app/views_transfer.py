@@ -47,8 +47,12 @@ def how_to_run(what: str) -> None:
 
 
 def table_of(picks: Picks, *, made_up: bool) -> pl.DataFrame:
-    """Return the matrix of the chosen entry."""
-    return queries_views.matrix(queries.SHOWN[picks["metric"]], made_up=made_up, **picks["view"])
+    """Return the matrix of the chosen entry; of some data sets only where a group of them is chosen."""
+    table = queries_views.matrix(queries.SHOWN[picks["metric"]], made_up=made_up, **picks["view"])
+    groups = queries_views.groups(table["train"].unique().sort().to_list())
+    chosen = widgets.choose("Data sets", [widgets.ANY, *groups], "sets", word="facet") if groups else widgets.ANY
+    own = groups.get(chosen, table["train"].unique().to_list())
+    return table.filter(pl.col("train").is_in(own), pl.col("test").is_in(own))
 
 
 def matrix(table: pl.DataFrame, picks: Picks, *, made_up: bool) -> None:
@@ -59,7 +63,7 @@ def matrix(table: pl.DataFrame, picks: Picks, *, made_up: bool) -> None:
         key = queries.SHOWN[metric]
         other = queries_views.matrix(key, made_up=made_up, datasets=names, **picks["other"])
         frame = boards_transfer.compared(difference(table, other, key))
-        words_of = {"against": picks["with"], "undecided": "intervals overlap"}
+        words_of = {"against": picks["with"], "undecided": "intervals overlap", "number": "shade"}
     else:
         frame = boards_transfer.drawn(queries_views.trained(table))
         words_of = {"against": "the constant", "undecided": "interval holds the constant"}

@@ -66,6 +66,8 @@ WORDS = {
     "reference": "The head that turns embeddings into P(resistant), with the labelled cells it was fitted on.",
     "P(resistant)": "The calibrated probability that a cell carries the label resistant, by the reference used.",
     "calibration": "A map from raw scores to probabilities, fitted on studies that the head had not seen.",
+    "cells/s": "Cells embedded a second, end to end at float32, as benchmarks/embed.py measured it at the published "
+    "size; docs/performance.md has the machine.",
     "coverage": "The share of your genes, and of your counts, that the model's vocabulary knows.",
 }
 
