@@ -83,7 +83,7 @@ class LoraLearner:
     def _notes(self, history: History, fold: str) -> list[str]:
         notes = []
         if history.budget < FEW_STEPS:
-            notes.append(f"short training: {history.budget} steps of {history.batch_size} cells, under {FEW_STEPS}")
+            notes.append(f"short training: under {FEW_STEPS} steps of {history.batch_size} cells")
         how = f"fold {fold}: step {history.chosen} of {history.budget} is kept"
         if not history.validation:
             return [*notes, f"{how}, the last, as no validation part chooses"]
