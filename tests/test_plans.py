@@ -207,6 +207,16 @@ def test_strategies_are_for_the_models_that_can_and_options_for_whom_they_name()
         plan(question, known, ["hvg"], None, ["lora"], [0])
     with pytest.raises(InvalidInput, match="no strategy 'tune'"):
         plan(question, known, ["hvg"], None, ["tune"], [0])
+    with pytest.raises(UnknownName, match="no option 'rank'"):
+        plan(question, known, ["scgpt-mini"], None, ["lora"], [0], options={"lora": {"rank": 4}})
+
+
+def test_the_wording_of_a_prompt_is_part_of_the_experiment(monkeypatch):
+    question, known = one_question.Experiment("", "", ()), [outline("a")]
+    (found,) = plan(question, known, ["gpt-4o-mini"], None, ["prompt"], [0])
+    monkeypatch.setattr(one_question, "prompt_hash", lambda: "other words")
+    (other,) = plan(question, known, ["gpt-4o-mini"], None, ["prompt"], [0])
+    assert found.run_id != other.run_id
 
 
 def test_settings_of_a_model_are_part_of_the_experiment_and_are_checked():

@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid, WeightsMissing
 from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, Options, Scalar, sorted_options
 from scdrugmap.evaluation.heads import HEADS
+from scdrugmap.evaluation.lora_options import LoraOptions
+from scdrugmap.evaluation.prompting_text import prompt_hash
 from scdrugmap.evaluation.vectors import CONSTANT, load_encoder, weights_of
 from scdrugmap.models import MODELS
 from scdrugmap.models.weights import state
@@ -155,6 +157,8 @@ def _heads_of(model: str, heads: Sequence[str] | Mapping[str, Sequence[str]] | N
 def _options(strategy: str, head: str, given: Knobs) -> Options:
     """Return what was given for the strategy and, where the head was chosen, for the head."""
     mine = dict(given.get(strategy, {}))
+    if strategy == "lora":
+        LoraOptions.of(sorted_options(mine))  # a slip of the pen is said before anything is run
     return sorted_options(mine | dict(given.get(head, {})) if strategy == "freeze" else mine)
 
 
@@ -168,8 +172,10 @@ def require_known(given: Knobs) -> None:
 
 def _weights(model: str, device: str, settings: Options, *, fetch: bool) -> str:
     """Return the hash of a model's weights; none where they are not here, which the run will say."""
-    if model == CONSTANT or MODELS[model].fitted or MODELS[model].prompted:
+    if model == CONSTANT or MODELS[model].fitted:
         return ""
+    if MODELS[model].prompted:
+        return f"prompt:{prompt_hash()}"  # the endpoint's weights are nobody's to hash; what we ask is ours
     card = MODELS[model].for_variant(dict(settings))
     if not fetch and state(card, Settings.from_env().weights) == "needs weights":
         return ""
