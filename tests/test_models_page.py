@@ -181,6 +181,9 @@ def test_curves_are_of_one_target_and_end_where_it_trains_alone(crossed):
     curves = boards_views.one_target(rows, REAL[1])
     assert set(curves["shots"]) == {*(str(shots) for shots in SHOTS), "all"}
     assert curves["test"].unique().to_list() == [REAL[1]]
+    means = curves.group_by("title").agg(pl.col("value").mean()).sort("value", descending=True)
+    assert boards_views.best_curves(curves, higher=True) == means["title"].to_list()
+    assert boards_views.best_curves(curves, higher=False) == means["title"].to_list()[::-1]
 
 
 def test_reliability_has_its_diagonal_and_its_counts(crossed, ink):

@@ -51,6 +51,12 @@ def one_target(rows: pl.DataFrame, target: str) -> pl.DataFrame:
     return _by_strategy(kept.rename({"point": "shots", "shots": "k"}))
 
 
+def best_curves(curves: pl.DataFrame, *, higher: bool) -> list[str]:
+    """Return the names of the curves of a target, the one with the best mean over its points first."""
+    means = curves.group_by("title").agg(pl.col("value").mean())
+    return means.sort("value", "title", descending=[higher, False])["title"].to_list()
+
+
 def _by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     """Add the strategy to the names where several are in view."""
     if rows["strategy"].n_unique() < 2:

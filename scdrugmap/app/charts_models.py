@@ -112,7 +112,7 @@ def critical_difference(ranks: pl.DataFrame, groups: list[list[str]], width: flo
     rows = [ruler, *(name for name, _, _ in bars), *ranks["title"].to_list()]
     last = max(ranks.height, first + width, *ranks["rank_high"].drop_nulls().to_list())
     scale = alt.Scale(domain=[0.7, last + 0.3], nice=False)
-    x = alt.X("mean_rank:Q", scale=scale, title="mean rank over data sets (1 is the best)",
+    x = alt.X("mean_rank:Q", scale=scale, title="mean rank (1 is the best)",
               axis=alt.Axis(orient="top", values=list(range(1, int(last) + 1)), format="d", grid=True))  # fmt: skip
     named = "indexof(datum.label, 'not told apart') != 0 ? datum.label : datum.index == 1 ? 'not told apart' : ''"
     y = alt.Y("title:N", sort=rows, scale=alt.Scale(domain=rows), title=None, axis=alt.Axis(
@@ -142,7 +142,7 @@ def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     name stands left of the mark).
     """
     x = alt.X("cells_per_s:Q", title="cells a second (log scale)", scale=alt.Scale(type="log", nice=True),
-              axis=alt.Axis(format="~s", tickCount=4))  # fmt: skip
+              axis=alt.Axis(format="~g", tickCount=4))  # fmt: skip
     scale = alt.Scale(zero=False, padding=18)
     y = alt.Y("value:Q", title=metric, scale=scale, axis=alt.Axis(format="~g", tickCount=5))
     tips = [alt.Tooltip("title:N", title="model"), alt.Tooltip("value:Q", title=metric, format=".2f"),
@@ -151,9 +151,10 @@ def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     base = alt.Chart(frame).encode(x=x, tooltip=tips)
     best = alt.Chart(frame.filter("pareto").sort("cells_per_s"))
     fill = alt.Fill("source:N", scale=alt.Scale(domain=SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None)
+    small = alt.expr("width < 400 ? 9 : 12")
     names = [
         alt.Chart(frame.filter(pl.col("left") == left))
-        .mark_text(align="right" if left else "left", dx=-11 if left else 11, dy=-9, fontSize=12, color=ink.text)
+        .mark_text(align="right" if left else "left", dx=-11 if left else 11, dy=-9, fontSize=small, color=ink.text)
         .encode(x=x, y=y, text="title:N")
         for left in (False, True)
     ]

@@ -26,6 +26,7 @@ from scdrugmap.errors import InvalidInput, UnknownName
 Picks = Mapping[str, str]
 PANELS = 12  # small multiples that are drawn at first
 CALIBRATED = 3  # entries whose reliability is drawn at first
+CURVES, COLOURS = 5, 10  # curves that are drawn at first, and at most: colours beyond that repeat
 
 
 def by_facet(picks: Picks, kinds: list[str]) -> None:
@@ -61,8 +62,12 @@ def few_shot(picks: Picks, *, made_up: bool) -> None:
             "--split-by dataset --shots 0 --shots 5 --shots 50",
         )
         return
-    target = widgets.choose("Target", boards_views.targets(rows), "target", word="shots")
+    left, right = st.columns([2, 3])
+    target = widgets.choose("Target", boards_views.targets(rows), "target", word="shots", place=left)
     curves = boards_views.one_target(rows, target)
+    names = boards_views.best_curves(curves, higher=queries.metric(picks["metric"]).higher_is_better)
+    chosen = widgets.several("Models", names, "curves", word="model", place=right, shown=f"the best {CURVES}")
+    curves = curves.filter(pl.col("title").is_in((chosen or names[:CURVES])[:COLOURS]))
     chart = charts_models.few_shot(curves, picks["metric"], header.ink())
     st.altair_chart(chart, alt=f"{picks['metric']} on {target} over labelled target cells")
     ids = curves["run_ids"].explode().drop_nulls()
@@ -75,7 +80,8 @@ def calibration(rows: pl.DataFrame) -> None:
     found, missing = [], []
     if rows.height:
         names = rows["title"].to_list()
-        chosen = widgets.several("Entries", names, "entries", word="reliability") or names[:CALIBRATED]
+        chosen = widgets.several("Models", names, "entries", word="reliability", shown=f"the first {CALIBRATED}")
+        chosen = (chosen or names[:CALIBRATED])[:COLOURS]
         for title, run_id in rows.filter(pl.col("title").is_in(chosen)).select("title", "run_id").iter_rows():
             try:
                 found.append((title, queries_views.calibration(run_id)))

@@ -47,12 +47,13 @@ def switch(
 
 
 def several(
-    label: str, options: Sequence[str], key: str, *, word: str = "", place: DeltaGenerator | None = None
-) -> list[str]:
-    """Ask for any number of options; none chosen means all."""
+    label: str, options: Sequence[str], key: str, *, word: str = "", place: DeltaGenerator | None = None,
+    shown: str = "all",
+) -> list[str]:  # fmt: skip
+    """Ask for any number of options; where none is chosen, `shown` says what is seen."""
     return list(
         (place or st).multiselect(
-            label, list(options), key=key, placeholder="all", help=tip(word) if word else None, bind="query-params",
+            label, list(options), key=key, placeholder=shown, help=tip(word) if word else None, bind="query-params",
             persist_state="session",
         )
     )  # fmt: skip
