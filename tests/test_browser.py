@@ -35,6 +35,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+CARDS = ("/datasets?dataset=gse164551", f"/transfer?train={REAL[0]}&test={REAL[1]}")
 SOON, LONG = 30_000, 180_000  # ms; a busy machine with two cores is slow to start a worker
 
 
@@ -325,7 +326,7 @@ def test_a_deep_link_may_be_the_first_visit(browser, results, tmp_path):
 
 # ---- looks -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("path", [*(f"/{key}" for key in PAGES if key != "home"), "/", "/datasets?dataset=gse164551"])
+@pytest.mark.parametrize("path", [*(f"/{key}" for key in PAGES if key != "home"), "/", *CARDS])
 def test_a_phone_shows_the_page_without_scrolling_sideways(path, theme, browser, server):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=theme)
     seen = Watched(context, server)
