@@ -171,7 +171,7 @@ def zscores(adata: AnnData) -> AnnData:
 def test_scaled_values_are_not_put_together_with_counts():
     other = zscores(cohort(seed=1))
     other.obs["dataset"] = "scaled"
-    with pytest.raises(InvalidInput, match="'scaled' hold z-scores"):
+    with pytest.raises(InvalidInput, match="z-scores in 'scaled' and none in the others"):
         material(cohort(), other)
 
 

@@ -177,10 +177,11 @@ def device() -> str:
 
 
 def installed() -> dict[str, Any]:
-    """Return what is on this machine: models ready and not, data sets built, runs and the day of the last."""
+    """Return what is on this machine: models ready, asked elsewhere and missing, data sets built, runs and the day of the last."""
     known, done = models(), runs()
     return {
-        "ready": known.filter(pl.col("state") != "needs weights")["title"].to_list(),
+        "ready": known.filter(pl.col("state").is_in(["ready", "bundled"]))["title"].to_list(),
+        "remote": known.filter(pl.col("state") == "remote")["title"].to_list(),
         "missing": known.filter(pl.col("state") == "needs weights")["title"].to_list(),
         "built": int(catalogue()["built"].sum()),
         "runs": done.filter(pl.col("state") == "done").height,

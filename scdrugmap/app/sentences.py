@@ -53,10 +53,12 @@ def headline_caption(rows: pl.DataFrame, metric: str, date: str) -> list[str]:
 
 def installed(found: Mapping[str, Any], device: str) -> str:
     """Say what is on this machine."""
-    ready, missing = found["ready"], found["missing"]
+    ready, missing, remote = found["ready"], found["missing"], found["remote"]
+    rest = f" {len(missing)} need weights." if missing else ""
+    rest += f" Asked elsewhere, with a key and at a price: {', '.join(remote)}." if remote else ""
     lines = [
         f"**Computes on** {device}.",
-        f"**Ready models:** {', '.join(ready) or 'none'}." + (f" {len(missing)} need weights." if missing else ""),
+        f"**Ready models:** {', '.join(ready) or 'none'}.{rest}",
         f"**Data sets built:** {found['built']}.",
         f"**Measured runs:** {found['runs']}" + (f", the last on {found['measured']}." if found["measured"] else "."),
     ]

@@ -43,7 +43,7 @@ def ranking(rows: pl.DataFrame, picks: Mapping[str, str]) -> None:
     view = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
     won = queries_views.won(queries.SHOWN[picks["metric"]], shots=boards_views.words_of(picks["shots"]), **view)
     columns = tables.ranking_columns(picks["metric"])
-    shown = tables.ranking(rows, queries.models(), won, queries_views.speeds())
+    shown = tables.ranking(pickers.named(rows), queries.models(), won, queries_views.speeds())
     widgets.table(shown, columns, "ranking", opens="run", keys=rows["run_id"].to_list())
     st.caption("Choose a row to open the record of its run.")
 

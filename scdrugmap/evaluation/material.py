@@ -88,7 +88,7 @@ class Material:
         kinds = {source.value_type == "zscore" for source in sources}
         if len(kinds) > 1:
             scaled = ", ".join(f"'{source.name}'" for source in sources if source.value_type == "zscore")
-            message = f"{scaled} hold z-scores and the other data sets do not: their values cannot be put together."
+            message = f"There are z-scores in {scaled} and none in the others: their values cannot be put together."
             raise InvalidInput(message, "Evaluate sets of z-scores by themselves.")
         hashes = [source.hashes for source in sources]
         table = tabulate([source.adata for source in sources], hashes, counted=kinds == {False})
