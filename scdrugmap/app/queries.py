@@ -177,7 +177,7 @@ def device() -> str:
 
 
 def installed() -> dict[str, Any]:
-    """Return what is on this machine: models ready, asked elsewhere and missing, data sets built, runs and the day of the last."""
+    """Return what is here: models ready, asked elsewhere and missing, data sets built, runs and the last one's day."""
     known, done = models(), runs()
     return {
         "ready": known.filter(pl.col("state").is_in(["ready", "bundled"]))["title"].to_list(),
