@@ -181,3 +181,12 @@ def test_the_report_says_who_was_asked(endpoint, settings):
     assert asked.is_asked(MODEL)
     assert not asked.is_asked("hvg")
     assert not asked.is_asked("")
+
+
+def test_an_amount_below_a_cent_is_not_nothing():
+    assert [asked.usd(amount) for amount in (0.0, 0.0034, 0.05, 1.5)] == [
+        "0.00 USD",
+        "0.0034 USD",
+        "0.0500 USD",
+        "1.50 USD",
+    ]

@@ -81,10 +81,15 @@ def lines(estimate: Estimate) -> list[str]:
         f"To {estimate.host} (model {estimate.model}) go {estimate.sent}.",
         f"{count(estimate.n_cells)} cells in {count(estimate.n_requests)} requests, about "
         f"{count(estimate.input_tokens)} tokens sent and {count(estimate.output_tokens)} received.",
-        f"Estimated price: {estimate.usd:.2f} US dollars ({estimate.price}); requests asked again come on top.",
+        f"Estimated price: {usd(estimate.usd)} ({estimate.price}); requests asked again come on top.",
         "The answer is a language model's word on a list of genes: it is not calibrated, and there is no measure of "
         "novelty.",
     ]
+
+
+def usd(amount: float) -> str:
+    """Say an amount of US dollars; one below a cent is no "0.00"."""
+    return f"{amount:.2f} USD" if amount >= 0.1 or not amount else f"{amount:.4f} USD"
 
 
 def drawable(cells: pl.DataFrame) -> pl.DataFrame:
@@ -114,7 +119,7 @@ def cost(provenance: Mapping[str, Any]) -> tuple[str, str]:
     """Say what asking cost, and for what."""
     told = provenance["asked"]
     tokens = f"{count(told['input_tokens'])} tokens sent, {count(told['output_tokens'])} received"
-    return f"{told['usd']:.2f} USD" if told["usd"] >= 0.005 else f"{told['usd']:.4f} USD", tokens
+    return usd(told["usd"]), tokens
 
 
 def what_it_is(provenance: Mapping[str, Any]) -> str:
