@@ -49,18 +49,6 @@ def part(found: Part) -> pl.DataFrame:
     )
 
 
-def part_columns() -> dict[str, Any]:
-    """Return how the metrics of a part are headed and written."""
-    column = st.column_config
-    return {
-        "metric": column.TextColumn("Metric", pinned=True),
-        "value": column.NumberColumn("Score", format="%.2f"),
-        "low": column.NumberColumn("from", format="%.2f", help=tip("interval")),
-        "high": column.NumberColumn("to", format="%.2f", help=tip("interval")),
-        "constant": column.NumberColumn("Constant", format="%.2f", help=tip("constant")),
-    }
-
-
 def gaps(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the leakage gaps of one set of cells as a table."""
     return rows.select("title", "strategy", "by_cell", "safe", "gap", "gap_low", "gap_high", "constant", "run_id")

@@ -16,6 +16,7 @@ from scdrugmap.app import (
     queries,
     queries_views,
     sentences_views,
+    tables,
     tables_views,
     widgets,
     words,
@@ -144,7 +145,7 @@ def pair(table: pl.DataFrame, train: str, test: str, picks: Picks) -> None:
     })  # fmt: skip
     _scores_of_cells(row["run_id"], test)
     if part:
-        widgets.table(tables_views.part(part), tables_views.part_columns(), "pair_scores")
+        widgets.table(tables_views.part(part), tables.score_columns(), "pair_scores")
     for warning in record.outcome.warnings:
         st.warning(warning, icon=":material/warning:")
     header.caption(*sentences_views.pair_caption(row, picks, record.environment.date[:10]))
