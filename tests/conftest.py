@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from anndata import AnnData
 from make_results import REAL, make_results, make_transfer
+from threadpoolctl import threadpool_limits
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.settings import Settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Add up in one order, as worker processes do: with more threads the last bit depends on how busy a machine is."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

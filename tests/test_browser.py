@@ -37,6 +37,7 @@ FLAGS = [
 ]  # fmt: skip
 CARDS = ("/datasets?dataset=gse164551", f"/transfer?train={REAL[0]}&test={REAL[1]}")
 SOON, LONG = 30_000, 180_000  # ms; a busy machine with two cores is slow to start a worker
+expect.set_options(timeout=SOON)
 
 
 def chromium() -> str:
@@ -261,6 +262,7 @@ def test_a_row_opens_a_card_and_back_keeps_the_filter(watched):
     table.locator(".dvn-scroller").first.click(position={"x": 16, "y": 52})  # the mark before the first row
     page.wait_for_url(re.compile("dataset=gse164897"))
     expect(page.get_by_text("Label balance")).to_be_visible()
+    settled(page)  # a click while the card is still being drawn would be lost
     page.get_by_role("button", name="All data sets").click()
     expect(page.get_by_text(re.compile(r"^\d+ of 60 data sets"))).not_to_contain_text("60 of 60")
     assert "search=gse164897" in page.url

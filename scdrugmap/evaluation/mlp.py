@@ -120,7 +120,8 @@ class MLP:
         return total / (2 * len(rows))
 
     def _tensor(self, Z: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.array(Z, dtype=np.float32)).to(self.device)
+        """Copy to where torch puts its own: how numpy aligned an array would decide the last bit of a product."""
+        return torch.tensor(np.asarray(Z, dtype=np.float32), device=self.device)
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

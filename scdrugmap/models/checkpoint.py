@@ -89,7 +89,8 @@ class Checkpoint:
         if described["format"] != FORMAT:
             message = f"'{folder / DESCRIPTION}' has format {described['format']}; this version reads {FORMAT}."
             raise WeightsInvalid(message, "Delete the folder; it is converted again from the upstream files.")
-        tensors = read_safetensors(folder / TENSORS)
+        # Copied to where torch puts its own: products of tensors that lie askew in a file differ in the last bit.
+        tensors = {name: tensor.clone() for name, tensor in read_safetensors(folder / TENSORS).items()}
         return cls(described["config"], described["vocabulary"], tensors, tuple(described.get("unused", ())))
 
 

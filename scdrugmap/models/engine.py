@@ -103,8 +103,11 @@ class _Vectors:
 
 
 def host_tensors(batch: Batch, device: torch.device) -> Tensors:
-    """Tensors of a collated batch in the host's memory, pinned where a GPU will copy them."""
-    tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+    """Tensors of a collated batch in the host's memory, pinned where a GPU will copy them.
+
+    Copied, not shared: where numpy happens to put an array would decide the last bit of a product.
+    """
+    tensors = {name: torch.tensor(array) for name, array in batch.items()}
     return {name: x.pin_memory() for name, x in tensors.items()} if device.type == "cuda" else tensors
 
 
