@@ -16,7 +16,7 @@ from scdrugmap.data.simulate import simulate
 from scdrugmap.settings import Settings
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Add up in one order, as worker processes do: with more threads the last bit depends on how busy a machine is."""
     torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -69,6 +70,17 @@ def killer(of_interest: str):
     return ended, killed
 
 
+def same(one: object, other: object) -> bool:
+    """Compare plain values; two processes may add up float32 products in another order, which the last digits tell."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, abs_tol=1e-6)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
 def test_a_plain_loop_processes_and_a_cluster_that_loses_a_worker_give_equal_records(settings, tmp_path):
     from distributed import LocalCluster
 
@@ -80,11 +92,11 @@ def test_a_plain_loop_processes_and_a_cluster_that_loses_a_worker_give_equal_rec
             ended, killed = killer(kind)
             run_grid(grid.experiments, grid.outlines, place, workers=workers, ended=ended if kind else lambda *_: None)
             assert len(killed) == bool(kind)
-            found[workers] = {run.run_id: (run.experiment, run.outcome) for run in runs(place.results)}
+            found[workers] = {run.run_id: dataclasses.asdict(run.outcome) for run in runs(place.results)}
     first, *others = found.values()
     assert set(first) == {one.run_id for one in grid.experiments}
-    assert all(outcome.state == "done" for _, outcome in first.values())
-    assert all(other == first for other in others)
+    assert all(outcome["state"] == "done" for outcome in first.values())
+    assert all(same(other, first) for other in others)
 
 
 def test_a_killed_run_goes_on_where_it_stopped(settings, tmp_path):
