@@ -22,6 +22,7 @@ from scdrugmap.evaluation.planned import Grid, Pace, in_words
 from scdrugmap.evaluation.plans import read_plan
 from scdrugmap.evaluation.results import build_scores, read_runs, runs, write_scores
 from scdrugmap.evaluation.runner import in_order, run_grid
+from scdrugmap.evaluation.vectors import load_encoder
 from scdrugmap.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,6 +85,7 @@ def same(one: object, other: object) -> bool:
 def test_a_plain_loop_processes_and_a_cluster_that_loses_a_worker_give_equal_records(settings, tmp_path):
     from distributed import LocalCluster
 
+    load_encoder.cache_clear()  # what another test left in this process, the others do not have
     grid = grid_of(tmp_path, settings, models='["constant", "scgpt-mini"]')
     found = {}
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
