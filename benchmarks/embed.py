@@ -5,8 +5,8 @@
     python benchmarks/embed.py --all --size published --write     # docs/performance.md and models/speed.csv anew
 
 Weights are random where the published ones need a download: the time does not depend on them. Cells are simulated, of
-mixed depth, or those of --data. `--clock cpu` counts the seconds of the processor on one thread: what an idle machine
-would take, for machines that are not. Nothing here is a timed test.
+mixed depth, or drawn from --data with a fixed seed. `--clock cpu` counts the seconds of the processor on one thread:
+what an idle machine would take, for machines that are not. Nothing here is a timed test.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=20.0, help="of our own loop; all in all about ten times that")
     parser.add_argument("--head-seconds", type=float, default=60.0, help="for the labelled cells; 0 leaves heads out")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--data", type=Path, help="an .h5ad in place of simulated cells")
+    parser.add_argument(
+        "--data", type=Path, help="an .h5ad whose cells, drawn at random, take the place of simulated ones"
+    )
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too, its translations not timed")
     parser.add_argument("--precision", choices=["both", "float32"], default="both", help="float32 leaves bfloat16 out")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -88,16 +91,17 @@ def arguments() -> argparse.ArgumentParser:
 
 def record(card: ModelCard, given: argparse.Namespace) -> dict[str, Any]:
     """Everything about one model, in plain values."""
-    pool = read_h5ad(given.data) if given.data else pool_of_cells(TOGETHER if card.context else MOST)
+    pool = mixed(read_h5ad(given.data)) if given.data else pool_of_cells(TOGETHER if card.context else MOST)
     encoder = random_encoder(card, pool, given.size, device=given.device)
     clock = Clock(given.clock, encoder.device)
-    found = described(card, given)
+    found = described(card, given, pool)
     found["n_parameters"] = sum(parameter.numel() for parameter in encoder.network.parameters())
     cells = taken(pool, given.cells or how_many(encoder, pool, given.seconds, clock))
     lengths = encoder.tokenize(cells).lengths
     found["lengths"] = [int(lengths.min()), int(lengths.max()), int(np.median(lengths))]
     both = given.precision == "both"
-    found |= measure(encoder, cells, rounds=given.rounds, clock=clock, bfloat16=both)
+    found |= measure(encoder, cells, rounds=given.rounds, clock=clock, bfloat16=both, compiled=given.compile)
+    found["load"] = (found["load"] + os.getloadavg()[0]) / 2
     if both and given.head_seconds:
         found |= downstream(encoder, labelled_cells(encoder, given.head_seconds, clock))
     if not given.no_memory:
@@ -107,9 +111,11 @@ def record(card: ModelCard, given: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def described(card: ModelCard, given: argparse.Namespace) -> dict[str, Any]:
-    """What was run where, when and how."""
-    command = shlex.join(["benchmarks/embed.py", *sys.argv[1:]]) if sys.argv[1:] else "benchmarks/embed.py"
+def described(card: ModelCard, given: argparse.Namespace, pool: AnnData) -> dict[str, Any]:
+    """What was run where, when and how; folders are left out."""
+    command = shlex.join(["benchmarks/embed.py", *sys.argv[1:]])
+    if given.data:
+        command = command.replace(shlex.quote(str(given.data)), shlex.quote(given.data.name))
     return {
         "model": card.key,
         "size": given.size,
@@ -120,7 +126,7 @@ def described(card: ModelCard, given: argparse.Namespace) -> dict[str, Any]:
         "threads": given.threads,
         "clock": given.clock,
         "load": os.getloadavg()[0],
-        "cells_of": given.data.name if given.data else "simulated",
+        "cells_of": named(given.data, pool) if given.data else "simulated",
         "command": command,
     }
 
@@ -137,8 +143,18 @@ def _lines(path: Path) -> list[str]:
 
 def pool_of_cells(n_cells: int) -> AnnData:
     """Simulated droplet cells over all genes that the simulator knows, of four samples, in mixed order."""
-    adata = simulate(n_cells=n_cells, n_genes=len(parameters().symbols), n_samples=4, seed=0)
-    return adata[np.random.default_rng(0).permutation(n_cells)].copy()
+    return mixed(simulate(n_cells=n_cells, n_genes=len(parameters().symbols), n_samples=4, seed=0))
+
+
+def mixed(adata: AnnData, seed: int = 0) -> AnnData:
+    """Give all cells in a random order: a file has those of one sample, and of one depth, behind each other."""
+    return adata[np.random.default_rng(seed).permutation(adata.n_obs)].copy()
+
+
+def named(path: Path, adata: AnnData) -> str:
+    """Name of a data set and, where its cells tell, its accession."""
+    accessions = sorted(set(adata.obs["accession"].astype(str))) if "accession" in adata.obs else []
+    return " ".join([path.stem, *(f"({accession})" for accession in accessions)])
 
 
 def taken(pool: AnnData, n_cells: int) -> AnnData:
@@ -162,8 +178,7 @@ def seconds_a_cell(encoder: Encoder, pool: AnnData, clock: Clock) -> float:
 
 def labelled_cells(encoder: Encoder, seconds: float, clock: Clock) -> AnnData:
     """Labelled simulated cells for the heads, as many as take `seconds`; few genes, so that there are enough."""
-    cells = simulate(n_cells=LABELLED, n_genes=LABELLED_GENES, n_samples=4, effect=2.0, seed=1)
-    cells = cells[np.random.default_rng(1).permutation(LABELLED)].copy()
+    cells = mixed(simulate(n_cells=LABELLED, n_genes=LABELLED_GENES, n_samples=4, effect=2.0, seed=1), seed=1)
     n_cells = int(seconds / seconds_a_cell(encoder, cells, clock))
     return taken(cells, n_cells if n_cells >= FEWEST_LABELLED else 0)
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.engine import token_budget
+from scdrugmap.models.engine import Compiled, token_budget
 
 TOLERANCE = 2e-4  # of the largest value: what rounding may move in another order of sums
 SQUARE = 2_048  # side of the square product beside those of the model's own shapes
@@ -48,13 +48,32 @@ class Clock:
         return self.now() - start, done
 
 
-def measure(encoder: Encoder, cells: AnnData, *, rounds: int, clock: Clock, bfloat16: bool = True) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Translated:
+    """A network whose blocks `torch.compile` translates, and these translations, to be put on and taken off."""
+
+    network: Compiled
+    forwards: dict[nn.Module, Callable[..., Any]]
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> Translated:
+        """Make them; none stays on. They are made when they first run."""
+        network = Compiled(encoder.network)
+        return cls(network, {block: vars(block).pop("forward") for block in network.blocks})
+
+
+def measure(
+    encoder: Encoder, cells: AnnData, *, rounds: int, clock: Clock, bfloat16: bool = True, compiled: bool = False
+) -> dict[str, Any]:
     """Time all ways over `cells`; raises `RuntimeError` where the plain loop's embedding is another than ours."""
     seconds: dict[str, float] = defaultdict(float)
     totals: dict[str, float] = defaultdict(float)
-    ours, half, worst = [], [], 0.0
+    made: dict[str, list[np.ndarray]] = defaultdict(list)
     width = maximum_length(encoder, encoder.tokenize(cells))
     encoder.embed(cells[:1].copy())  # what is set up once is not timed
+    translated = Translated.of(encoder) if compiled else None
+    if translated:
+        in_compiled(encoder, cells, translated)  # so that no translation is timed
     gemm = gemm_rate(encoder, clock)
     for turn in range(rounds):
         some = cells[turn::rounds].copy()
@@ -62,28 +81,64 @@ def measure(encoder: Encoder, cells: AnnData, *, rounds: int, clock: Clock, bflo
         batches = _batches(encoder, tokens)
         for name, amount in _sizes(encoder, tokens, batches).items():
             totals[name] += amount
-        took, z = clock.time(lambda some=some: encoder.embed(some, checked=True))
-        seconds["ours"] += took
-        seconds["forward"] += clock.time(lambda batches=batches: _forward(encoder, batches))[0]
-        for name, padded in (("plain", width), ("padded", None)):
-            size = batch_size(encoder, width)
-            took, other = clock.time(
-                lambda tokens=tokens, padded=padded, size=size: plain(encoder, tokens, padded, size)
-            )
+        for name, way in _ways(encoder, some, tokens, width, bfloat16=bfloat16, translated=translated).items():
+            took, z = clock.time(way)
             seconds[name] += took
-            worst = max(worst, float(np.abs(other - z).max() / np.abs(z).max()))
-        if bfloat16:
-            took, low = clock.time(lambda some=some: in_bfloat16(encoder, some))
-            seconds["bfloat16"] += took
-            half.append(low)
-        ours.append(z)
+            made[name].append(z)
+        seconds["forward"] += clock.time(lambda batches=batches: _forward(encoder, batches))[0]
         gemm = max(gemm, gemm_rate(encoder, clock))
-    if worst > TOLERANCE:
-        message = f"{encoder.card.key}: the plain loop's embedding differs by {worst:.2g} of the largest value"
+    z = {name: np.concatenate(parts) for name, parts in made.items()}
+    worst = {name: _difference(z["ours"], z[name]) for name in ("plain", "padded", "compiled") if name in z}
+    for name, difference in worst.items():
+        if difference > TOLERANCE:
+            message = (
+                f"{encoder.card.key}: the {name} loop's embedding differs by {difference:.2g} of the largest value"
+            )
+            raise RuntimeError(message)
+    found = _summary(seconds, totals, gemm) | {"difference": max(worst.values())}
+    drift = _drift(z["ours"], z["bfloat16"]) if bfloat16 else {}
+    return found | drift | {"plain_batch": batch_size(encoder, width), "padded_to": width, "rounds": rounds}
+
+
+def _ways(
+    encoder: Encoder, cells: AnnData, tokens: Any, width: int, *, bfloat16: bool, translated: Translated | None
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Ways to embed the same cells, (C, dim) float32 each: ours first."""
+    size = batch_size(encoder, width)
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "ours": lambda: encoder.embed(cells, checked=True),
+        "plain": lambda: plain(encoder, tokens, width, size),
+        "padded": lambda: plain(encoder, tokens, None, size),
+    }
+    if bfloat16:
+        ways["bfloat16"] = lambda: in_bfloat16(encoder, cells)
+    if translated:
+        ways["compiled"] = lambda: in_compiled(encoder, cells, translated)
+    return ways
+
+
+def in_compiled(encoder: Encoder, cells: AnnData, translated: Translated) -> np.ndarray:
+    """Embed cells by the translated network, (C, dim) float32, and leave the encoder's own as it was.
+
+    Raises `RuntimeError` where there is no working compiler or nothing to translate.
+    """
+    for block, forward in translated.forwards.items():
+        block.forward = forward
+    encoder._compiled = translated.network
+    try:
+        z = encoder.embed(cells, checked=True)
+    finally:
+        encoder._compiled = None
+        for block in translated.forwards:
+            vars(block).pop("forward", None)
+    if not translated.network.blocks:
+        message = f"{encoder.card.key} does not compile here: see the log"
         raise RuntimeError(message)
-    found = _summary(seconds, totals, gemm) | {"difference": worst, "plain_batch": batch_size(encoder, width)}
-    drift = _drift(np.concatenate(ours), np.concatenate(half)) if bfloat16 else {}
-    return found | drift | {"padded_to": width}
+    return z
+
+
+def _difference(ours: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(other - ours).max() / np.abs(ours).max())
 
 
 def in_bfloat16(encoder: Encoder, cells: AnnData) -> np.ndarray:
@@ -173,10 +228,12 @@ def _summary(seconds: dict[str, float], totals: dict[str, float], gemm: float) -
         "gflops": rate / 1e9,
         "gemm_gflops": gemm / 1e9,
         "of_gemm": rate / gemm,
+        "plain_of_gemm": totals["flops"] / seconds["plain"] / gemm,
     }
-    if seconds["bfloat16"]:
-        found["against_bfloat16"] = seconds["ours"] / seconds["bfloat16"]
-    return found
+    faster = {
+        f"against_{name}": seconds["ours"] / seconds[name] for name in ("bfloat16", "compiled") if name in seconds
+    }
+    return found | faster
 
 
 def _drift(full: np.ndarray, half: np.ndarray) -> dict[str, float]:

@@ -84,6 +84,5 @@ def random_tensors(network: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def _ensembl_ids(adata: AnnData) -> list[str]:
-    if "ensembl_id" in adata.var:
-        return [str(name) for name in adata.var["ensembl_id"]]
-    return [f"ENSG8{row:010d}" for row in range(adata.n_vars)]
+    known = adata.var["ensembl_id"] if "ensembl_id" in adata.var else [""] * adata.n_vars
+    return [str(name) or f"ENSG8{row:010d}" for row, name in enumerate(known)]

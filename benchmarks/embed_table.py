@@ -35,6 +35,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "Speed": {
         "model": lambda record: f"`{record['model']}`",
         "size": lambda record: record["size"],
+        "cells of": lambda record: record["cells_of"],
         "cells": _number("cells", "d"),
         "tokens a cell": lambda record: "{} to {}, median {}".format(*record["lengths"]),
         "cells/s": _number("cells_per_s", ".3g"),
@@ -43,7 +44,9 @@ TABLES: dict[str, dict[str, Any]] = {
         "against the plain loop": _times("against_plain"),
         "padded to the batch only": _times("against_padded"),
         "bfloat16": _times("against_bfloat16"),
+        "compiled": _times("against_compiled"),
         "of the GEMM peak": _number("of_gemm", ".0%"),
+        "the plain loop, of the GEMM peak": _number("plain_of_gemm", ".0%"),
         "padding": _number("padding", ".1%"),
     },
     "bfloat16": {
@@ -90,7 +93,7 @@ def rendered(records: Sequence[Record]) -> str:
 
 
 def kept(records: Sequence[Record], path: Path = RECORDS) -> list[Record]:
-    """Lay new records over those of a file, one a model, size and device; writes and gives all."""
+    """Lay new records over those of a file, one a model, size, device and data set; writes and gives all."""
     old = json.loads(path.read_text()) if path.is_file() else []
     known = {_place(record): record for record in [*old, *records]}
     path.write_text(json.dumps(list(known.values()), indent=1) + "\n")
@@ -98,7 +101,10 @@ def kept(records: Sequence[Record], path: Path = RECORDS) -> list[Record]:
 
 
 def write(records: Sequence[Record], path: Path = RECORDS, document: Path = DOCUMENT, speeds: Path = SPEEDS) -> None:
-    """Bring the records, the document's tables and the file of speeds up to date; raises `ValueError` without marks."""
+    """Bring the records, the document's tables and the file of speeds up to date; raises `ValueError` without marks.
+
+    Of a model that was measured on several data sets, the file of speeds holds the first.
+    """
     text = document.read_text()
     before, found, rest = text.partition(BEGIN)
     _, closed, after = rest.partition(END)
@@ -106,15 +112,16 @@ def write(records: Sequence[Record], path: Path = RECORDS, document: Path = DOCU
         message = f"{document} lacks the lines {BEGIN} and {END}"
         raise ValueError(message)
     known = kept(records, path)
+    first = {_place(record)[:-1]: record for record in reversed(known)}
     document.write_text(f"{before}{BEGIN}\n\n{rendered(known)}\n\n{END}{after}")
     with speeds.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(SPEED_COLUMNS)
-        writer.writerows([_speed(record, name) for name in SPEED_COLUMNS] for record in known)
+        writer.writerows([_speed(record, name) for name in SPEED_COLUMNS] for record in reversed(first.values()))
 
 
-def _place(record: Record) -> tuple[str, str, str]:
-    return record["model"], record["size"], record["device"]
+def _place(record: Record) -> tuple[str, ...]:
+    return record["model"], record["size"], record["device"], record["cells_of"]
 
 
 def _speed(record: Record, name: str) -> str:

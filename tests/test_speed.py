@@ -82,6 +82,34 @@ def test_another_embedding_is_no_ratio(cells, few, monkeypatch):
         embed_measure.measure(encoder, few, rounds=1, clock=CLOCK)
 
 
+def test_compiled_code_is_measured_beside_eager_code_and_taken_off_again(cells, few, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, *, dynamic: compile_(model, dynamic=dynamic, backend="eager"))
+    encoder = toy_encoder(MODELS["tgpt"], cells)
+    found = embed_measure.measure(encoder, few, rounds=2, clock=CLOCK, bfloat16=False, compiled=True)
+    assert found["against_compiled"] > 0
+    assert encoder._compiled is None
+    assert not any("forward" in vars(block) for block in encoder.network.blocks)
+
+
+def test_what_does_not_compile_has_no_ratio(cells, few):
+    with pytest.raises(RuntimeError, match="scbert does not compile here"):
+        embed_measure.measure(
+            toy_encoder(MODELS["scbert"], cells), few, rounds=1, clock=CLOCK, bfloat16=False, compiled=True
+        )
+
+
+def test_cells_of_a_file_are_drawn_from_all_of_it(cells, tmp_path):
+    drawn = embed.mixed(cells)
+    assert sorted(drawn.obs_names) == sorted(cells.obs_names)
+    first = cells.obs_names.get_indexer(embed.taken(drawn, 40).obs_names)
+    assert first.min() < 30
+    assert first.max() >= 90  # the four samples lie behind each other
+    assert embed.mixed(cells).obs_names.tolist() == drawn.obs_names.tolist()
+    cells.obs["accession"] = "GSE1"
+    assert embed.named(tmp_path / "some.h5ad", cells) == "some (GSE1)"
+
+
 def test_written_out_attention_is_torchs():
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 4, 7, 8, generator=generator) for _ in range(3))
@@ -142,25 +170,28 @@ def test_memory_is_measured_in_a_process_of_its_own(tmp_path):
     assert 50 < found["before_mb"] <= found["peak_mb"]
 
 
-def test_one_command_prints_and_writes_everything(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(embed, "MOST", 12)
+def test_one_command_prints_and_writes_everything(monkeypatch, capsys, tmp_path, cells):
+    (tmp_path / "folder").mkdir()
+    cells.write_h5ad(tmp_path / "folder" / "mine.h5ad")
     monkeypatch.setattr(embed, "LABELLED", 48)
     monkeypatch.setattr(embed, "LABELLED_GENES", 100)
     places = {name: tmp_path / name for name in ("performance.json", "performance.md", "speed.csv")}
     places["performance.md"].write_text(f"Before.\n{embed_table.BEGIN}\nold\n{embed_table.END}\nAfter.\n")
     monkeypatch.setattr(embed, "write", lambda records: embed_table.write(records, *places.values()))
     command = "embed.py --model scgpt --size small --cells 4 --head-seconds 60 --threads 1 --no-memory --json --write"
-    monkeypatch.setattr(sys, "argv", command.split())
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--data", str(tmp_path / "folder" / "mine.h5ad")])
     assert embed.main() == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert record["cells"] == 4
     assert record["labelled"] == 48
     assert record["command"].startswith("benchmarks/embed.py --model scgpt --size small")
+    assert record["command"].endswith("--data mine.h5ad")
+    assert record["cells_of"] == "mine"
     assert json.loads(places["performance.json"].read_text()) == [record]
     text = places["performance.md"].read_text()
     assert text.startswith("Before.\n")
     assert text.endswith("After.\n")
-    assert "| `scgpt` | small | 4 |" in text
+    assert "| `scgpt` | small | mine | 4 |" in text
     assert "old" not in text
     header, row = places["speed.csv"].read_text().splitlines()
     assert header == ",".join(embed_table.SPEED_COLUMNS)
@@ -168,10 +199,12 @@ def test_one_command_prints_and_writes_everything(monkeypatch, capsys, tmp_path)
 
 
 def test_a_new_record_takes_the_place_of_the_old(tmp_path):
-    old = [{"model": "a", "size": "small", "device": "cpu", "n": 1}, {"model": "b", "size": "small", "device": "cpu"}]
+    where = {"size": "small", "device": "cpu", "cells_of": "simulated"}
+    old = [{"model": "a", **where, "n": 1}, {"model": "b", **where}]
     embed_table.kept(old, tmp_path / "records.json")
     known = embed_table.kept([{**old[0], "n": 2}], tmp_path / "records.json")
     assert known == [{**old[0], "n": 2}, old[1]]
+    assert len(embed_table.kept([{**old[0], "cells_of": "mine"}], tmp_path / "records.json")) == 3
 
 
 def test_measured_speeds_can_be_read():
