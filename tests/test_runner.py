@@ -60,7 +60,7 @@ def test_a_plan_is_run_and_its_status_told(run, plan, settings):
     code, out, _ = run("status", "--plan", plan)
     assert code == 0
     assert "Typed: 0 done, 0 failed, 4 to do" in out
-    assert "One worker may need unknown" in out
+    assert "How long it may take is unknown: no such run was recorded yet." in out
     code, out, err = run("run", "--plan", plan)
     assert code == 0, err
     assert "AUROC" in out

@@ -36,6 +36,12 @@ TrainingOption = Annotated[
     list[str] | None, typer.Option(help="of training, STRATEGY.NAME=VALUE or HEAD.NAME=VALUE, e.g. lora.r=4; repeat")
 ]
 KnobOption = Annotated[list[str] | None, typer.Option("--set", help="of a model, MODEL.NAME=VALUE; repeat")]
+PlacesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights", help="where a model's weights lie, MODEL=FOLDER in upstream's layout (or a Hub id); repeat"
+    ),
+]
 Workers = Annotated[str, typer.Option(help='"1", "8" processes, or a Dask scheduler "tcp://host:8786"')]
 
 
@@ -54,6 +60,7 @@ def benchmark_run(
     seed: Annotated[int, typer.Option(help="of splits and heads")] = 0,
     option: TrainingOption = None,
     knob: KnobOption = None,
+    weights: PlacesOption = None,
     workers: Workers = "1",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -62,6 +69,7 @@ def benchmark_run(
 
     Exit code: 0 all done; 2 some could not be done, for a reason that is recorded and can be mended; 1 a bug.
     """
+    from scdrugmap.evaluation.lacking import Lacking
     from scdrugmap.evaluation.planned import Grid
     from scdrugmap.evaluation.plans import read_plan
 
@@ -69,21 +77,25 @@ def benchmark_run(
     if plan is not None:
         if model:
             raise InvalidInput("--model does not go with --plan.", "Say in the plan which models compete.")
-        grid = Grid.of(read_plan(plan), settings, _folder(data), device)
+        grid = Grid.of(read_plan(plan), settings, _folder(data), device, weights=_places(weights))
     else:
         asked: dict[str, Any] = {"models": model or [], "strategies": strategy, "protocol": protocol, "shots": shots}
         asked |= {"split_by": split_by, "facet": facet, "folds": folds, "seeds": seed} | (
             {"heads": head} if head else {}
         )
         asked |= {"options": _nested(option, "--option lora.r=4"), "settings": _nested(knob, "--set scgpt.n_bins=51")}
-        grid = _grid_of_flags(data or [], asked, settings, device)
+        grid = _grid_of_flags(data or [], asked, settings, device, _places(weights))
+    for line in Lacking.of(grid.plan, grid.experiments, settings).sentences(settings):
+        typer.echo(f"! {line}", err=True)
     runs = _watched(grid, settings, workers, device)
     _print_result(grid, runs, as_json=as_json)
     raise typer.Exit(_exit_code(runs))
 
 
 @benchmark.command("status")
-def benchmark_status(plan: PlanFile = None, data: DataNames = None, as_json: AsJson = False) -> None:
+def benchmark_status(
+    plan: PlanFile = None, data: DataNames = None, weights: PlacesOption = None, as_json: AsJson = False
+) -> None:
     """Show what is done, failed and to do of a plan; without one, all runs of this machine."""
     from scdrugmap.evaluation.results import read_runs
 
@@ -91,29 +103,12 @@ def benchmark_status(plan: PlanFile = None, data: DataNames = None, as_json: AsJ
     if plan is None:
         print_rows(read_runs(settings).to_dicts(), as_json=as_json)
         return
-    from scdrugmap.evaluation.planned import Grid, Pace, in_words
+    from scdrugmap.cli.standing import print_status
+    from scdrugmap.evaluation.planned import Grid
     from scdrugmap.evaluation.plans import read_plan
 
-    grid = Grid.of(read_plan(plan), settings, _folder(data), fetch=False)
-    table = grid.status(settings)
-    todo = set(table.filter(pl.col("state") != "done")["run_id"])
-    eta = Pace.of(grid.outlines, read_runs(settings)).total(one for one in grid.experiments if one.run_id in todo)
-    counts = {state: table.filter(state=state).height for state in ("done", "failed", "to do")}
-    cached = _cached(settings)
-    if as_json:
-        found = {**counts, "eta_seconds": eta, "cached": cached, "experiments": table.to_dicts()}
-        print_record(found, as_json=True)
-        return
-    typer.echo(f"{grid.plan.title}: {', '.join(f'{n} {state}' for state, n in counts.items())}")
-    by = ["model", "head", "strategy"]
-    states = [pl.col("state").eq(state).sum().alias(state) for state in counts]
-    print_rows(table.group_by(by, maintain_order=True).agg(*states).to_dicts(), as_json=False)
-    reasons = table.filter(state="failed").group_by("reason", "remedy", maintain_order=True).agg(n=pl.len())
-    for reason, remedy, n in reasons.iter_rows():
-        typer.echo(f"! {n} failed: {reason} {remedy}")
-    typer.echo(f"Embeddings in the cache: {', '.join(f'{k} {n} shards' for k, n in cached.items()) or 'none'}.")
-    if todo:
-        typer.echo(f"One worker may need {in_words(eta)} for what is not done, by what was measured on this machine.")
+    grid = Grid.of(read_plan(plan), settings, _folder(data), weights=_places(weights), fetch=False, sketch=True)
+    print_status(grid, settings, as_json=as_json)
 
 
 @benchmark.command("report")
@@ -121,6 +116,7 @@ def benchmark_report(
     output: Annotated[Path, typer.Option("--output", "-o", help="folder for report.md, report.html and figures")],
     plan: PlanFile = None,
     data: DataNames = None,
+    weights: PlacesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a report of a plan's runs, or of all on this machine: Markdown, and one HTML file that needs no network."""
@@ -129,7 +125,8 @@ def benchmark_report(
     from scdrugmap.evaluation.report import write_report
 
     settings = Settings.from_env()
-    grid = Grid.of(read_plan(plan), settings, _folder(data), fetch=False) if plan else None
+    given = _places(weights)
+    grid = Grid.of(read_plan(plan), settings, _folder(data), weights=given, fetch=False) if plan else None
     written = write_report(output, settings, grid)
     if as_json:
         print_record({"written": list(map(str, written))}, as_json=True)
@@ -145,7 +142,9 @@ def _folder(data: Sequence[str] | None) -> Path | None:
     return Path(data[0])
 
 
-def _grid_of_flags(data: Sequence[str], asked: dict[str, Any], settings: Settings, device: str) -> Grid:
+def _grid_of_flags(
+    data: Sequence[str], asked: dict[str, Any], settings: Settings, device: str, weights: dict[str, str]
+) -> Grid:
     """Return the grid of the options of the command line, which are those of a plan's question."""
     from pydantic import ValidationError
 
@@ -160,7 +159,22 @@ def _grid_of_flags(data: Sequence[str], asked: dict[str, Any], settings: Setting
     except ValidationError as error:
         raise InvalidInput(first_error(error), "scdrugmap benchmark run --help lists the options.") from error
     plan = Plan(title="Command line", data={}, ask=[question])
-    return Grid.over(plan, {"data": outlines(data, settings)}, device)
+    return Grid.over(plan, {"data": outlines(data, settings)}, device, weights=weights)
+
+
+def _places(given: list[str] | None) -> dict[str, str]:
+    """Read MODEL=FOLDER pairs."""
+    found: dict[str, str] = {}
+    for pair in given or ():
+        model, equals, place = pair.partition("=")
+        if not (model and equals and place):
+            raise InvalidInput(
+                f"--weights '{pair}' does not say whose they are.", "Write MODEL=FOLDER, e.g. scgpt=scGPT_human"
+            )
+        if model in found:
+            raise InvalidInput(f"--weights names '{model}' twice.", "Give one folder a model.")
+        found[model] = place
+    return found
 
 
 def _nested(given: list[str] | None, example: str) -> dict[str, dict[str, Any]]:
@@ -182,7 +196,7 @@ def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[
     from scdrugmap.evaluation.runner import run_grid
 
     watch = Watch(grid.experiments, Pace.of(grid.outlines, read_runs(settings)))
-    how = {"workers": workers, "device": device, "remarks": grid.plan.remarks}
+    how = {"workers": workers, "device": device, "remarks": grid.plan.remarks, "weights": grid.weights}
     try:
         with watch.shown():
             return run_grid(grid.experiments, grid.outlines, settings, ended=watch.ended, **how)  # type: ignore[arg-type]
@@ -197,15 +211,6 @@ def _exit_code(runs: dict[str, Run]) -> int:
     if any(is_bug(run.outcome) for run in runs.values()):
         return 1
     return 2 if any(run.outcome.state == "failed" for run in runs.values()) else 0
-
-
-def _cached(settings: Settings) -> dict[str, int]:
-    """Count the shards of embeddings in the cache, by model."""
-    from collections import Counter
-
-    from scdrugmap.embeddings.entries import entries
-
-    return dict(Counter(entry.key.model for entry in entries(settings.embeddings)))
 
 
 def _print_result(grid: Grid, runs: dict[str, Run], *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -29,12 +30,14 @@ def evaluate(
     device: str = "auto",
     progress: Progress = False,
     remarks: Mapping[str, str] | None = None,
+    weights: str | None = None,
 ) -> tuple[Run, pl.DataFrame | None]:
     """Do one experiment; return its record and its out-of-fold predictions.
 
     What data, labels or weights do not allow is no error here but a record with state "failed" and its reason, and
     predictions are None; so is a bug, whose class `outcome.error` names. `cache` is the store of embeddings. `remarks`
-    are sentences about data sets, by name, that go into the record's warnings. `Cancelled` passes through.
+    are sentences about data sets, by name, that go into the record's warnings. `weights` is a folder or Hub id in place
+    of the card's source. `Cancelled` passes through.
     """
     start = time.perf_counter()
     said = tuple(f"{name}: {text}" for name, text in (remarks or {}).items() if name in experiment.datasets)
@@ -43,7 +46,8 @@ def evaluate(
     predictions = None
     try:
         folds = Folds.of(experiment, material)
-        learner = learner_of(experiment, material, device=device, cache=cache, progress=progress)
+        how: dict[str, Any] = {"device": device, "cache": cache, "progress": progress, "weights": weights}
+        learner = learner_of(experiment, material, **how)
         outcome, predictions = folds.score(learner, said)
     except errors.Cancelled:
         raise

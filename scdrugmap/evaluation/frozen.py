@@ -11,7 +11,7 @@ import numpy as np
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.heads import HEADS, Head, make_head
 from scdrugmap.evaluation.material import Material
-from scdrugmap.evaluation.vectors import Vectors, View, load_encoder, vectors
+from scdrugmap.evaluation.vectors import Vectors, View, encoder_of, vectors
 from scdrugmap.progress import Progress
 
 FEW_STEPS = 500  # of the optimiser: below it, a run says so
@@ -40,10 +40,17 @@ class FrozenLearner:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, material: Material, *, device: str, cache: Path | None, progress: Progress
+        cls,
+        experiment: Experiment,
+        material: Material,
+        *,
+        device: str,
+        cache: Path | None,
+        progress: Progress,
+        weights: str | None = None,
     ) -> FrozenLearner:
         """Embed the cells, through the cache, where the model is not a baseline that is fitted on each side."""
-        encoder = load_encoder(experiment.model, device, experiment.settings)
+        encoder = encoder_of(experiment, device, weights)
         return cls(experiment, vectors(material, encoder, cache, progress))
 
     def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> FrozenHead:

@@ -13,7 +13,7 @@ import polars as pl
 from scdrugmap import errors
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.outlines import outlines
-from scdrugmap.evaluation.plan import Knobs, plan
+from scdrugmap.evaluation.plan import Knobs, placed, plan
 from scdrugmap.evaluation.records import Outcome, Run
 from scdrugmap.evaluation.results import scores_of
 from scdrugmap.evaluation.runner import run_grid
@@ -47,6 +47,7 @@ def benchmark(
     train: Sequence[str] = (),
     options: Knobs | None = None,
     knobs: Knobs | None = None,
+    weights: Mapping[str, str | Path] | None = None,
 ) -> pl.DataFrame:
     """Run model x strategy x head x shots on labelled data and return the scores, columns as `results.SCORES`.
 
@@ -76,6 +77,8 @@ def benchmark(
         Names of the data sets that train while every other one is tested (cross-data); none: leave one out.
     options, knobs
         Options of training by strategy or head, {"lora": {"epochs": 5}}; settings of models, {"scgpt": {...}}.
+    weights
+        Folders, or Hub ids, by model: {"scgpt": "/downloads/scGPT_human"}; others are found as `load_model` finds them.
 
     Every experiment is recorded in the cache as it ends, and what is recorded as done is not run again. One that cannot
     be done is recorded as failed, with its reason, and the others go on; where none can, the first reason is raised.
@@ -85,9 +88,12 @@ def benchmark(
     asked = {"protocol": protocol, "split_by": split_by, "facet": facet, "folds": folds, "seed": seed}
     question = Experiment("", "", (), train=tuple(train), **asked)  # type: ignore[arg-type]
     known = outlines(datasets, settings)
-    experiments = plan(question, known, models, heads, strategies, shots, device, knobs=knobs, options=options)
+    given = placed(weights or {}, models)
+    experiments = plan(
+        question, known, models, heads, strategies, shots, device, knobs=knobs, options=options, weights=given
+    )
     with reporting(progress, len(experiments), "experiment") as tell:
-        how = {"workers": workers, "device": device, "remarks": remarks}
+        how = {"workers": workers, "device": device, "remarks": remarks, "weights": given}
         done = run_grid(experiments, known, settings, ended=lambda run, new: tell(1), **how)  # type: ignore[arg-type]
     runs = [done[one.run_id] for one in experiments]
     _say_what_failed(runs)

@@ -49,10 +49,16 @@ class Learner(Protocol):
 
 
 def learner_of(
-    experiment: Experiment, material: Material, *, device: str, cache: Path | None, progress: Progress
+    experiment: Experiment,
+    material: Material,
+    *,
+    device: str,
+    cache: Path | None,
+    progress: Progress,
+    weights: str | None = None,
 ) -> Learner:
     """Return the learner that an experiment asks for; raises what its model raises for values it cannot take."""
     made: Learner = pkgutil.resolve_name(LEARNERS[experiment.strategy]).of(
-        experiment, material, device=device, cache=cache, progress=progress
+        experiment, material, device=device, cache=cache, progress=progress, weights=weights
     )
     return made

@@ -17,7 +17,7 @@ from scdrugmap.evaluation.lora_files import Adapted, folder_of, save_adapted
 from scdrugmap.evaluation.lora_options import LoraOptions
 from scdrugmap.evaluation.lora_training import History, Pool, train_adapters
 from scdrugmap.evaluation.material import Material
-from scdrugmap.evaluation.vectors import load_encoder
+from scdrugmap.evaluation.vectors import encoder_of
 from scdrugmap.models import MODELS
 from scdrugmap.models.adapters import Adapters
 from scdrugmap.progress import Progress, reporting
@@ -53,7 +53,14 @@ class LoraLearner:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, material: Material, *, device: str, cache: Path | None, progress: Progress
+        cls,
+        experiment: Experiment,
+        material: Material,
+        *,
+        device: str,
+        cache: Path | None,
+        progress: Progress,
+        weights: str | None = None,
     ) -> LoraLearner:
         """Tokenize the cells; `cache` is the store of embeddings, beside which the adapters are kept, or None.
 
@@ -65,7 +72,7 @@ class LoraLearner:
             message = f"'{experiment.model}' has no network that LoRA could adapt."
             raise InvalidInput(message, "Use strategy 'freeze'.")
         Adapters.new(card)  # refuses a model without linears before its weights are looked for
-        encoder = load_encoder(experiment.model, device, experiment.settings)
+        encoder = encoder_of(experiment, device, weights)
         assert encoder is not None, "only the constant classifier has none"
         pool = Pool.of(encoder, [source.adata for source in material.sources], options, experiment.seed)
         return cls(experiment, pool, options, cache, progress)

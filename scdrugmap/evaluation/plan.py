@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid, WeightsMissing
@@ -14,7 +15,7 @@ from scdrugmap.evaluation.lora_options import LoraOptions
 from scdrugmap.evaluation.prompting_text import prompt_hash
 from scdrugmap.evaluation.vectors import CONSTANT, load_encoder, weights_of
 from scdrugmap.models import MODELS
-from scdrugmap.models.weights import state
+from scdrugmap.models.weights import HUB_ID, locate, state
 from scdrugmap.settings import Settings
 
 # The baselines that stand beside every model, and their heads; a model has the paper's.
@@ -59,20 +60,23 @@ def plan(
     *,
     knobs: Knobs | None = None,
     options: Knobs | None = None,
+    weights: Mapping[str, str] | None = None,
     fetch: bool = True,
 ) -> list[Experiment]:
     """Return the experiments of a question, each once: groups of data sets x models x heads x strategies x shots.
 
     `question` holds what they have in common: protocol, split_by, facet, folds, train and seed. `heads` are for the
     strategy freeze, for all models or by model. `knobs` are the models' settings by model, `options` those of training
-    by strategy or head. With shots, as many target cells as the most shots are set aside in all of them. A model takes
-    part under the strategies that are possible for it; raises `InvalidInput` where that is none or nothing was asked,
-    and `UnknownName` for a model or head that there is not. Without `fetch` no weights are downloaded to be named.
+    by strategy or head, `weights` folders or Hub ids by model, in place of the cards' sources. With shots, as many
+    target cells as the most shots are set aside in all of them. A model takes part under the strategies that are
+    possible for it; raises `InvalidInput` where that is none or nothing was asked, `UnknownName` for a model or head
+    that there is not, and what is wrong with `weights`. Without `fetch` none are downloaded to be named.
     """
     _require_lists(models, heads, strategies, shots)
     entries = list(_entries(models, heads, strategies))
     settings = {model: sorted_options(dict((knobs or {}).get(model, {}))) for model in models}
-    weights = {model: _weights(model, device, settings[model], fetch=fetch) for model in models}
+    given = weights or {}
+    hashes = {model: _weights(model, device, settings[model], given.get(model), fetch=fetch) for model in models}
     crossed = question.protocol == "cross-data"
     question = dataclasses.replace(question, reserve=max(shots) if crossed else 0)
     found = [
@@ -83,7 +87,7 @@ def plan(
             strategy=strategy,
             datasets=tuple(source.name for source in group),
             contents=tuple(source.content for source in group),
-            weights=weights[model],
+            weights=hashes[model],
             settings=settings[model],
             options=_options(strategy, head, options or {}),
             shots=k,
@@ -170,16 +174,44 @@ def require_known(given: Knobs) -> None:
             raise UnknownName(message, f"Known: {', '.join((*STRATEGIES, *HEADS))}.")
 
 
-def _weights(model: str, device: str, settings: Options, *, fetch: bool) -> str:
-    """Return the hash of a model's weights; none where they are not here, which the run will say."""
+def placed(weights: Mapping[str, str | Path], models: Iterable[str]) -> dict[str, str]:
+    """Return weights by model, folders by their whole path; `models` are those that take part.
+
+    Raises `UnknownName` for a model that there is not, `InvalidInput` for one that does not take part or has no
+    weights, and `WeightsMissing` for a folder that is not there.
+    """
+    asked = list(dict.fromkeys(models))
+    found = {}
+    for model, where in weights.items():
+        if model == CONSTANT or MODELS[model].fitted or MODELS[model].prompted:
+            message = f"'{model}' has no weights that could lie in '{where}'."
+            raise InvalidInput(message, f"Leave out --weights {model}=...")
+        if model not in asked:
+            message = f"Weights are given for '{model}', which nobody asks for."
+            raise InvalidInput(message, f"Asked are: {', '.join(asked)}.")
+        folder = Path(where).expanduser()
+        if not (folder.is_dir() or HUB_ID.fullmatch(str(where))):
+            locate(MODELS[model], where, Settings.from_env().weights)  # raises, in its own words
+        found[model] = str(folder.resolve() if folder.is_dir() else where)
+    return found
+
+
+def _weights(model: str, device: str, settings: Options, given: str | None, *, fetch: bool) -> str:
+    """Return the hash of a model's weights; none where they are not here, which the run will say.
+
+    Of weights that were given, what is wrong is raised: the asker is here, and can mend it.
+    """
     if model == CONSTANT or MODELS[model].fitted:
         return ""
     if MODELS[model].prompted:
         return f"prompt:{prompt_hash()}"  # the endpoint's weights are nobody's to hash; what we ask is ours
     card = MODELS[model].for_variant(dict(settings))
-    if not fetch and state(card, Settings.from_env().weights) == "needs weights":
+    here = Path(given).is_dir() if given else state(card, Settings.from_env().weights) != "needs weights"
+    if not (fetch or here):
         return ""
     try:
-        return weights_of(load_encoder(model, device, settings))
+        return weights_of(load_encoder(model, device, settings, given))
     except (WeightsMissing, WeightsInvalid):
+        if given:
+            raise
         return ""

@@ -11,7 +11,9 @@ import polars as pl
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.lacking import absent, require_cells
 from scdrugmap.evaluation.outlines import Outline, outlines
+from scdrugmap.evaluation.plan import placed
 from scdrugmap.evaluation.plans import Plan, expand, resolve
 from scdrugmap.evaluation.records import Run
 from scdrugmap.evaluation.results import read_runs
@@ -25,21 +27,47 @@ class Grid:
     plan: Plan
     experiments: tuple[Experiment, ...]
     outlines: tuple[Outline, ...]
+    weights: Mapping[str, str] = field(default_factory=dict)  # by model: folders or Hub ids for the cards' sources
 
     @classmethod
     def of(
-        cls, plan: Plan, settings: Settings, folder: Path | None = None, device: str = "auto", *, fetch: bool = True
+        cls,
+        plan: Plan,
+        settings: Settings,
+        folder: Path | None = None,
+        device: str = "auto",
+        *,
+        weights: Mapping[str, str | Path] | None = None,
+        fetch: bool = True,
+        sketch: bool = False,
     ) -> Grid:
-        """Find the plan's data, in `folder` before the plan's own, and expand it; raises what that raises."""
+        """Find the plan's data, in `folder` before the plan's own, and expand it; raises what that raises.
+
+        `weights` are folders or Hub ids by model, in place of the cards' sources; without `fetch` none are downloaded.
+        A `sketch` takes what the catalogue says of data sets whose cells are not here: it cannot be run.
+        """
         if folder is not None and not folder.is_dir():
             message = f"There is no folder '{folder}'."
             raise InvalidInput(message, "With --plan, --data is the folder of the plan's files.")
-        known = {name: outlines(origins, settings) for name, origins in resolve(plan, folder).items()}
-        return cls.over(plan, known, device, fetch=fetch)
+        missing = set(absent(plan, settings))
+        if not sketch:
+            require_cells(plan, settings)
+        known = {}
+        for name, origins in resolve(plan, folder).items():
+            here = [one for one in origins if not (isinstance(one, str) and one in missing)]
+            cards = [Outline.of_card(one) for one in origins if isinstance(one, str) and one in missing]
+            known[name] = [*(outlines(here, settings) if here else ()), *cards]
+        return cls.over(plan, known, device, weights=weights, fetch=fetch)
 
     @classmethod
     def over(
-        cls, plan: Plan, known: Mapping[str, Sequence[Outline]], device: str = "auto", *, fetch: bool = True
+        cls,
+        plan: Plan,
+        known: Mapping[str, Sequence[Outline]],
+        device: str = "auto",
+        *,
+        weights: Mapping[str, str | Path] | None = None,
+        fetch: bool = True,
     ) -> Grid:
         """Expand a plan over data sets that are known by the name of their table."""
         named: dict[str, Outline] = {}
@@ -47,7 +75,9 @@ class Grid:
             if named.setdefault(one.name, one).content != one.content:
                 message = f"Two of the plan's data sets are called '{one.name}' and hold other cells."
                 raise InvalidInput(message, "Give each its own name in obs['dataset'].")
-        return cls(plan, tuple(expand(plan, known, device, fetch=fetch)), tuple(named.values()))
+        given = placed(weights or {}, (model for ask in plan.ask for model in ask.models))
+        experiments = expand(plan, known, device, weights=given, fetch=fetch)
+        return cls(plan, tuple(experiments), tuple(named.values()), given)
 
     def status(self, settings: Settings) -> pl.DataFrame:
         """Return one row an experiment, in the plan's order: what is asked, its state, reason and seconds."""
@@ -104,6 +134,10 @@ class Pace:
             if self._cells.get(near):
                 return self._seconds[near] / self._cells[near] * self._size(asked)
         return None
+
+    def knows(self, asked: Experiment) -> bool:
+        """Tell whether the experiment's own model was measured under its strategy; all else is a guess."""
+        return bool(self._cells.get((asked.strategy, asked.model)))
 
     def total(self, todo: Iterable[Experiment]) -> float | None:
         """Return how long experiments may take one after another; None where nothing was measured."""

@@ -51,9 +51,17 @@ class PromptLearner:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, material: Material, *, device: str, cache: Path | None, progress: Progress
+        cls,
+        experiment: Experiment,
+        material: Material,
+        *,
+        device: str,
+        cache: Path | None,
+        progress: Progress,
+        weights: str | None = None,
     ) -> PromptLearner:
-        """Find the endpoint and say what asking costs; nothing is sent yet. `device` computes nothing here.
+        """Find the endpoint and say what asking costs; nothing is sent yet. `device` computes nothing here, and there
+        are no `weights` to load.
 
         Raises `InvalidInput` for a model that is not asked, `EndpointFailed` without a key, `ConsentMissing` without a
         limit, and `CostLimit` where the limit is too low.

@@ -39,11 +39,12 @@ _busy = threading.Lock()  # a Dask worker may have threads: one experiment at a 
 
 @dataclass(frozen=True)
 class Place:
-    """Where work is done: settings, device, and whether the process takes a GPU for itself."""
+    """Where work is done: settings, device, whether the process takes a GPU for itself, and weights from elsewhere."""
 
     settings: Settings
     device: str = "auto"
     own_gpu: bool = False
+    weights: Mapping[str, str] = field(default_factory=dict)  # by model: a folder or Hub id, for the card's source
 
     def find(self) -> str:
         """Return the device of this process."""
@@ -92,9 +93,12 @@ def perform(task: Task) -> Run:
         except ScDrugMapError as error:
             run = _failed(asked, error)
         else:
-            run, predictions = evaluate(
-                asked, material, cache=place.settings.embeddings, device=place.find(), remarks=task.remarks
-            )
+            how = {
+                "cache": place.settings.embeddings,
+                "device": place.find(),
+                "weights": place.weights.get(asked.model),
+            }
+            run, predictions = evaluate(asked, material, remarks=task.remarks, **how)  # type: ignore[arg-type]
         write_run(place.settings.results, run, predictions)
         return run
 
@@ -105,7 +109,7 @@ def embed(task: Embedding) -> None:
     with _busy:
         try:
             sources = load_sources(_opened([task.dataset]), place.settings)
-            encoder = load_encoder(task.model, place.find(), task.settings)
+            encoder = load_encoder(task.model, place.find(), task.settings, place.weights.get(task.model))
             for source in sources:
                 if source.content == task.content and encoder is not None:
                     embed_cells(source.adata, encoder, cache=place.settings.embeddings)
@@ -124,15 +128,17 @@ def run_grid(
     workers: str = "1",
     device: str = "auto",
     remarks: Mapping[str, str] | None = None,
+    weights: Mapping[str, str] | None = None,
     ended: Callable[[Run, bool], None] = lambda run, new: None,
 ) -> dict[str, Run]:
     """Do what is not done yet and return all records by run_id; `ended` hears of each, and whether it is new.
 
-    What cannot be done, a bug included, is recorded as failed and the others go on. The table of scores is derived
-    anew at the end, also after an interruption, which passes through: the same call goes on where it stopped.
+    `weights` are the folders or Hub ids by model with which the experiments were planned. What cannot be done, a bug
+    included, is recorded as failed and the others go on. The table of scores is derived anew at the end, also after an
+    interruption, which passes through: the same call goes on where it stopped.
     """
     found: dict[str, Run] = {}
-    place = Place(settings, device, own_gpu=parallel.backend(workers) == "processes")
+    place = Place(settings, device, own_gpu=parallel.backend(workers) == "processes", weights=dict(weights or {}))
     origins = _origins(outlines, place, workers)
     try:
         todo = []

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from scdrugmap.embeddings.compute import embed_cells
-from scdrugmap.evaluation.experiment import Options
+from scdrugmap.errors import WeightsInvalid
+from scdrugmap.evaluation.experiment import Experiment, Options
 from scdrugmap.evaluation.heads import Matrix
 from scdrugmap.evaluation.material import Material
 from scdrugmap.models import load_model
@@ -187,10 +188,23 @@ class FittedView:
 
 
 @functools.lru_cache(maxsize=1)
-def load_encoder(model: str, device: str, settings: Options = ()) -> Encoder | None:
-    """Return the encoder of a model, None for the constant classifier; the last one stays in memory."""
+def load_encoder(model: str, device: str, settings: Options = (), weights: str | None = None) -> Encoder | None:
+    """Return the encoder of a model, None for the constant classifier; the last one stays in memory.
+
+    `weights` is a folder or a Hub id, as `load_model` takes them; None is the card's source.
+    """
     knobs: dict[str, Any] = dict(settings)
-    return None if model == CONSTANT else load_model(model, device=device, **knobs)
+    return None if model == CONSTANT else load_model(model, weights, device=device, **knobs)
+
+
+def encoder_of(experiment: Experiment, device: str, weights: str | None = None) -> Encoder | None:
+    """Return the encoder of an experiment; raises `WeightsInvalid` where its weights are not the planned ones."""
+    encoder = load_encoder(experiment.model, device, experiment.settings, weights)
+    found, planned = weights_of(encoder), experiment.weights
+    if planned and found != planned:
+        message = f"The weights of '{experiment.model}' here ({found[:19]}) are not the planned ones ({planned[:19]})."
+        raise WeightsInvalid(message, "Give every worker the same files at the same path, or plan the benchmark again.")
+    return encoder
 
 
 def weights_of(encoder: Encoder | None) -> str:
