@@ -134,6 +134,21 @@ def test_cells_see_their_context_and_nothing_else(cells):
     np.testing.assert_allclose(parts.embed(cells[order].copy()), got[order], **CLOSE)
 
 
+def test_a_context_read_in_pieces_is_the_same_context(cells, monkeypatch):
+    for more in ({}, {"context_size": 50}, {"context_size": 0}, {"compat": "upstream", "context_size": 50}):
+        encoder = again(toy_encoder(CARD, cells), **more)
+        whole, seen = encoder.embed(cells), []
+        tokenize = encoder.tokenizer.tokenize
+        with monkeypatch.context() as patch:
+            patch.setattr("scdrugmap.models.encoder.PIECE_CELLS", 7)
+            patch.setattr(
+                encoder.tokenizer, "tokenize", lambda some, f=tokenize, s=seen: (s.append(len(some)), f(some))[1]
+            )
+            np.testing.assert_array_equal(encoder.embed(cells), whole)
+        assert sum(seen) == 120
+        assert max(seen) == (120 if more.get("compat") else 7)
+
+
 def test_the_context_is_part_of_key_and_provenance(cells, settings, tmp_path):
     encoder = toy_encoder(CARD, cells)
     half = cells[:60].copy()

@@ -147,10 +147,36 @@ def test_pieces_are_the_cells_in_their_order(cells, monkeypatch):
     assert [some.n_obs for some in pieces(cells)] == [50, 50, 20]
     assert [name for some in pieces(cells) for name in some.obs_names] == cells.obs_names.tolist()
     assert [some.n_obs for some in pieces(cells[:0])] == [0]
+    assert [some.n_obs for some in pieces(cells, n_cells=70)] == [70, 50]
     rows = np.arange(0, 120, 2)
     assert [name for some in pieces(cells, rows) for name in some.obs_names] == cells.obs_names[rows].tolist()
     assert some_of(cells, np.arange(120)) is cells
     assert some_of(cells, np.array([3, 5])).obs_names.tolist() == cells.obs_names[[3, 5]].tolist()
+
+
+def test_a_batch_is_not_in_memory_twice():
+    batch = {"ids": np.arange(3), "values": np.ones(3)}
+    sizes: list[int] = []
+    copy = torch.tensor
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "tensor", lambda array: (sizes.append(len(batch)), copy(array))[1])
+        tensors = engine.host_tensors(batch, CPU)
+    assert batch == {}
+    assert sizes == [1, 0]
+    assert tensors["ids"].tolist() == [0, 1, 2]
+    assert tensors["values"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("key", OURS)
+def test_the_callers_own_batch_stays_whole(key, few):
+    encoder = toy_encoder(MODELS[key], few)
+    tokens = encoder.tokenize(few)
+    batch = encoder.tokenizer.collate(tokens, encoder.tokenizer.plan(tokens, None, 10_000)[0])
+    names = list(batch)
+    with torch.inference_mode():
+        first, second = (encoder.forward(batch) for _ in range(2))
+    assert list(batch) == names
+    assert torch.equal(first, second)
 
 
 def test_coverage_is_that_of_all_cells(few, monkeypatch):

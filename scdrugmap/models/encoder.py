@@ -7,6 +7,7 @@ one (`engine`). Cells that see each other (CellPLM) are one part.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from torch import nn
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models import engine
 from scdrugmap.models.card import ModelCard
+from scdrugmap.models.gather import join
 from scdrugmap.models.inputs import Cells
 from scdrugmap.models.tokens import Batch, Tokenizer, Tokens
 from scdrugmap.progress import Progress, reporting
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 SHARE_FLOOR = 0.05  # of the counts that must lie on genes the model knows
 CHUNK_CELLS = 1_024  # cells read and tokenized at a time: memory stays flat in the number of cells
+PIECE_CELLS = 256  # read at a time where only their hashes or tokens are kept, or where they lie scattered in the file
 CHECKED_CELLS = 4_096  # cells, evenly spread, that are looked at before any is embedded
 
 
@@ -101,7 +104,7 @@ class Encoder:
         rows = None
         if adata.n_obs > CHECKED_CELLS:
             rows = np.linspace(0, adata.n_obs - 1, CHECKED_CELLS).astype(np.int64)
-        self._check(Cells.of(some) for some in pieces(adata, rows))
+        self._check(Cells.of(some) for some in pieces(adata, rows, PIECE_CELLS))
 
     def encode(
         self, tokens: Tokens, batch_size: int | None = None, progress: Progress = False, out: np.ndarray | None = None
@@ -129,7 +132,7 @@ class Encoder:
         if not checked:
             self.check(adata)
         parts = self.parts(adata, CHUNK_CELLS)
-        chunks = ((rows, self.tokenizer.tokenize(Cells.of(some_of(adata, rows)))) for rows in parts)
+        chunks = ((rows, self._tokens(adata, rows)) for rows in parts)
         return self._run(chunks, adata.n_obs, batch_size, progress, out)
 
     def parts(self, adata: AnnData, n_cells: int) -> list[np.ndarray]:
@@ -139,7 +142,7 @@ class Encoder:
             return [np.arange(start, min(start + n_cells, adata.n_obs)) for start in range(0, adata.n_obs, n_cells)]
         if self.tokenizer.independent:  # the card says that they are not
             return [np.arange(adata.n_obs)]
-        return self.tokenizer.contexts((Cells.of(some) for some in pieces(adata)), adata.n_obs)
+        return self.tokenizer.contexts((Cells.of(some) for some in pieces(adata, n_cells=PIECE_CELLS)), adata.n_obs)
 
     def compile(self) -> Encoder:
         """Let `torch.compile` translate the network's blocks when they first run, and give this encoder.
@@ -158,6 +161,12 @@ class Encoder:
         from scdrugmap.models.loading import refit
 
         return refit(self, Cells.of(adata))
+
+    def _tokens(self, adata: AnnData, rows: np.ndarray) -> Tokens:
+        """Tokens of one of `parts`."""
+        if self.independent or not self.tokenizer.piecewise:
+            return self.tokenizer.tokenize(Cells.of(some_of(adata, rows)))
+        return join(self.tokenizer.tokenize(Cells.of(some)) for some in pieces(adata, rows, PIECE_CELLS))
 
     def _run(
         self,
@@ -182,13 +191,17 @@ class Encoder:
         self, chunks: Iterable[tuple[np.ndarray, Tokens]], batch_size: int | None, runner: engine.Runner
     ) -> Iterator[tuple[np.ndarray, Batch]]:
         for part, tokens in chunks:
-            for rows in self.tokenizer.plan(tokens, batch_size, runner.budget):
-                yield part[rows], self.tokenizer.collate(tokens, rows)
-            del tokens  # before the next are made
+            plan = deque(self.tokenizer.plan(tokens, batch_size, runner.budget))
+            while plan:
+                rows = plan.popleft()
+                batch = self.tokenizer.collate(tokens, rows)
+                if not plan:
+                    del tokens  # before the last batch is copied, and the next are made
+                yield part[rows], batch
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Run the network on one collated batch, on the encoder's device and in its precision; (C, dim)."""
-        return self._forward(engine.to_device(engine.host_tensors(batch, self.device), self.device))
+        return self._forward(engine.to_device(engine.host_tensors(dict(batch), self.device), self.device))
 
     def _forward(self, tensors: engine.Tensors) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -250,8 +263,9 @@ def some_of(adata: AnnData, rows: np.ndarray) -> AnnData:
     return adata[rows[0] : rows[-1] + 1] if neighbours else adata[rows]
 
 
-def pieces(adata: AnnData, rows: np.ndarray | None = None) -> Iterator[AnnData]:
-    """Cells of `adata`, or of these ascending rows, `CHUNK_CELLS` at a time; at least one piece, which may be empty."""
-    rows = np.arange(adata.n_obs) if rows is None else rows
-    for start in range(0, max(1, len(rows)), CHUNK_CELLS):
-        yield some_of(adata, rows[start : start + CHUNK_CELLS])
+def pieces(adata: AnnData, rows: np.ndarray | None = None, n_cells: int | None = None) -> Iterator[AnnData]:
+    """Cells of `adata`, or of these ascending rows, `n_cells` at a time (`CHUNK_CELLS` if not given); at least one
+    piece, which may be empty."""
+    rows, step = np.arange(adata.n_obs) if rows is None else rows, n_cells or CHUNK_CELLS
+    for start in range(0, max(1, len(rows)), step):
+        yield some_of(adata, rows[start : start + step])

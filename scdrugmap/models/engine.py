@@ -103,12 +103,16 @@ class _Vectors:
 
 
 def host_tensors(batch: Batch, device: torch.device) -> Tensors:
-    """Tensors of a collated batch in the host's memory, pinned where a GPU will copy them.
+    """Tensors of a collated batch in the host's memory, pinned where a GPU will copy them. The batch is emptied.
 
-    Copied, not shared: where numpy happens to put an array would decide the last bit of a product.
+    Copied, not shared: where numpy happens to put an array would decide the last bit of a product. Array by array: a
+    context of thousands of cells is not in memory twice.
     """
-    tensors = {name: torch.tensor(array) for name, array in batch.items()}
-    return {name: x.pin_memory() for name, x in tensors.items()} if device.type == "cuda" else tensors
+    tensors = {}
+    for name in list(batch):
+        x = torch.tensor(batch.pop(name))
+        tensors[name] = x.pin_memory() if device.type == "cuda" else x
+    return tensors
 
 
 def to_device(tensors: Tensors, device: torch.device) -> Tensors:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -25,18 +26,26 @@ def take(tokens: Tokens, rows: np.ndarray) -> Tokens:
     )
 
 
-def join(parts: Sequence[Tokens]) -> Tokens:
-    """Return the tokens of all parts, which one tokenizer made, as those of one data set.
+def join(parts: Iterable[Tokens]) -> Tokens:
+    """Return the tokens of all parts, at least one, which one tokenizer made, as those of one data set.
 
-    The data sets may differ in their genes: a token names a row of the model's own vocabulary.
+    The data sets may differ in their genes: a token names a row of the model's own vocabulary. Kinds of arrays are
+    joined one after the other: of parts that nobody else holds, only the kind at hand is in memory twice.
     """
-    first = parts[0]
-    values = [part.values for part in parts if part.values is not None]
-    return replace(
-        first,
-        offsets=ragged(np.concatenate([part.lengths for part in parts])),
-        ids=np.concatenate([part.ids for part in parts]),
-        values=np.concatenate(values) if values else None,
-        extra={name: np.concatenate([part.extra[name] for part in parts]) for name in first.extra},
-        cells={name: np.concatenate([part.cells[name] for part in parts]) for name in first.cells},
-    )
+    lengths, arrays = _arrays(parts)
+    joined = {place: np.concatenate(arrays.pop(place)) for place in list(arrays)}
+    extra, cells = ({name: array for (kind, name), array in joined.items() if kind == of} for of in ("extra", "cells"))
+    offsets = ragged(np.concatenate(lengths))
+    return Tokens(offsets, joined["token", "ids"], joined.get(("token", "values")), extra, cells)
+
+
+def _arrays(parts: Iterable[Tokens]) -> tuple[list[np.ndarray], dict[tuple[str, str], list[np.ndarray]]]:
+    """Lengths of each part's cells, and its arrays by what they belong to and their name."""
+    lengths, arrays = [], defaultdict(list)
+    for part in parts:
+        lengths.append(part.lengths)
+        by_token = {"ids": part.ids} | ({} if part.values is None else {"values": part.values})
+        for kind, own in (("token", by_token), ("extra", part.extra), ("cells", part.cells)):
+            for name, array in own.items():
+                arrays[kind, name].append(array)
+    return lengths, arrays

@@ -71,6 +71,11 @@ class Tokenizer(ABC):
         return True
 
     @property
+    def piecewise(self) -> bool:
+        """Whether the cells of one of `contexts` may be tokenized some at a time, for the memory."""
+        return self.independent
+
+    @property
     def context(self) -> str:
         """Who sees whom, in words, for the provenance of an embedding."""
         return "each cell by itself"

@@ -65,6 +65,11 @@ class Tokenizer(BaseTokenizer):
         return False
 
     @property
+    def piecewise(self) -> bool:
+        """Whether each of `contexts` is one context: upstream's are told apart by labels and rows."""
+        return not self.settings["compat"]
+
+    @property
     def context(self) -> str:
         """Who sees whom."""
         size = self.settings["context_size"]
