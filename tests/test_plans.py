@@ -242,7 +242,7 @@ def test_every_key_of_a_question_is_documented():
 
 def test_the_documented_costs_are_what_the_command_computes(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    work = importlib.import_module("cost").work
+    work = importlib.import_module("cost").of_plan
     text = (ROOT / "docs" / "reproducing.md").read_text()
     for name in ("paper-pooled-tissue", "paper-cross-data-tissue", "paper-external"):
         cells = work(ROOT / "benchmarks" / "plans" / f"{name}.toml")
