@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/codespell
 
 test: check browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 browser:
 	@scripts/ensure_browser.sh
