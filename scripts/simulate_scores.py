@@ -96,6 +96,8 @@ def simulate_scores(n_datasets: int = 60, metrics: tuple[str, ...] = SHOWN, seed
         n=pl.Series([sizes[name.split("+")[0]] * (name.count("+") + 1) for name in table["test"]]),
         prevalence=pl.Series([shares[name.split("+")[0]] for name in table["test"]]),
         source=pl.lit("simulated"),
+        variant=pl.lit(""),
+        design=pl.lit(""),
     )
     table = table.join(pl.DataFrame({"metric": list(metrics)}), how="cross")
     lower = ~np.array([METRICS[name].higher_is_better for name in metrics])[np.tile(np.arange(len(metrics)), len(base))]

@@ -37,7 +37,7 @@ def test_scores_have_the_columns_of_the_contract(filled_results):
         "metric, value, ci_low, ci_high, n, prevalence, source"
     )
     scores = read_scores(filled_results)
-    assert scores.columns == contract.split(", ")
+    assert scores.columns == [*contract.split(", "), "variant", "design"]
     assert dict(scores.schema) == {name: kind() for name, kind in SCORES.items()}
     assert set(scores["source"]) == {"measured", "reported"}
     assert set(scores["metric"]) == set(METRICS)

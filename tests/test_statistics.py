@@ -45,7 +45,8 @@ VIEW = {"protocol": "pooled", "split_by": "sample"}
 
 
 def table_of(values: np.ndarray, metric: str = "auroc") -> Blocks:
-    columns = {"model": [f"m{i}" for i in range(values.shape[1])], "head": "mlp", "strategy": "freeze", "shots": None}
+    columns = {"model": [f"m{i}" for i in range(values.shape[1])], "head": "mlp", "strategy": "freeze"}
+    columns |= {"variant": "", "shots": None}
     entries = with_names(pl.DataFrame(columns, schema_overrides={"shots": pl.Int64}))
     datasets = tuple(f"d{i}" for i in range(len(values)))
     return Blocks(metric, entries, datasets, values, pl.DataFrame())
@@ -241,7 +242,7 @@ def test_seeds_and_training_sides_are_averaged_over_those_in_common():
 
 def test_a_view_of_several_splits_is_refused():
     rows = [*grid(2, 3), *grid(2, 3, split_by="cell")]
-    with pytest.raises(InvalidInput, match="several values of split_by: cell, sample"):
+    with pytest.raises(InvalidInput, match="several values of split_by: 'cell', 'sample'"):
         blocks(scores_of(rows), "auroc", protocol="pooled")
 
 
@@ -280,6 +281,6 @@ def test_agreement_with_itself_is_complete_and_without_ranks_is_unknown():
 
 
 def test_names_tell_strategies_and_shots_where_they_differ():
-    rows = pl.DataFrame({"model": "m", "head": "mlp", "strategy": ["freeze", "lora"], "shots": [0, 10]})
+    rows = pl.DataFrame({"model": "m", "head": "mlp", "strategy": ["freeze", "lora"], "variant": "", "shots": [0, 10]})
     assert with_names(rows)["entry"].to_list() == ["m + mlp, freeze, 0 shots", "m + mlp, lora, 10 shots"]
     assert with_names(rows[:1])["entry"].to_list() == ["m + mlp"]

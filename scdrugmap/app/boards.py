@@ -9,14 +9,22 @@ from __future__ import annotations
 import polars as pl
 
 from scdrugmap.evaluation.metrics import METRICS
-from scdrugmap.evaluation.tables import averaged, leaderboard, simulated
+from scdrugmap.evaluation.tables import averaged, labelled, leaderboard, simulated
 
 SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
 HEADS = {"mlp": "MLP", "logistic": "logistic", "gradient-boosting": "boosting", "knn": "kNN", "prompt": "prompt"}
 # Models of the paper that have no card here yet but whose reported numbers are shown.
 PAPER_NAMES = {"llama3-8b": "Llama 3 8B", "gpt-4o-mini": "GPT-4o-mini"}
-CELLS = ["protocol", "facet", "on", "strategy", "shots", "metric"]  # what two entries must share to be compared
-ENTRY = ["model", "head"]
+CELLS = [
+    "protocol",
+    "facet",
+    "on",
+    "strategy",
+    "shots",
+    "design",
+    "metric",
+]  # what two entries must share to be compared
+ENTRY = ["model", "head", "variant"]
 CONSTANT = "constant"
 NAMED = 4  # data sets that are named in full where they were merged
 ANY = "any"
@@ -48,7 +56,8 @@ def named(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     return (
         rows.with_columns(source=source, on=pl.when(pl.col("source") == "reported").then(stated).otherwise(ours))
         .join(models.select("model", "title", "kind"), on="model", how="left")
-        .with_columns(title=_title(alone))
+        .pipe(labelled)
+        .with_columns(title=_with_label(_title(alone)))
         .with_columns(run_id=pl.col("run_ids").list.first(), shots=pl.col("shots").cast(pl.String).fill_null("all"))
     )
 
@@ -65,13 +74,18 @@ def _one_teacher() -> pl.Expr:
 def titled(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     """Add `title`, the name of an entry on screen, from `model` and `head`; the constant classifier goes."""
     rows = rows.filter(pl.col("model") != CONSTANT).join(models.select("model", "title"), on="model", how="left")
-    return rows.with_columns(title=_title(pl.col("head") == "prompt"))
+    return labelled(rows).with_columns(title=_with_label(_title(pl.col("head") == "prompt")))
 
 
 def _title(alone: pl.Expr) -> pl.Expr:
     """Return the name of an entry; `alone` tells where the model's name says it all."""
     name = pl.col("title").fill_null(pl.col("model").replace(PAPER_NAMES))
     return pl.when(alone).then(name).otherwise(pl.format("{} + {}", name, pl.col("head").replace(HEADS)))
+
+
+def _with_label(title: pl.Expr) -> pl.Expr:
+    """Add to a name what tells the entry from others of its model, head and strategy, where there are such."""
+    return pl.when(pl.col("label") == "").then(title).otherwise(pl.format("{}, {}", title, "label"))
 
 
 def pick(board: pl.DataFrame, **choices: str) -> pl.DataFrame:

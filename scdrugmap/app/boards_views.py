@@ -10,7 +10,7 @@ from scdrugmap.app.boards import CONSTANT, titled
 from scdrugmap.evaluation.reliability import Reliability
 from scdrugmap.evaluation.statistics import Comparison
 
-LIKE = ["model", "head", "strategy"]
+LIKE = ["model", "head", "strategy", "variant"]
 
 
 def words_of(shots: str) -> int | None:
@@ -28,7 +28,7 @@ def panels(rows: pl.DataFrame, most: int = 8) -> list[tuple[str, pl.DataFrame]]:
 
 def with_gaps(both: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
     """Add the interval of the leakage gap to the rows of `boards.pairs`, and the gap in its favour-free direction."""
-    key = [*LIKE, "split_by", "on"]
+    key = [*LIKE, "split_by", "on", "design"]
     sets = pl.col("test").str.replace_all("+", " + ", literal=True)
     merged = (pl.col("facet") == "all") | (pl.col("facet_value") == "")
     found = gaps.with_columns(on=pl.when(merged).then(sets).otherwise("facet_value"))

@@ -105,5 +105,5 @@ def _unique(rows: pl.DataFrame, column: str) -> list[str]:
 
 def _words(row: dict[str, Any]) -> dict[str, Any]:
     """Return the words that pick one entry among all scores."""
-    plain = {name: row[name] for name in ("model", "head", "strategy", "split_by")}
+    plain = {name: row[name] for name in ("model", "head", "strategy", "variant", "split_by")}
     return plain | {"shots": int(row["shots"])}

@@ -93,9 +93,9 @@ def ranking(rows: pl.DataFrame, known: pl.DataFrame, won: pl.DataFrame, speeds: 
     joined = rows.join(known.select("model", "parameters", "weights_licence"), on="model", how="left")
     joined = joined.join(speeds.select("model", "cells_per_s"), on="model", how="left", maintain_order="left")
     of = won.filter(pl.col("compared") > 0).select(
-        "model", "head", "strategy", source=pl.lit("measured"), won=pl.format("{} of {}", _share("won"), "compared")
+        "model", "head", "strategy", "variant", source=pl.lit("measured"), won=pl.format("{} of {}", _share("won"), "compared")
     )
-    joined = joined.join(of, on=["model", "head", "strategy", "source"], how="left", maintain_order="left")
+    joined = joined.join(of, on=["model", "head", "strategy", "variant", "source"], how="left", maintain_order="left")
     interval = pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String)
     return joined.drop("rank").with_row_index("rank", offset=1).with_columns(interval=interval).select(
         "rank", "title", "value", "interval", "constant", "delta", "gap", "won", "source", "n", "parameters",

@@ -1,8 +1,8 @@
 """The complete table that a paired comparison needs: every entry on every data set, and what was left out for it.
 
-An entry is a model with its head, strategy and shots. A data set counts once, however often an entry was scored on it:
-seeds are averaged, and so are training sides where there are several, over those that all entries share. Nothing is
-filled in: what was not run everywhere is dropped, the worst first, and named.
+An entry is a model with its head, strategy, variant (settings, options, weights) and shots. A data set counts once,
+however often an entry was scored on it: seeds are averaged, and so are training sides where there are several, over
+those that all entries share. Nothing is filled in: what was not run everywhere is dropped, the worst first, and named.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import polars as pl
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.metrics import METRICS
-from scdrugmap.evaluation.tables import chosen, per_dataset, simulated
+from scdrugmap.evaluation.tables import chosen, labelled, per_dataset, require_one, simulated
 
-ENTRY = ("model", "head", "strategy", "shots")
-CONTEXT = ("dataset", "facet", "facet_value", "others", "n")  # on what an entry was scored
+ENTRY = ("model", "head", "strategy", "variant", "shots")
+CONTEXT = ("dataset", "facet", "facet_value", "others", "n", "design")  # on what an entry was scored
 APART = "no training side, facet and set of cells that all entries share"
 DROPPED = {"what": pl.String, "name": pl.String, "missing": pl.Int64, "of": pl.Int64, "reason": pl.String}
 
@@ -27,7 +27,7 @@ class Blocks:
     """Scores of E entries on D data sets, without a gap."""
 
     metric: str
-    entries: pl.DataFrame  # (E,) entry (its name), model, head, strategy, shots
+    entries: pl.DataFrame  # (E,) entry (its name), then the columns of `ENTRY`
     datasets: tuple[str, ...]  # (D,)
     values: np.ndarray  # (D, E) float64, means over seeds
     dropped: pl.DataFrame  # columns of `DROPPED`: what ("entry" or "data set"), name, missing of how many, reason
@@ -44,13 +44,16 @@ class Blocks:
 
 
 def with_names(entries: pl.DataFrame) -> pl.DataFrame:
-    """Add `entry`: model + head, then the strategy and the shots where they are not the same for all."""
+    """Add `entry`: model + head, then strategy, variant and shots where they are not the same for all."""
+    label = labelled(entries)["label"]
     parts = [pl.format("{} + {}", "model", "head")]
     if entries["strategy"].n_unique() > 1:
         parts.append(pl.col("strategy"))
+    if (label != "").any():
+        parts.append(pl.when(label != "").then(label))
     if entries["shots"].n_unique() > 1:
         parts.append(pl.when(pl.col("shots").is_null()).then(pl.lit("all cells")).otherwise(_shots()))
-    return entries.select(pl.concat_str(parts, separator=", ").alias("entry"), pl.all())
+    return entries.select(pl.concat_str(parts, separator=", ", ignore_nulls=True).alias("entry"), pl.all())
 
 
 def _shots() -> pl.Expr:
@@ -80,8 +83,8 @@ def blocks(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where:
     key = METRICS[metric].key
     rows = per_dataset(scores.filter(pl.col("metric") == key, *(chosen(name, value) for name, value in where.items())))
     rows = rows.filter(simulated(rows) == made_up)
-    _require_one(rows, "protocol")
-    _require_one(rows, "split_by")
+    require_one(rows, "protocol")
+    require_one(rows, "split_by")
     table = rows.group_by(*ENTRY, *CONTEXT).agg(pl.col("value").mean())
     entries = with_names(table.select(ENTRY).unique().sort(ENTRY, nulls_last=True))
     contexts = table.select(CONTEXT).unique().sort(CONTEXT)
@@ -102,13 +105,6 @@ def blocks(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where:
     left_out = pl.DataFrame([*dropped, *apart], schema=DROPPED, orient="row")
     means = sums[kept] / counts[kept, None]
     return Blocks(key, entries[columns.tolist()], tuple(datasets[kept].tolist()), means, left_out)
-
-
-def _require_one(rows: pl.DataFrame, column: str) -> None:
-    found = rows[column].unique().sort().to_list()
-    if len(found) > 1:
-        message = f"The scores are of several values of {column}: {', '.join(found)}. They do not compare."
-        raise InvalidInput(message, f"Choose one, e.g. {column}='{found[0]}'.")
 
 
 def _cross(table: pl.DataFrame, entries: pl.DataFrame, contexts: pl.DataFrame) -> np.ndarray:

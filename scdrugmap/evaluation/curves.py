@@ -10,11 +10,12 @@ from scipy import stats
 from scdrugmap.evaluation.metrics import METRICS
 from scdrugmap.evaluation.tables import chosen, per_dataset, simulated, with_constant
 
-ENTRY = ("model", "head", "strategy")
+ENTRY = ("model", "head", "strategy", "variant")
 CURVES: dict[str, Any] = {
     "model": pl.String,
     "head": pl.String,
     "strategy": pl.String,
+    "variant": pl.String,
     "train": pl.String,  # the other data sets that train, joined with "+"; "" for "all", the target by itself
     "test": pl.String,  # the target
     "shots": pl.Int64,  # null: all labelled cells of the training folds of the target
@@ -109,5 +110,7 @@ def _all(rows: pl.DataFrame, points: pl.DataFrame, split_by: str) -> pl.DataFram
     """Return the point "all" of each curve that has one: folds of the target alone, which cover all its cells."""
     alone = rows.filter(pl.col("protocol") == "pooled", pl.col("split_by") == split_by, pl.col("others") == "")
     alone = alone.with_columns(train=pl.lit(""), same_cells=pl.lit(False))
-    ends = _points(alone).join(points.select(*ENTRY, "test").unique(), on=[*ENTRY, "test"], how="semi")
+    ends = _points(alone).join(
+        points.select(*ENTRY, "test").unique(), on=[*ENTRY, "test"], how="semi", nulls_equal=True
+    )
     return ends.select(points.columns)

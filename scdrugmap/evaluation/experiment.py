@@ -20,6 +20,7 @@ FACETS = ("all", "tissue", "cancer_type", "drug_type", "regimen")
 
 Scalar = str | int | float | bool | None
 Options = tuple[tuple[str, Scalar], ...]
+WEIGHTS = {"sha256": "weights", "prompt": "wording"}  # what a hash of `Experiment.weights` is of
 _ADDED: dict[str, Any] = {"train": (), "reserve": 0}  # left out at their default, so that earlier runs keep their id
 
 
@@ -79,6 +80,22 @@ class Experiment:
         }
         return plain | {"settings": dict(self.settings), "options": dict(self.options)}
 
+    @property
+    def variant(self) -> str:
+        """What sets model and training apart: settings and options that were given, weights; parts between "; "."""
+        given = [f"{name}={_plain(value)}" for name, value in (*self.settings, *self.options)]
+        kind, _, digest = self.weights.rpartition(":")
+        weights = [f"{WEIGHTS.get(kind, kind)} {digest[:8]}"] if digest else []
+        return "; ".join([*given, *weights, *([f"recipe {self.recipe}"] if self.recipe != 1 else [])])
+
+    @property
+    def design(self) -> str:
+        """What sets the question apart beside the words for it: folds or reserve, content; parts between "; "."""
+        reserve = [f"{self.reserve} set aside"] if self.reserve else []
+        parts = [f"{self.folds} folds"] if self.protocol == "pooled" else reserve
+        cells = hashlib.sha256("|".join(self.contents).encode()).hexdigest()[:8]
+        return "; ".join([*parts, *([f"cells {cells}"] if self.contents else [])])
+
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Experiment:
         """Read what `as_dict` wrote."""
@@ -92,6 +109,10 @@ class Experiment:
                 "options": sorted_options(plain["options"]),
             }
         )
+
+
+def _plain(value: Scalar) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def sorted_options(options: dict[str, Any] | None) -> Options:

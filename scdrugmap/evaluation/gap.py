@@ -23,8 +23,8 @@ from scdrugmap.evaluation.weighted import Draws
 
 SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
 USUAL = ("f1", "auroc", "auroc_within", "balanced_accuracy", "mcc")
-ENTRY = ("model", "head", "strategy")
-CELLS = ("facet", "facet_value", "test")
+ENTRY = ("model", "head", "strategy", "variant")
+CELLS = ("facet", "facet_value", "test", "design")
 GAPS = {
     **dict.fromkeys((*ENTRY, *CELLS), pl.String),
     "split_by": pl.String,  # the leak-safe split

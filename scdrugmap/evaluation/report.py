@@ -22,7 +22,7 @@ from scdrugmap.evaluation.records import git_commit, write_once
 from scdrugmap.evaluation.report_figures import Figure
 from scdrugmap.evaluation.results import read_predictions, read_runs, read_scores
 from scdrugmap.evaluation.statistics import compare
-from scdrugmap.evaluation.tables import averaged, simulated
+from scdrugmap.evaluation.tables import averaged, labelled, simulated
 from scdrugmap.evaluation.transfer import entries, matrix
 from scdrugmap.settings import Settings
 
@@ -151,10 +151,11 @@ def _transfer(page: Page, scores: pl.DataFrame, made: pl.DataFrame, words: str, 
         f"## Transfer{words}",
         "Each data set of the rows trains alone; each one of the columns is tested. Mean over seeds.",
     )
-    for number, row in enumerate(known.to_dicts()):
-        entry = {name: row[name] for name in ("model", "head", "strategy", "shots", "split_by")}
+    for number, row in enumerate(labelled(known).to_dicts()):
+        entry = {name: row[name] for name in ("model", "head", "strategy", "variant", "shots", "split_by")}
         table = matrix(scores, CROSSED, made_up=made_up, **entry)
-        where = f"{row['model']} + {row['head']}, {row['strategy']}, {row['shots']} shots"
+        label = f", {row['label']}" if row["label"] else ""
+        where = f"{row['model']} + {row['head']}, {row['strategy']}{label}, {row['shots']} shots"
         page.say(f"### {where}", tables.matrix_table(table))
         page.show(draw.matrix(table, f"transfer{_mark(words)}-{number}", CROSSED, where))
 

@@ -10,6 +10,7 @@ import polars as pl
 from scdrugmap.evaluation.metrics import METRICS
 from scdrugmap.evaluation.results import read_run
 from scdrugmap.evaluation.statistics import Comparison
+from scdrugmap.evaluation.tables import labelled
 from scdrugmap.settings import Settings
 
 SHOWN = ("f1", "auroc", "auroc_within", "mcc")  # never an F1 without its constant, an AUROC and MCC beside it
@@ -27,9 +28,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def with_entry(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add `entry`: model + head, and the strategy where it is not freeze."""
+    """Add `entry`: model + head, the strategy where it is not freeze, and what tells it from others of these."""
     strategy = pl.when(pl.col("strategy") == "freeze").then(pl.lit("")).otherwise(", " + pl.col("strategy"))
-    return rows.with_columns(entry=pl.col("model") + " + " + pl.col("head") + strategy)
+    label = pl.when(pl.col("label") == "").then(pl.lit("")).otherwise(", " + pl.col("label"))
+    return labelled(rows).with_columns(entry=pl.col("model") + " + " + pl.col("head") + strategy + label)
 
 
 def views(means: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -53,6 +53,8 @@ def reported() -> pl.DataFrame:
         n="cells",
         prevalence=pl.col("cells_sensitive") / pl.col("cells"),
         source=pl.lit("reported"),
+        variant=pl.lit(""),
+        design=pl.lit(""),
         reference="reference",
         read_from="read_from",
         stated_strategy="strategy",

@@ -42,6 +42,8 @@ SCORES = {
     "n": pl.Int64,  # scored cells
     "prevalence": pl.Float64,  # share of sensitive cells among them
     "source": pl.String,  # "measured" or "reported"
+    "variant": pl.String,  # what sets model and training apart: settings, options, weights (`Experiment.variant`)
+    "design": pl.String,  # what sets the question apart: folds, reserve, content (`Experiment.design`)
 }
 PREDICTIONS = {
     "cell": pl.String,
@@ -132,6 +134,8 @@ _SUMMARY: dict[str, Any] = {
     "datasets": pl.List(pl.String),
     "train": pl.List(pl.String),  # those that train for the others; empty where each is left out in turn
     "seed": pl.Int64,
+    "variant": pl.String,
+    "design": pl.String,
     "state": pl.String,  # "done" or "failed"
     "reason": pl.String,
     "remedy": pl.String,
@@ -151,6 +155,7 @@ def _summary(run: Run) -> tuple[object, ...]:
     return (
         *(run.run_id, asked.model, asked.strategy, asked.shots, asked.head, asked.protocol, asked.split_by),
         *(asked.facet, asked.facet_value, list(asked.datasets), list(asked.train), asked.seed),
+        *(asked.variant, asked.design),
         *(came.state, came.reason, came.remedy, list(came.warnings)),
         *(came.n_cells, came.n_samples, came.duplicates_removed, run.environment.date, run.environment.seconds),
         unscored,
@@ -161,17 +166,22 @@ def _rows(run: Run, part: Part) -> Iterator[tuple[object, ...]]:
     asked = run.experiment
     before = (run.run_id, asked.model, asked.strategy, asked.shots, asked.head, asked.protocol, asked.split_by)
     where = (asked.facet, asked.facet_value, "+".join(part.train), "+".join(part.test), part.fold, asked.seed)
+    more = (asked.variant, asked.design)
     for metric in METRICS:
         measured = (part.values.get(metric), part.low.get(metric), part.high.get(metric))
-        yield (*before, *where, metric, *measured, part.n, part.prevalence, "measured")
+        yield (*before, *where, metric, *measured, part.n, part.prevalence, "measured", *more)
 
 
 def _scores_below(root: Path) -> pl.DataFrame:
-    """Read scores.parquet; derive it anew where a run is younger, as after a grid that was interrupted."""
+    """Read scores.parquet; derive it anew where a run is younger, as after a grid that was interrupted.
+
+    So is a table of an earlier version, which lacks columns.
+    """
     table, records = root / "scores.parquet", root / "runs"
     if not table.is_file() or (records.is_dir() and records.stat().st_mtime > table.stat().st_mtime):
         return build_scores(root)
-    return pl.read_parquet(table)
+    scores = pl.read_parquet(table)
+    return scores if scores.columns == list(SCORES) else build_scores(root)
 
 
 def _roots(settings: Settings | None) -> list[Path]:

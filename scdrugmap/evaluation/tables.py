@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
+from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.metrics import METRICS
 from scdrugmap.evaluation.plan import BASELINES
 
-ENTRY = ("model", "head", "strategy", "source")  # what competes
-CELLS = ("protocol", "facet", "facet_value", "shots", "train", "test")  # on what
+ENTRY = ("model", "head", "strategy", "variant", "source")  # what competes
+VIEW = ("protocol", "facet", "facet_value", "shots", "train", "test")
+CELLS = (*VIEW, "design")  # on what
 
 
 def simulated(scores: pl.DataFrame) -> pl.Series:
@@ -21,6 +25,41 @@ def chosen(column: str, value: object) -> pl.Expr:
     if isinstance(value, list | tuple | set | frozenset):
         return pl.any_horizontal(pl.lit(False), *(pl.col(column).eq_missing(pl.lit(one)) for one in value))
     return pl.col(column).eq_missing(pl.lit(value))
+
+
+def require_one(rows: pl.DataFrame, column: str) -> None:
+    """Raise `InvalidInput` where a column has several values, whose scores do not compare."""
+    found = rows[column].unique().sort().to_list()
+    if len(found) > 1:
+        message = f"The scores are of several values of {column}: {', '.join(map(repr, found))}. They do not compare."
+        raise InvalidInput(message, f"Choose one, e.g. {column}={found[0]!r}.")
+
+
+def labelled(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add `label`: what tells a row from others of its model, head and strategy, in words; "" where nothing does.
+
+    Of `variant` those parts that not all rows of the model, head and strategy share ("max_length=600"); of `design`,
+    where there is one, those that not all of these share on the same data sets ("50 set aside").
+    """
+    entry = ["model", "head", "strategy"]
+    parts = [_apart(rows, "variant", entry)]
+    if "design" in rows.columns:
+        parts.append(_apart(rows, "design", [*entry, *(name for name in VIEW if name in rows.columns)]))
+    texts = [", ".join(part for part in both if part) for both in zip(*parts, strict=True)]
+    return rows.with_columns(label=pl.Series(texts, dtype=pl.String))
+
+
+def _apart(rows: pl.DataFrame, column: str, over: Sequence[str]) -> list[str]:
+    """Return of each row the parts of a column that not all rows with equal `over` have."""
+    asked = [(tuple(key), frozenset((text or "").split("; "))) for *key, text in rows.select(*over, column).iter_rows()]
+    common: dict[tuple[object, ...], frozenset[str]] = {}
+    for key, parts in set(asked):
+        common[key] = common.get(key, parts) & parts
+    texts = rows[column].fill_null("").to_list()
+    return [
+        ", ".join(part for part in text.split("; ") if part not in common[key])
+        for text, (key, _) in zip(texts, asked, strict=True)
+    ]
 
 
 def with_constant(rows: pl.DataFrame) -> pl.DataFrame:
@@ -125,7 +164,9 @@ def by_facet(scores: pl.DataFrame, metric: str, facet: str, *, split_by: str, **
 
 
 def won(scores: pl.DataFrame, metric: str, **where: object) -> pl.DataFrame:
-    """Return how many data sets each entry wins: `model`, `head`, `strategy`, `shots`, `won`, `scored`, `compared`.
+    """Return how many data sets each entry wins: what names it, then `won`, `scored`, `compared`.
+
+    An entry is named by `model`, `head`, `strategy`, `variant` and `shots`.
 
     Compared are the entries of a view (`where`: protocol, split_by, ...) on the same cells of one data set, where two
     or more were scored; means over seeds. Entries that tie share the win. A data set that is scored in several ways
@@ -133,8 +174,8 @@ def won(scores: pl.DataFrame, metric: str, **where: object) -> pl.DataFrame:
     `compared` those where it met another.
     """
     sign = 1 if METRICS[metric].higher_is_better else -1
-    entry = ["model", "head", "strategy", "shots"]
-    cells = ["protocol", "split_by", "facet", "facet_value", "others", "dataset", "n"]
+    entry = ["model", "head", "strategy", "variant", "shots"]
+    cells = ["protocol", "split_by", "facet", "facet_value", "others", "dataset", "n", "design"]
     rows = scores.filter(
         pl.col("metric") == metric,
         pl.col("value").is_not_null(),
@@ -148,4 +189,4 @@ def won(scores: pl.DataFrame, metric: str, **where: object) -> pl.DataFrame:
     met = pl.col("met")
     each = rows.group_by(*entry, "dataset").agg(won=pl.col("won").filter(met).mean(), met=met.any())
     found = each.group_by(entry).agg(won=pl.col("won").sum(), scored=pl.len(), compared=pl.col("met").sum())
-    return found.sort("won", *entry, descending=[True, False, False, False, False], nulls_last=True)
+    return found.sort("won", *entry, descending=[True, *[False] * len(entry)], nulls_last=True)

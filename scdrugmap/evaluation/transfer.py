@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from scdrugmap.evaluation.metrics import METRICS
-from scdrugmap.evaluation.tables import chosen, per_dataset, simulated, with_constant
+from scdrugmap.evaluation.tables import chosen, per_dataset, require_one, simulated, with_constant
 
-ENTRY = ("model", "head", "strategy", "shots")
+ENTRY = ("model", "head", "strategy", "variant", "shots")
 MATRIX: dict[str, Any] = {
     "train": pl.String,
     "test": pl.String,
@@ -62,8 +62,11 @@ def matrix(
     where
         The entry and the view: `model`, `head`, `strategy`, `shots`, `split_by`, ...; where several entries are left,
         their mean would say nothing, so name one.
+
+    Raises `InvalidInput` where the scores are of several variants (settings, options, weights) of an entry.
     """
     rows = _pairs(scores, metric, made_up=made_up, **where)
+    require_one(rows, "variant")
     found = _measured(rows, metric)
     if failed is not None:
         found = pl.concat([found, _failed(failed, found, **where)], how="diagonal")
@@ -80,7 +83,7 @@ def matrix(
 
 
 def entries(scores: pl.DataFrame, *, made_up: bool = False) -> pl.DataFrame:
-    """Return the entries that have pairs: `model`, `head`, `strategy`, `shots`, `split_by`, `pairs` (how many)."""
+    """Return the entries that have pairs: the columns of `ENTRY`, `split_by`, `pairs` (how many)."""
     one = scores.filter(pl.col("metric") == pl.col("metric").first())  # a run has a row of every metric
     rows = _pairs(one, None, made_up=made_up)
     keys = [*ENTRY, "split_by"]
@@ -143,7 +146,7 @@ def ordered(table: pl.DataFrame, by: str, facts: Mapping[str, str] | None = None
 def held_out(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where: object) -> pl.DataFrame:
     """Return how each data set is called by what was trained on several others, for the bars under a matrix.
 
-    Columns: `model`, `head`, `strategy`, `shots`, `split_by`, `facet`, `facet_value`, `test`, `train` (joined with
+    Columns: those of `ENTRY`, `split_by`, `facet`, `facet_value`, `test`, `train` (joined with
     "+"), then those of `MATRIX` from `value` to `run_id`.
     """
     rows = scores.filter(pl.col("protocol") == "cross-data", pl.col("metric") == metric)
