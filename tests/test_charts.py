@@ -30,6 +30,7 @@ def scores(*rows: dict[str, Any]) -> pl.DataFrame:
         "run_id": "r", "model": "a", "strategy": "freeze", "shots": None, "head": "mlp", "protocol": "pooled",
         "split_by": "cell", "facet": "all", "facet_value": "", "train": "set", "test": "set", "fold": "all", "seed": 0,
         "metric": "f1", "value": 0.9, "ci_low": 0.8, "ci_high": 0.95, "n": 100, "prevalence": 0.5, "source": "measured",
+        "variant": "", "design": "",
     }  # fmt: skip
     return pl.DataFrame([{**base, **row} for row in rows], schema=reported().select(list(base)).schema)
 
