@@ -247,6 +247,31 @@ def test_one_fit_serves_all_test_sets_of_one_training_side():
     assert all(part.draws for part in outcomes[0].parts)
 
 
+def test_data_sets_of_one_class_train_together_with_the_others():
+    cells = simulate(n_cells=360, n_genes=250, n_samples=12, n_datasets=3, n_studies=3, effect=4.0)
+    dataset, label = cells.obs["dataset"].astype(str), cells.obs["response"].astype(str)
+    one_class = {"simulated-2": "sensitive", "simulated-3": "resistant"}  # none of the two could teach alone
+    of = Material.of(
+        load_sources(
+            [cells[[one_class.get(name, own) == own for name, own in zip(dataset, label, strict=True)]].copy()]
+        )
+    )
+    for split_by in ("dataset", "study"):
+        run, predictions = evaluate(asked(of, split_by=split_by), of)
+        parts = {part.test: part for part in run.outcome.parts if part.n_train}
+        assert {test: part.train for test, part in parts.items()} == {
+            ("simulated-1",): ("simulated-2", "simulated-3"),
+            ("simulated-2",): ("simulated-1", "simulated-3"),
+            ("simulated-3",): ("simulated-1", "simulated-2"),
+        }
+        assert parts["simulated-1",].values["auroc"] > 0.9  # two sets of one class each: learned together
+        assert parts["simulated-2",].values["auroc"] is None
+        assert parts["simulated-2",].values["recall"] is not None
+        assert set(predictions["dataset"]) == set(dataset)
+    alone = evaluate(asked(of, train=("simulated-2",)), of)[0].outcome
+    assert (alone.state, alone.reason) == ("failed", "The data sets that train have sensitive cells only.")
+
+
 def test_shots_train_and_never_choose_the_epoch():
     of = simulated()
     learners = {shots: Learner([]) for shots in (0, 5)}
