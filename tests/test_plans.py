@@ -73,11 +73,19 @@ def test_a_plan_of_the_paper_asks_all_its_models_about_the_whole_catalogue(path,
     assert {one.facet_value for one in found} == (several if "cross" in path.stem else set(groups))
 
 
-def test_all_points_of_a_few_shot_curve_have_one_reserve(no_weights):
-    asked = read_plan(ROOT / "benchmarks" / "plans" / "paper-cross-data-tissue.toml")
-    found = [one for one in expand(asked, catalogue(asked)) if one.strategy == "freeze"]
-    assert {one.shots for one in found} == {0, 1, 5, 10, 50}
-    assert {one.reserve for one in found} == {50}
+@pytest.mark.parametrize("path", [path for path in PAPER if "cross" in path.stem], ids=lambda path: path.stem)
+def test_zero_shot_is_asked_of_all_on_the_same_cells_and_each_curve_has_one_reserve(path, no_weights):
+    asked = read_plan(path)
+    found = expand(asked, catalogue(asked))
+    whole, curve = ([one for one in found if one.reserve == reserve] for reserve in (0, 50))
+    assert len(whole) + len(curve) == len(found)
+    assert {one.shots for one in whole} == {0}
+    assert {one.strategy for one in whole} == {"freeze", "lora", "prompt"}
+    assert {one.model for one in whole} >= TEN
+    designs = {(one.facet_value, one.split_by): one.design for one in whole}
+    assert all(one.design == designs[one.facet_value, one.split_by] for one in whole)
+    assert {one.shots for one in curve} == {0, 1, 5, 10, 50}
+    assert {one.strategy for one in curve} == {"freeze"}
 
 
 def test_the_smoke_plan_needs_nothing_but_itself(settings):
