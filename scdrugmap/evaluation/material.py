@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 ACCEPTED = ("counts", "cpm", "log1p", "zscore")
 FACET_COLUMNS = {"tissue": "tissue", "cancer_type": "cancer_type", "drug_type": "drug_type", "regimen": "drug"}
 LEAST_SHARED_GENES = 200
+
+
+class HasName(Protocol):
+    """What has the name of a data set."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+Named = TypeVar("Named", bound=HasName)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +60,20 @@ def load_sources(datasets: Iterable[str | Path | AnnData], settings: Settings | 
 
     Raises `LabelsMissing` where a data set has no labelled cell, `InvalidInput` where two have one name.
     """
-    sources = [source for origin in datasets for source in _sources(origin, settings)]
-    names = [source.name for source in sources]
+    return by_name([source for origin in datasets for source in _sources(origin, settings)])
+
+
+def by_name(found: Sequence[Named]) -> list[Named]:
+    """Return data sets, or their outlines, ordered by name; raise `InvalidInput` for one name twice and for none."""
+    names = [one.name for one in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         message = f"Two of the data sets are called '{twice[0]}'."
         raise InvalidInput(message, "Give each its own name in obs['dataset'], or name it once.")
-    if not sources:
+    if not found:
         message = "No data set was named."
         raise InvalidInput(message, "Give a key of the catalogue, a file or an AnnData with obs['response'].")
-    return sorted(sources, key=lambda source: source.name)
+    return sorted(found, key=lambda one: one.name)
 
 
 def _sources(origin: str | Path | AnnData, settings: Settings | None) -> Iterable[Source]:

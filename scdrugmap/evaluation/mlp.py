@@ -96,7 +96,7 @@ class MLP:
     def build(self, dim: int) -> nn.Sequential:
         """Make the layers for embeddings of `dim`, with initial weights that follow the seed."""
         with torch.random.fork_rng(devices=[]):  # initial weights follow our seed and leave the caller's generator be
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # the CPU's alone, where the layers are made
             layers = [nn.Linear(dim, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden), nn.ReLU()]
             return nn.Sequential(*layers, nn.Linear(self.hidden, 2)).to(self.device)
 

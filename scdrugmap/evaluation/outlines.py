@@ -20,9 +20,8 @@ import numpy as np
 
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.data.load import COLUMNS
-from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation import cells, material
-from scdrugmap.evaluation.material import FACET_COLUMNS, Source, load_sources
+from scdrugmap.evaluation.material import FACET_COLUMNS, Source, by_name, load_sources
 from scdrugmap.evaluation.records import write_once
 from scdrugmap.settings import PACKAGE, Settings
 
@@ -84,16 +83,7 @@ class Outline:
 
 def outlines(datasets: Iterable[str | Path | AnnData], settings: Settings) -> list[Outline]:
     """Return the outlines of catalogue keys, paths or AnnData, ordered by name; raises what `load_sources` raises."""
-    found = [outline for origin in datasets for outline in _outlines(origin, settings)]
-    names = [outline.name for outline in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        message = f"Two of the data sets are called '{twice[0]}'."
-        raise InvalidInput(message, "Give each its own name in obs['dataset'], or name it once.")
-    if not found:
-        message = "No data set was named."
-        raise InvalidInput(message, "Give a key of the catalogue, a file or an AnnData with obs['response'].")
-    return sorted(found, key=lambda outline: outline.name)
+    return by_name([outline for origin in datasets for outline in _outlines(origin, settings)])
 
 
 def _outlines(origin: str | Path | AnnData, settings: Settings) -> Iterator[Outline]:

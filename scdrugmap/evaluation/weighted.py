@@ -7,6 +7,7 @@ weighting with scikit-learn; tests compare all three.
 
 from __future__ import annotations
 
+import abc
 import functools
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class _Metrics:
+class _Metrics(abc.ABC):
     """Every metric from sums over cells and from counts of ranked pairs, which the two ways of weighting compute."""
 
     sensitive: np.ndarray  # (N,) bool
@@ -40,13 +41,13 @@ class _Metrics:
     threshold: float = 0.5  # a cell with P(resistant) at or above it is called resistant
     folds: np.ndarray | None = None  # (N,) the part each score comes from; None = one
 
+    @abc.abstractmethod
     def _sums(self, columns: np.ndarray) -> np.ndarray:
         """Sum of each column of a (N, K) matrix over the weighted cells, (B, K)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _pairs(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weight of (sensitive, resistant) pairs ranked rightly, ties half, and of all pairs: two (B,)."""
-        raise NotImplementedError
 
     @functools.cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
