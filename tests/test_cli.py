@@ -170,6 +170,23 @@ def test_reference_fit_makes_a_head_that_predict_uses(run, tumour, tmp_path):
     assert pl.read_csv(target).height == 60
 
 
+def test_a_reference_goes_with_the_settings_that_it_was_fitted_with(run, tumour, tmp_path):
+    labelled = tmp_path / "labelled.h5ad"
+    simulate(n_cells=160, n_samples=8, effect=1.0, seed=5).write_h5ad(labelled)
+    set_to = ("--set", "n_components=10")
+    words = ("reference", "fit", "--model", "hvg-pca", "--data", labelled, "--name", "small")
+    code, _, err = run(*words, *set_to)
+    assert code == 0, err
+    asked = ("predict", tumour, "--model", "hvg-pca", "--reference", "small", "--output", tmp_path / "out.csv")
+    code, _, err = run(*asked)
+    assert code == 2
+    assert "settings" in err
+    assert run(*asked, *set_to)[0] == 0
+    code, _, err = run(*words, "--set", "nothing=1")
+    assert code == 2
+    assert "'hvg-pca' has no setting called 'nothing'." in err
+
+
 def test_benchmark_run_prints_the_constant_beside_the_score_and_is_recorded(run, tmp_path):
     labelled = tmp_path / "labelled.h5ad"
     simulate(n_cells=120, n_samples=8, effect=1.0, seed=7).write_h5ad(labelled)

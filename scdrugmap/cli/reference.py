@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scdrugmap.cli.options import AsJson, Device, Model, WeightsOption
+from scdrugmap.cli.options import AsJson, Device, Knobs, Model, WeightsOption, read_knobs
 from scdrugmap.cli.printing import print_rows
 from scdrugmap.settings import Settings
 
@@ -31,14 +31,18 @@ def reference_fit(
     head: Annotated[str, typer.Option(help="logistic or mlp")] = "logistic",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="of the head and the folds")] = 0,
+    knobs: Knobs = None,
 ) -> None:
-    """Fit a reference head on labelled collections, so that `predict --reference NAME` can use it."""
+    """Fit a reference head on labelled collections, so that `predict --reference NAME` can use it.
+
+    A reference goes with the settings that it was fitted with: give `predict` the same `--set`.
+    """
     from scdrugmap.data.load import load_dataset
     from scdrugmap.models import load_model
     from scdrugmap.prediction.reference import fit_reference
 
     settings = Settings.from_env()
-    encoder = load_model(model, weights, device=device)
+    encoder = load_model(model, weights, device=device, **read_knobs(knobs))
     cells = [load_dataset(source, settings=settings) for source in data]
     fitted = fit_reference(cells, encoder, name=name, head=head, seed=seed, cache=settings.embeddings, progress=True)
     folder: Path = settings.references / model / name
