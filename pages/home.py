@@ -35,8 +35,16 @@ with header.page("home"):
     else:
         with st.container(border=True):
             st.markdown(sentences.headline(rows, METRIC))
-            st.altair_chart(charts.dumbbell(rows, METRIC, header.ink()), alt="F1 by cell and leak-safe, per model")
-            header.caption(*sentences.headline_caption(rows, METRIC, queries.date_of(rows["run_id"])))
+            st.altair_chart(
+                charts.dumbbell(rows.sort("safe", descending=True), METRIC, header.ink()),
+                alt="F1 by cell and leak-safe, per model",
+            )
+            rule = queries.rule(queries.SHOWN[METRIC])
+            header.caption(*sentences.headline_caption(rows, METRIC, queries.date_of(rows["run_id"]), rule))
+            st.page_link(
+                PAGES["models"].file, label="Every score behind this figure, and its runs", icon=PAGES["models"].icon,
+                query_params={"protocol": "pooled", "facet": rows["facet"][0], "on": rows["on"][0], "metric": METRIC},
+            )  # fmt: skip
     with st.expander("Why do the two differ?", icon=":material/help:"):
         st.markdown(sentences.WHY_THE_TWO_DIFFER)
 
@@ -45,7 +53,7 @@ with header.page("home"):
     counters = (
         (f"{sets.height}", "data sets", "datasets"),
         (words.count(queries.count_cells(sets).total), "labelled cells", "datasets"),
-        (f"{sets['cancer_type'].n_unique()}", "cancer types", "datasets"),
+        (f"{sets['cancer_group'].n_unique()}", "cancer types", "datasets"),
         (f"{known.height}", "models and baselines", "models"),
     )
     with st.container(key="two_counters"):

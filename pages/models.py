@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import polars as pl
 import streamlit as st
-from scdrugmap.app import cards, header, pickers, queries, sentences, share, tables, views, views_models, widgets
+from scdrugmap.app import (
+    cards,
+    header,
+    pickers,
+    queries,
+    sentences,
+    share,
+    tables,
+    views,
+    views_models,
+    views_run,
+    widgets,
+)
 
 TABS = ["Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Cost", "Reported"]
 
@@ -26,25 +38,24 @@ def browse() -> None:
         share.view(said, picks)
         draw(board, rows, picks, kinds)
     st.subheader("All models", anchor="cards")
-    widgets.table(tables.models(known), tables.models_columns(), "cards", opens="model", keys=known["model"].to_list())
+    widgets.table(tables.models(known), tables.models_columns(), "cards", opens="model",
+                  keys=known["model"].to_list())  # fmt: skip
     st.caption("Choose a row to open the model's card.")
 
 
 def draw(board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, str], kinds: list[str]) -> None:
-    priced = views_models.priced(rows, picks)
-    names = [name for name in TABS if name != "Cost" or priced.height]
     made_up = "simulated" in kinds and "measured" not in rows["source"].to_list()
     drawn = {
         "Ranking": lambda: views.ranking(rows, picks),
-        "Split matters": lambda: views.split_matters(board, picks["metric"]),
+        "Split matters": lambda: views.split_matters(board, picks),
         "By facet": lambda: views_models.by_facet(picks, kinds),
         "Few-shot": lambda: views_models.few_shot(picks, made_up=made_up),
         "Calibration": lambda: views_models.calibration(rows),
         "Significance": lambda: views_models.significance(picks, made_up=made_up),
-        "Cost": lambda: views_models.cost(priced, picks),
+        "Cost": lambda: views_models.cost(views_models.priced(rows, picks), picks),
         "Reported": lambda: views.reported(board),
     }
-    for name, tab in zip(names, st.tabs(names, key="view", bind="query-params"), strict=True):
+    for name, tab in zip(TABS, st.tabs(TABS, key="view", bind="query-params"), strict=True):
         if tab.open:
             with tab:
                 drawn[name]()
@@ -52,10 +63,11 @@ def draw(board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, str], kinds: 
 
 with header.page("models"):
     if widgets.opened("run"):
-        widgets.back("Back to the leaderboard", "run")
-        views.score(queries.board(), widgets.opened("run"))
+        widgets.back("Back to the model" if widgets.opened("model") else "Back to the leaderboard", "run")
+        views_run.score(queries.board(), widgets.opened("run"))
     elif widgets.opened("model"):
         widgets.back("All models", "model")
-        cards.model(queries.model(widgets.opened("model")), queries.state_of(widgets.opened("model")), queries.board())
+        key = widgets.opened("model")
+        cards.model(queries.model(key), queries.state_of(key), queries.board(), queries.asked_metric())
     else:
         browse()

@@ -13,7 +13,7 @@ def browse() -> None:
         views_transfer.how_to_run("No model was trained on one data set and tested on another here.")
         return
     picks = pickers.transfer(entries)
-    table = views_transfer.table_of(picks, made_up=made_up)
+    table, group = views_transfer.table_of(picks, made_up=made_up)
     train, test = views_transfer.asked()
     if train and test:
         widgets.back("All pairs", "train", "test")
@@ -22,7 +22,7 @@ def browse() -> None:
     st.markdown(sentences_views.transfer(table, picks))
     views_transfer.matrix(table, picks, made_up=made_up)
     views_transfer.pairs(table, picks)
-    views_transfer.left_out(picks, made_up=made_up)
+    views_transfer.left_out(picks, group, made_up=made_up)
 
 
 with header.page("transfer"):

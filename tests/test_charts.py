@@ -128,6 +128,34 @@ def test_axes_span_every_mark(ink):
     assert high > 0.4
 
 
+def test_the_best_stands_first_where_less_is_better(ink):
+    rows = scores(*({"model": model, "metric": "brier", "value": value} for model, value in (("a", 0.3), ("b", 0.1))))
+    view = {"protocol": "pooled", "facet": "all", "on": "set", "strategy": "freeze"}
+    board = boards.ranking(rows, MODELS, metric="brier", split_by="cell", **view)
+    drawn = spec(charts.ranking(board, "Brier", ink))
+    assert drawn["layer"][0]["encoding"]["y"]["sort"] == ["Model B + MLP", "Model A + MLP"]
+    said = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "text")
+    assert [row["label"] for row in drawn["datasets"][said["data"]["name"]]] == ["constant"]
+
+
+def test_long_names_break_in_two_and_short_ones_stay():
+    axis = charts.in_two_lines(["short", "sadefeldman_melanoma_ici_tcells", "UCE, lora · Tumor tissue", "x" * 40])
+    for name, halves in (
+        ("sadefeldman_melanoma_ici_tcells", ["sadefeldman_", "melanoma_ici_tcells"]),
+        ("UCE, lora · Tumor tissue", ["UCE, lora", "Tumor tissue"]),
+    ):
+        assert f"{json.dumps(name)}: {json.dumps(halves)}" in axis["labelExpr"]
+        assert json.dumps(name)[1:-1] in axis["labelOffset"]["condition"]["test"]
+    assert '"short"' not in axis["labelExpr"]
+    assert "xxx" not in axis["labelExpr"]
+    assert charts.in_two_lines(["short"]) == {}
+
+
+def test_words_on_axes_can_be_read(ink):
+    config = spec(charts.ranking(boards.tidy(both_ways(), MODELS), "F1", ink))["config"]
+    assert {config[part][word] for part in ("axis", "legend") for word in ("labelColor", "titleColor")} == {ink.soft}
+
+
 @pytest.mark.parametrize("constant", [0.5, None])
 def test_ranking_chart_survives_a_missing_constant(constant, ink):
     board = boards.tidy(scores({"prevalence": constant}), MODELS)
@@ -183,6 +211,13 @@ def test_histogram_counts_every_cell_on_its_side(ink):
     assert found["novel"] == int(frame["novel"].sum())
     assert found["resistant"] == int((known["p_resistant"] >= 0.35).sum())
     assert sum(found.values()) == frame.height
+
+
+def test_the_legend_names_novel_cells_only_where_there_are_some(ink):
+    for novel in (0.0, 0.2):
+        drawn = spec(charts_cells.histogram(cells(novel=novel), 0.5, ink))
+        sides = drawn["layer"][0]["encoding"]["color"]["scale"]["domain"]
+        assert ("novel" in sides) == bool(novel)
 
 
 def test_large_files_are_sampled_for_drawing_only():

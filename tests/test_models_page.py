@@ -14,13 +14,14 @@ from streamlit.testing.v1 import AppTest
 
 from scdrugmap.app import boards, boards_views, cards, charts, charts_models, palette, queries, queries_views, share
 from scdrugmap.app.boards import named
+from scdrugmap.data.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results import write_run, write_scores
 from scdrugmap.evaluation.tables import averaged
 from scdrugmap.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
-TABS = ("Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Reported")
+TABS = ("Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Cost", "Reported")
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def test_a_tab_says_what_it_shows(tab, promise, crossed):
 
 def test_only_the_open_tab_is_drawn(crossed):
     app = opened("Significance")
-    assert "mean rank by F1" in said(app)
+    assert "Mean rank by F1" in said(app)
     assert "none reproduced here" not in said(app)
 
 
@@ -110,7 +111,7 @@ def test_many_merged_data_sets_are_counted_instead_of_named():
     row = {"protocol": "pooled", "facet": "all", "facet_value": "", "shots": None, "train": sets, "test": sets,
             "model": "hvg", "head": "logistic", "strategy": "freeze", "source": "measured", "split_by": "cell",
             "metric": "f1", "value": 0.5, "ci_low": None, "ci_high": None, "n": 10, "prevalence": 0.5, "seeds": 1,
-            "run_ids": ["r"], "constant": 0.6}  # fmt: skip
+            "run_ids": ["r"], "constant": 0.6, "variant": "", "design": ""}  # fmt: skip
     rows = pl.DataFrame([row], schema_overrides={"shots": pl.Int64})
     assert named(rows, queries.models())["on"].to_list() == ["9 data sets (set-0 …)"]
 
@@ -237,9 +238,11 @@ SPEEDS = [
 ]  # fmt: skip
 
 
-def test_the_cost_tab_stands_only_where_speeds_were_measured(crossed, tmp_path, monkeypatch):
+def test_the_cost_tab_says_how_speeds_are_measured_where_there_are_none(crossed, tmp_path, monkeypatch):
     monkeypatch.setattr(queries_views, "SPEEDS", tmp_path / "none.json")
-    assert "Cost" not in [tab.label for tab in opened("Ranking").tabs]
+    shown = said(opened("Cost"))
+    assert "No two models in view have a measured speed" in shown
+    assert "python benchmarks/embed.py" in shown
     (tmp_path / "speeds.json").write_text(json.dumps(SPEEDS))
     monkeypatch.setattr(queries_views, "SPEEDS", tmp_path / "speeds.json")
     app = opened("Cost", protocol="pooled", on=REAL[0])
@@ -258,6 +261,82 @@ def test_the_front_is_what_nothing_beats_in_both(ink):
     lower = boards_views.costed(rows, speeds, higher_is_better=False)
     assert dict(lower.select("model", "pareto").iter_rows()) == {"a": True, "b": False, "c": False}
     assert spec(charts_models.cost(frame, "F1", ink))["layer"]
+
+
+def test_names_give_way_where_they_would_lie_on_each_other():
+    n = 12
+    rows = pl.DataFrame(
+        {"model": [f"m{i}" for i in range(n)], "title": [f"a long name {i}" for i in range(n)],
+         "value": [0.5 + 0.1 * (i % 2) for i in range(n)], "source": ["measured"] * n}
+    )  # fmt: skip
+    speeds = pl.DataFrame({"model": rows["model"], "cells_per_s": [10.0 * 1.5**i for i in range(n)]})
+    frame = boards_views.costed(rows, speeds, higher_is_better=True)
+    assert 0 < frame["narrow"].sum() < frame["wide"].sum() <= n
+    assert frame.filter("pareto")["wide"].all()
+    one = boards_views.costed(rows.head(1), speeds, higher_is_better=True)
+    assert one["wide"].item()
+
+
+# ---- runs and cards --------------------------------------------------------------------------------------------------
+def run_page(run_id: str, **query: str) -> AppTest:
+    app = opened("Ranking", run=run_id, **query)
+    assert not app.exception
+    assert not app.error
+    return app
+
+
+def test_every_record_of_the_matrix_opens_with_its_metrics(crossed):
+    rows = queries.runs().filter(state="done", protocol="cross-data", shots=0, seed=0)
+    pair = rows.filter(pl.col("train").list.len() == 1)["run_id"][0]
+    app = run_page(pair)
+    shown = [frame.value for frame in app.dataframe]
+    assert "F1 (sensitive)" in shown[0]["metric"].to_list()
+    assert "Each data set by itself, F1" in said(app)
+    train = queries.run(pair).experiment.train
+    assert shown[1]["test"].to_list() == [name for name in REAL if name not in train]
+
+
+def test_a_failed_run_says_why_and_what_mends_it(crossed):
+    failed = queries.runs().filter(state="failed").row(0, named=True)
+    shown = said(run_page(failed["run_id"]))
+    assert "one class cannot be learnt" in shown.replace("\\", "")
+    assert failed["remedy"] in shown.replace("\\", "")
+
+
+def test_the_runs_behind_a_mean_can_be_opened(crossed):
+    rows = queries.runs().filter(state="done", shots=50, model="hvg")
+    app = run_page(rows["run_id"][0])
+    assert "The 2 runs behind the mean, F1" in said(app)
+    behind = next(frame.value for frame in app.dataframe if "seed" in frame.value)
+    assert set(behind["run_id"]) == set(rows["run_id"])
+    mean = averaged(queries.scores()).filter(pl.col("run_ids").list.contains(rows["run_id"][0]), metric="f1")
+    assert behind["value"].mean() == pytest.approx(mean["value"].item())
+
+
+def test_a_run_leads_to_the_card_of_its_model_and_to_the_same_entry_elsewhere(crossed):
+    run_id = queries.runs().filter(state="done", protocol="pooled", model="scgpt-mini")["run_id"][0]
+    app = run_page(run_id, metric="MCC")
+    assert "The same entry elsewhere, MCC" in said(app)
+    button = next(button for button in app.button if "The card of scGPT-mini" in button.label)
+    button.click().run()
+    assert not app.exception
+    assert "Licence of the weights" in said(app)
+    scored = next(frame.value for frame in app.dataframe if "interval" in frame.value)
+    board = queries.board().filter(model="scgpt-mini", metric="mcc")
+    assert sorted(scored["value"]) == pytest.approx(sorted(board["value"]))
+    assert scored["interval"].str.startswith("[").all()
+
+
+def test_a_card_names_what_was_seen_in_pretraining():
+    card = MODELS["scgpt-mini"]
+    seen = queries.seen(card)
+    assert "gse149214" in seen
+    assert {DATASETS[key].accession for key in seen} <= card.pretrained_accessions
+
+
+def test_a_view_says_which_choices_it_follows(crossed):
+    assert "follows the metric and the strategy" in said(opened("Few-shot"))
+    assert opened("Few-shot", on=REAL[2]).selectbox(key="target").value == REAL[2]
 
 
 def test_many_pictures_are_drawn_only_when_asked_for():

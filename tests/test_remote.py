@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import anndata
 import polars as pl
 import pytest
 import streamlit as st
@@ -13,7 +14,7 @@ from make_jobs import make_job
 from scripted_endpoint import KEY, edits, says, serving
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import asked, jobs, jobs_store, jobs_work, queries
+from scdrugmap.app import asked, jobs, jobs_store, jobs_work, queries, report
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ConsentMissing, InvalidInput
 
@@ -143,6 +144,28 @@ def test_a_result_is_drawn_without_novelty(endpoint, settings):
     told = queries.summary(job_id)
     assert pl.read_csv(settings.jobs / job_id / "result.csv")["p_resistant"].null_count() == told["n_failed"] == 2
     assert KEY not in json.dumps(told)
+
+
+def test_the_files_of_a_result_can_be_read_back(endpoint, settings):
+    endpoint.default = edits(lambda found: found[1:])
+    job_id = finished(settings)
+    files = queries.service().results(job_id)
+    table, back = pl.read_csv(files["csv"]), anndata.read_h5ad(files["h5ad"])
+    assert table["cell"].to_list() == back.obs_names.to_list()
+    answered = table["p_resistant"].is_not_null()
+    assert answered.sum() == 12
+    assert table.filter(answered)["p_resistant"].to_list() == pytest.approx(back.obs["p_resistant"].dropna().to_list())
+    called = table.filter(answered).select((pl.col("p_resistant") >= 0.5) == (pl.col("response") == "resistant"))
+    assert called.to_series().all()
+    assert {"novelty", "novel"}.isdisjoint(table.columns)
+    told = back.uns["scdrugmap"]["prediction"]
+    assert (told["model"], told["asked"]["n_failed"]) == (MODEL, 2)
+    text = report.markdown(jobs_store.read_status(settings.jobs / job_id), queries.summary(job_id))
+    assert "| sample | cells | predicted resistant |" in text
+    assert "novel |" not in text
+    assert "Cells without an answer: 2" in text
+    assert "Research use only" in text
+    assert not any(KEY.encode() in place.read_bytes() for place in files.values())
 
 
 def test_a_result_without_any_answer_is_drawn_too(endpoint, settings):

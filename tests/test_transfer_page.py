@@ -8,14 +8,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 import streamlit as st
-from make_results import REAL, SETS, make_transfer
+from make_results import REAL, SETS, make_crossed, make_transfer
 from streamlit.testing.v1 import AppTest
 
 from scdrugmap.app import boards_transfer, charts_pair, charts_transfer, palette, queries_views, views_transfer
 from scdrugmap.evaluation import pairs
+from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.plans import read_plan
 from scdrugmap.evaluation.records import Run
-from scdrugmap.evaluation.results import read_predictions, runs
+from scdrugmap.evaluation.results import read_predictions, runs, write_run, write_scores
 from scdrugmap.evaluation.transfer import difference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,10 +113,53 @@ def test_a_pair_shows_its_score_its_constant_and_its_record(crossed):
     assert len(app.get("vega_lite_chart")) + len(app.get("arrow_vega_lite_chart")) == 4
 
 
+def test_each_seed_of_a_pair_has_its_figures(crossed):
+    for seed in (1, 2):
+        asked = Experiment("hvg", "logistic", REAL, train=REAL[:1], shots=0, seed=seed, protocol="cross-data",
+                           split_by="dataset")  # fmt: skip
+        write_run(crossed.precomputed, *make_crossed(asked, 1.0))
+    write_scores(crossed.precomputed)
+    app = opened(train=REAL[0], test=REAL[1], seed="2")
+    assert not app.exception
+    found = queries_views.seeds(
+        queries_views.matrix("f1", made_up=False, **ENTRY)["run_id"].drop_nulls()[0], "f1", REAL[1]
+    )
+    assert found["seed"].to_list() == [0, 1, 2]
+    assert app.get("link_button")[0].proto.url == f"models?run={found['run_id'][2]}"
+    assert "one of 3 seeds" in said(app)
+
+
+def test_only_warnings_of_the_pair_stand_beside_it(crossed):
+    run_id = queries_views.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1])["run_id"].item()
+    path = crossed.precomputed / "runs" / f"{run_id}.json"
+    record = json.loads(path.read_text())
+    record["outcome"]["warnings"] = [f"'{REAL[1]}': about it", f"'{REAL[2]}': about another", "about all"]
+    path.write_text(json.dumps(record))
+    warnings = [str(one.value) for one in opened(train=REAL[0], test=REAL[1]).warning]
+    assert len(warnings) == 1
+    assert "about it" in warnings[0]
+    assert "about all" in warnings[0]
+    assert "about another" not in warnings[0]
+
+
+def test_bars_follow_the_choice_of_data_sets(settings):
+    names = ("gse164897-vemurafenib", "gse164897-vemurafenib-cobimetinib", "gse149214", "gse131984-jq1")
+    make_transfer(settings.precomputed, tuple(f"simulated-{name}" for name in names))
+    whole, part = (opened(simulated="true", **query) for query in ({}, {"sets": "cancer: Melanoma"}))
+    assert not part.exception
+    for app, n in ((whole, 4), (part, 2)):
+        assert f"All {n} bars as a table" in [block.label for block in app.expander]
+        bars = next(frame.value for frame in app.dataframe if "run" in frame.value)
+        assert len(bars) == n
+        assert bars["run"].str.startswith("models?run=").all()
+
+
 def test_a_pair_that_could_not_be_run_says_why(crossed):
     app = opened(train=REAL[-1], test=REAL[0])
     assert not app.exception
-    assert "one class cannot be learnt" in said(app)
+    shown = said(app).replace("\\", "")
+    assert "one class cannot be learnt" in shown
+    assert "**What to do:** Add data sets of both classes." in shown
 
 
 def test_a_pair_of_other_words_is_said_so(crossed):

@@ -77,6 +77,17 @@ def titled(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     return labelled(rows).with_columns(title=_with_label(_title(pl.col("head") == "prompt")))
 
 
+def title_of(model: str, head: str, models: pl.DataFrame) -> str:
+    """Return the name of one entry on screen."""
+    row = pl.DataFrame({"model": [model], "head": [head]}).join(models.select("model", "title"), on="model", how="left")
+    return str(row.select(_title(pl.col("head") == "prompt")).item())
+
+
+def others(rows: pl.DataFrame, run_id: str) -> pl.DataFrame:
+    """Return the rows that a run has no part in."""
+    return rows.filter(~pl.col("run_ids").list.contains(run_id))
+
+
 def _title(alone: pl.Expr) -> pl.Expr:
     """Return the name of an entry; `alone` tells where the model's name says it all."""
     name = pl.col("title").fill_null(pl.col("model").replace(PAPER_NAMES))

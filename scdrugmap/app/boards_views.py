@@ -10,7 +10,15 @@ from scdrugmap.app.boards import CONSTANT, titled
 from scdrugmap.evaluation.reliability import Reliability
 from scdrugmap.evaluation.statistics import Comparison
 
+PANEL = 8  # entries in one of the small multiples
+USUAL = {
+    "Bone marrow aspirate": "Bone marrow",
+    "Peripheral blood mononuclear cells": "PBMC",
+    "Non-small cell lung cancer": "NSCLC",
+}
 LIKE = ["model", "head", "strategy", "variant"]
+PLOTS = {"wide": 900, "narrow": 250}  # px of the plot of scores against speed, on a desktop and on a phone
+TALL, LETTER, MARGIN = 250, 7, 30  # px: the plot's height, a letter's width, and what a name may stand out at the side
 
 
 def words_of(shots: str) -> int | None:
@@ -18,7 +26,7 @@ def words_of(shots: str) -> int | None:
     return None if shots == "all" else int(shots)
 
 
-def panels(rows: pl.DataFrame, most: int = 8) -> list[tuple[str, pl.DataFrame]]:
+def panels(rows: pl.DataFrame, most: int = PANEL) -> list[tuple[str, pl.DataFrame]]:
     """Return the small multiples of a facet, those with most entries first, and in each the best `most` entries."""
     rows = rows.with_columns(panel=pl.when(pl.col("panel") == "").then("on").otherwise("panel"))
     order = rows.group_by("panel", maintain_order=True).agg(pl.len().alias("entries"), pl.col("n").max())
@@ -34,6 +42,14 @@ def with_gaps(both: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
     found = gaps.with_columns(on=pl.when(merged).then(sets).otherwise("facet_value"))
     found = found.select(*key, gap_low="low", gap_high="high", gap_seeds="seeds", gap_unit="unit")
     return both.join(found.unique(key, keep="first"), on=key, how="left", maintain_order="left", nulls_equal=True)
+
+
+def stated(rows: pl.DataFrame) -> pl.DataFrame:
+    """Name the reported numbers for an axis: the entry above, its stratum, shortened where that is usual, below."""
+    short = pl.col("on")
+    for name, usual in USUAL.items():
+        short = short.str.replace(name, usual, literal=True)
+    return rows.with_columns(title=pl.format("{}, {} · {}", "title", "strategy", short), where="on")
 
 
 def targets(rows: pl.DataFrame) -> list[str]:
@@ -87,7 +103,7 @@ def calibration_table(found: Sequence[tuple[str, Reliability]]) -> pl.DataFrame:
 def ranks(found: Comparison, models: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
     """Return the mean ranks with `title`, and the title of each entry by its name in the comparison."""
     constant = found.ranks.filter(model=CONSTANT).with_columns(title=pl.lit("constant"))
-    rest = _by_strategy(titled(found.ranks, models))
+    rest = _by_strategy(titled(found.ranks, models).drop("label"))
     several = rest["shots"].n_unique() > 1
     if several:
         rest = rest.with_columns(title=pl.format("{}, {} shots", "title", "shots"))
@@ -104,7 +120,8 @@ def compared(found: Comparison, names: dict[str, str]) -> pl.DataFrame:
 def costed(rows: pl.DataFrame, speeds: pl.DataFrame, *, higher_is_better: bool) -> pl.DataFrame:
     """Return the entries of a view whose model's speed was measured, as `charts_models.cost` draws them.
 
-    `pareto`: no other entry of the same source is as fast and scores better.
+    `pareto`: no other entry of the same source is as fast and scores better. `left`: the name stands left of its mark;
+    `wide` and `narrow`: it has room there on a wide plot, and on a phone's.
     """
     frame = rows.join(speeds, on="model", how="inner", maintain_order="left").drop_nulls("value")
     better = pl.col("value") if higher_is_better else -pl.col("value")
@@ -112,4 +129,28 @@ def costed(rows: pl.DataFrame, speeds: pl.DataFrame, *, higher_is_better: bool) 
     best = pl.col("_score").cum_max().over("source")
     earlier = best.shift(1).over("source")
     half = pl.col("cells_per_s").log() > (pl.col("cells_per_s").log().min() + pl.col("cells_per_s").log().max()) / 2
-    return frame.with_columns(pareto=earlier.is_null() | (pl.col("_score") > earlier), left=half).drop("_score")
+    frame = frame.with_columns(pareto=earlier.is_null() | (pl.col("_score") > earlier), left=half)
+    frame = frame.sort("pareto", "_score", descending=True, maintain_order=True).drop("_score")
+    return frame.with_columns(**{name: pl.Series(_room(frame, px), dtype=pl.Boolean) for name, px in PLOTS.items()})
+
+
+def _room(frame: pl.DataFrame, px: int) -> list[bool]:
+    """Tell whose name finds room on a plot of so many px, earlier rows first: a name gives way to those before it."""
+    speed, value, width = pl.col("cells_per_s").log(), pl.col("value"), LETTER * pl.col("title").str.len_chars()
+    places = frame.select(
+        start=px * _unit(speed) - pl.when("left").then(width).otherwise(0), height=TALL * _unit(value), width=width
+    )
+    taken: list[tuple[float, float, float]] = []
+    free = []
+    for start, height, width in places.iter_rows():
+        fits = start >= -MARGIN and start + width <= px + MARGIN
+        fits &= all(abs(height - other) > 2 * LETTER or start > b or start + width < a for a, b, other in taken)
+        free.append(fits)
+        if fits:
+            taken.append((start, start + width, height))
+    return free
+
+
+def _unit(column: pl.Expr) -> pl.Expr:
+    """Return a column stretched over 0 to 1."""
+    return (column - column.min()) / pl.max_horizontal(column.max() - column.min(), pl.lit(1e-9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import charts_catalogue, header, tables, widgets, words
+from scdrugmap.app import charts_catalogue, header, queries, tables, widgets, words
 from scdrugmap.data.card import CONFIDENCE, DatasetCard
 from scdrugmap.models.card import ModelCard
 
@@ -108,8 +108,8 @@ def paper_url(paper: str) -> str:
     return {"doi": f"https://doi.org/{name}", "arXiv": f"https://arxiv.org/abs/{name}"}.get(kind, "") if name else ""
 
 
-def model(card: ModelCard, state: str, board: pl.DataFrame) -> None:
-    """Draw the card of a model: what it is, what it may be used for, how to get it, what it scored."""
+def model(card: ModelCard, state: str, board: pl.DataFrame, metric: str) -> None:
+    """Draw the card of a model: what it is, what it may be used for, how to get it, what it scored by a metric."""
     st.subheader(card.title, anchor=False)
     st.markdown(card.summary)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -132,12 +132,17 @@ def model(card: ModelCard, state: str, board: pl.DataFrame) -> None:
             "Gene identifiers": card.genes,
             "Makes of raw counts": card.input,
             "Pretrained on": card.pretrained_on or "nothing: it is fitted on the training cells of each split",
+            "Of these, in the catalogue": ", ".join(queries.seen(card)),
         }
     )
     st.markdown("##### How it is asked" if state == "remote" else "##### Its weights")
     _weights(card, state)
+    _scored(card, board, metric)
+
+
+def _scored(card: ModelCard, board: pl.DataFrame, metric: str) -> None:
     st.markdown("##### What it scored")
-    rows = board.filter(pl.col("model") == card.key)
+    rows = board.filter(pl.col("model") == card.key, pl.col("metric") == queries.SHOWN[metric])
     if rows.is_empty():
         header.nothing_yet(
             "Nothing was measured or reported for this model.",
@@ -146,8 +151,11 @@ def model(card: ModelCard, state: str, board: pl.DataFrame) -> None:
         )
         return
     shown = tables.scores_of(rows)
-    widgets.table(shown, tables.scores_of_columns(), "scores", opens="run", keys=shown["run_id"].to_list())
-    st.caption("F1, with the constant classifier of the same cells beside it. Choose a row to open the run.")
+    widgets.table(shown, tables.scores_of_columns(metric), "scores", opens="run", keys=shown["run_id"].to_list())
+    st.caption(
+        f"{metric}, means over seeds, with the constant classifier of the same cells beside it; pairs of two data sets "
+        "stand on Transfer. Choose a row to open its run."
+    )
 
 
 def _weights(card: ModelCard, state: str) -> None:

@@ -7,6 +7,10 @@ Measured marks are filled, reported hollow, simulated dashed; the constant is a 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 import altair as alt
 import polars as pl
 
@@ -16,11 +20,41 @@ SOURCES = ("measured", "reported", "simulated")
 ROW = 34  # px a row: a finger's width at 390 px, and two lines of text do not touch
 LABELS = 168  # px for names on the axis; longer ones are cut with an ellipsis and whole in the tooltip
 LINE = " · "  # where a name on the axis breaks into two lines
+CONSTANTS = {"F1": "always “sensitive”"}  # what the tick is called where a word says it; elsewhere "constant"
 
 
-def stack(height: int, *layers: alt.Chart) -> alt.LayerChart:
-    """Lay charts over each other in a box of `height` px, axes included."""
-    return alt.LayerChart(layer=list(layers)).properties(height=height)
+def stack(ink: Ink, height: int, *layers: alt.Chart) -> alt.LayerChart:
+    """Lay charts over each other in a box of `height` px, axes included; numbers and words on them can be read."""
+    chart = alt.LayerChart(layer=list(layers)).properties(height=height)
+    chart = chart.configure_axis(labelColor=ink.soft, titleColor=ink.soft)
+    return chart.configure_legend(labelColor=ink.soft, titleColor=ink.soft)
+
+
+def in_two_lines(names: Sequence[str], most: int = 22, *, before: str = "") -> dict[str, Any]:
+    """Return how an axis writes names: those over `most` letters break where the middle is nearest, and move up a bit.
+
+    A name breaks at `LINE` wherever it stands, else after a space, "_" or "-". `before` is the beginning of an
+    expression that writes other names.
+    """
+    broken = {name: _halves(name, most) for name in names}
+    known = {name: lines for name, lines in broken.items() if len(lines) > 1}
+    if not known:
+        return {"labelExpr": f"{before}datum.label"} if before else {}
+    moved = {"test": f"indexof({json.dumps(list(known))}, datum.label) >= 0", "value": -7}
+    return {
+        "labelExpr": f"{before}{json.dumps(known)}[datum.label] || datum.label",
+        "labelOffset": {"condition": moved, "value": 0},
+    }
+
+
+def _halves(name: str, most: int) -> list[str]:
+    if LINE in name:
+        return name.split(LINE)
+    places = [at + 1 for at, letter in enumerate(name) if letter in " _-" and 0 < at < len(name) - 1]
+    if len(name) <= most or not places:
+        return [name]
+    middle = min(places, key=lambda at: abs(2 * at - len(name)))
+    return [name[:middle].rstrip(), name[middle:]]
 
 
 def _names(order: list[str], ink: Ink) -> alt.Y:
@@ -32,7 +66,7 @@ def _names(order: list[str], ink: Ink) -> alt.Y:
         labelColor=ink.text,
         labelOverlap=False,
         labelFlush=False,
-        labelExpr=f"split(datum.label, '{LINE}')",
+        **in_two_lines(order, 30),
     )
     return alt.Y("title:N", sort=order, title=None, axis=axis)
 
@@ -57,22 +91,23 @@ def _tooltip(frame: pl.DataFrame, fields: dict[str, str]) -> list[alt.Tooltip]:
     tips = []
     for field, title in fields.items():
         if field in frame.columns:
-            numeric = frame.schema[field].is_float()
-            tips.append(alt.Tooltip(f"{field}:{'Q' if numeric else 'N'}", title=title, format=".2f" if numeric else ""))
+            kind = frame.schema[field]
+            form = ".2f" if kind.is_float() else "," if kind.is_integer() else ""
+            tips.append(alt.Tooltip(f"{field}:{'Q' if form else 'N'}", title=title, format=form))
     return tips
 
 
 def ranking(frame: pl.DataFrame, metric: str, ink: Ink, span: tuple[float, float] | None = None) -> alt.LayerChart:
-    """Draw one row per model, best first: dot, 95 % whisker, and the constant classifier of the same cells.
+    """Draw one row per model in the order of the frame: dot, 95 % whisker, and the constant of the same cells.
 
     `span` fixes the ends of the axis, so that charts beside each other can be compared.
     """
-    order = list(dict.fromkeys(frame.sort("value", descending=True, nulls_last=True)["title"].to_list()))
+    order = frame["title"].unique(maintain_order=True).to_list()
     low, high = span or domain(frame, ("value", "ci_low", "ci_high", "constant"))
     base = alt.Chart(frame).encode(y=_names(order, ink))
     tips = _tooltip(
         frame,
-        {"title": "model", "value": metric, "ci_low": "from", "ci_high": "to", "constant": "always sensitive",
+        {"title": "model", "value": metric, "ci_low": "from", "ci_high": "to", "constant": "constant", "n": "cells",
          "source": "source", "where": "evaluated on"},
     )  # fmt: skip
     whiskers = base.mark_rule(strokeWidth=2.5, opacity=0.55, color=ink.accent).encode(
@@ -91,15 +126,14 @@ def ranking(frame: pl.DataFrame, metric: str, ink: Ink, span: tuple[float, float
         ),
         tooltip=tips,
     )
-    layers = [whiskers, constants, dots, _constant_label(frame, order, ink)]
+    layers = [whiskers, constants, dots, _constant_label(frame, order, metric, ink)]
     lines = 1.35 if any(LINE in name for name in order) else 1.0
-    return stack(round(ROW * lines * len(order)) + 76, *layers)
+    return stack(ink, round(ROW * lines * len(order)) + 76, *layers)
 
 
-def _constant_label(frame: pl.DataFrame, order: list[str], ink: Ink) -> alt.Chart:
+def _constant_label(frame: pl.DataFrame, order: list[str], metric: str, ink: Ink) -> alt.Chart:
     """Name the tick once, above the first row that has one."""
-    known = frame.drop_nulls("constant").sort("value", descending=True, nulls_last=True).head(1)
-    label = known.with_columns(pl.lit("always “sensitive”").alias("label"))
+    label = frame.drop_nulls("constant").head(1).with_columns(label=pl.lit(CONSTANTS.get(metric, "constant")))
     return (
         alt.Chart(label)
         .mark_text(dy=-ROW * 0.62, fontSize=12, color=ink.soft, align="center")
@@ -108,11 +142,11 @@ def _constant_label(frame: pl.DataFrame, order: list[str], ink: Ink) -> alt.Char
 
 
 def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
-    """Draw the paper's split beside the leak-safe one: one row per model, two dots and the line between them.
+    """Draw the paper's split beside the leak-safe one: a row per model in their order, two dots and a line between.
 
     Columns: `title`, `by_cell`, `safe`, `safe_low`, `safe_high`, `safe_name` (what was kept whole), `constant`.
     """
-    order = frame.sort("safe", descending=True, nulls_last=True)["title"].to_list()
+    order = frame["title"].to_list()
     low, high = domain(frame, ("by_cell", "safe", "safe_low", "safe_high", "constant"))
     scale = alt.Scale(domain=[low, high], nice=False)
     axis = alt.Axis(format="~g", tickCount=6, labelFontSize=12, titlePadding=8, grid=True)
@@ -123,7 +157,7 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     legend = alt.Legend(title=None, orient="top", symbolSize=130, labelLimit=260, offset=4, direction="vertical")
     tips = _tooltip(
         frame, {"title": "model", "by_cell": f"{metric} by cell", "safe": f"{metric} {safe_name}",
-                "gap": "leakage gap", "gap_low": "gap from", "gap_high": "gap to", "constant": "always sensitive"}
+                "gap": "leakage gap", "gap_low": "gap from", "gap_high": "gap to", "constant": "constant", "n": "cells"}
     )  # fmt: skip
     span = base.mark_rule(strokeWidth=3, opacity=0.35, color=ink.soft).encode(
         x=alt.X("safe:Q", scale=scale, title=metric, axis=axis), x2="by_cell:Q"
@@ -140,5 +174,5 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     constants = base.mark_tick(thickness=3, size=ROW * 0.62, color=ink.text, opacity=0.85).encode(
         x="constant:Q", tooltip=tips
     )
-    label = _constant_label(frame.with_columns(value=pl.col("safe")), order, ink)
-    return stack(ROW * len(order) + 108, span, whisker, constants, *dots, label)
+    label = _constant_label(frame, order, metric, ink)
+    return stack(ink, ROW * len(order) + 108, span, whisker, constants, *dots, label)

@@ -65,7 +65,7 @@ def cells_by(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
         .mark_text(align="left", dx=6, fontSize=12, color=ink.soft)
         .encode(x="total:Q", y=y, text="label:N")
     )
-    return stack(ROW * max(len(order), 1) + 40, bars, text)
+    return stack(ink, ROW * max(len(order), 1) + 40, bars, text)
 
 
 def coverage(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -88,7 +88,7 @@ def coverage(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
         text="datasets:Q",
         color=alt.condition(f"datum.datasets > {half}", alt.value("#FFFFFF"), alt.value(ink.text)),
     )
-    return stack(40 * max(grid["tissue"].n_unique(), 1) + 30, cells, text)
+    return stack(ink, 40 * max(grid["tissue"].n_unique(), 1) + 30, cells, text)
 
 
 def timeline(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
@@ -141,7 +141,7 @@ def balance(sensitive: int, resistant: int, ink: Ink) -> alt.LayerChart:
         .encode(x=alt.X(f"{field}:Q", scale=scale), text="label:N")
         for row, side, field in SIDES
     ]
-    return stack(70, bars, *ends)
+    return stack(ink, 70, bars, *ends)
 
 
 def samples(frame: pl.DataFrame, ink: Ink) -> alt.Chart:

@@ -55,7 +55,7 @@ def cell_map(frame: pl.DataFrame, by: str, title: str, ink: Ink) -> alt.LayerCha
     tips = [
         alt.Tooltip("cell:N"),
         alt.Tooltip("p_resistant:Q", title=P_RESISTANT, format=".2f"),
-        alt.Tooltip("novelty:Q", format=".2f"),
+        *([alt.Tooltip("novelty:Q", format=".2f")] if frame["novelty"].is_not_null().any() else []),
     ]
     if by not in ("p_resistant", "novelty"):
         tips.append(alt.Tooltip("shade:Q" if drawn["shade"].dtype.is_numeric() else "shade:N", title=title))
@@ -67,7 +67,7 @@ def cell_map(frame: pl.DataFrame, by: str, title: str, ink: Ink) -> alt.LayerCha
     layers = [known.encode(**position, color=colour, tooltip=tips)]
     if drawn["novel"].any():
         layers.append(novel.encode(**position, **shaded, tooltip=tips))
-    return stack(440, *layers)
+    return stack(ink, 440, *layers)
 
 
 def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart:
@@ -83,9 +83,8 @@ def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart
         left = ((pl.col("p_resistant").cast(pl.Float64) * 40).floor().clip(0, 39) / 40).alias("left")
         binned = frame.select(left, side.alias("side")).group_by("left", "side").agg(pl.len().alias("cells"))
         binned = binned.with_columns(right=pl.col("left") + 1 / 40)
-    scale = alt.Scale(
-        domain=["sensitive", "resistant", "novel"], range=[RESPONSE["sensitive"], RESPONSE["resistant"], UNKNOWN]
-    )
+    sides = RESPONSE | ({"novel": UNKNOWN} if frame["novel"].any() else {})
+    scale = alt.Scale(domain=list(sides), range=list(sides.values()))
     bars = (
         alt.Chart(binned)
         .mark_bar(stroke=ink.paper, strokeWidth=0.5)
@@ -104,7 +103,7 @@ def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart
     )
     at = pl.DataFrame({"threshold": [threshold]})
     rule = alt.Chart(at).mark_rule(strokeWidth=2, color=ink.text, strokeDash=[5, 3]).encode(x="threshold:Q")
-    return stack(300, bars, rule)
+    return stack(ink, 300, bars, rule)
 
 
 def shares(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -137,4 +136,4 @@ def shares(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
         color=alt.Color("share_resistant:Q", scale=PROBABILITY, legend=None),
         tooltip=tips,
     )
-    return stack(30 * max(frame.height, 1) + 50, rules, dots)
+    return stack(ink, 30 * max(frame.height, 1) + 50, rules, dots)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import LABELS, SOURCES, stack
+from scdrugmap.app.charts import LABELS, SOURCES, in_two_lines, stack
 from scdrugmap.app.palette import CATEGORIES, Ink
 
 SHOTS = ("0", "1", "5", "10", "50", "all")
 SMALL = 24  # px a row where many rows stand below each other
+ENTRY = 20  # px a row of a legend, of which a phone has one an entry
+PHONE = "width < 400"  # of the plot, in px
 
 
 def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     """Draw one curve an entry over the labelled target cells a class; the constant classifier is the dashed line.
+
+    The line stands at the constant of the cells that the points share; those of "all" may be others.
 
     Columns: `title`, `shots` (words of `SHOTS`, in their order), `value`, `low`, `high`, `constant`, `n`, `seeds`.
     """
@@ -21,7 +25,8 @@ def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     order = [*(name for name in SHOTS if name in present), *sorted(set(present) - set(SHOTS), key=int)]
     names = frame["title"].unique(maintain_order=True).to_list()
     x = alt.X("shots:O", sort=order, title="labelled target cells a class",
-              axis=alt.Axis(labelAngle=0, grid=False, labelFontSize=13), scale=alt.Scale(padding=0.4))  # fmt: skip
+              axis=alt.Axis(labelAngle=0, grid=False, labelFontSize=13),
+              scale=alt.Scale(paddingInner=0.4, paddingOuter=0.25))  # fmt: skip
     bounds = [v for c in ("value", "low", "high", "constant") for v in frame[c].drop_nulls().to_list()]
     # the t interval of two seeds may leave the range of the metric: it is cut there, the scores are not
     least, most = min(0.0, frame["value"].min() or 0), max(1.0, frame["value"].max() or 1)
@@ -40,13 +45,17 @@ def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     )
     lines = base.mark_line(strokeWidth=2.2).encode(y=y)
     dots = base.mark_point(size=70, filled=True, opacity=1, stroke=ink.paper, strokeWidth=1).encode(y=y)
-    level = frame.drop_nulls("constant").select(pl.col("constant").mean()).with_columns(label=pl.lit("constant"))
+    few = frame.filter(pl.col("shots") != "all")
+    level = (few if few.height else frame).select(pl.col("constant").mean())
     rule = alt.Chart(level).mark_rule(strokeDash=[5, 4], strokeWidth=1.6, color=ink.text).encode(
         y=alt.Y("constant:Q", scale=scale, title=metric))  # fmt: skip
-    said = alt.Chart(level).mark_text(align="left", dx=4, dy=-11, fontSize=12, color=ink.soft, x=0).encode(
-        y=alt.Y("constant:Q", scale=scale, title=metric), text="label:N")  # fmt: skip
-    layers = [whiskers, lines, dots] if level["constant"][0] is None else [rule, said, whiskers, lines, dots]
-    return stack(340 + 20 * ((len(names) + 1) // 2), *layers)
+    marks = [whiskers, lines, dots]
+    constant = level["constant"][0]
+    if constant is None:
+        return stack(ink, 340 + ENTRY * len(names), *marks)
+    said = alt.Title(f"dashed: the constant classifier, {constant:.2f}", anchor="start", fontSize=12, color=ink.soft,
+                     fontWeight="normal", offset=8)  # fmt: skip
+    return stack(ink, 360 + ENTRY * len(names), rule, *marks).properties(title=said)
 
 
 def reliability(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -71,7 +80,7 @@ def reliability(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
     lines = base.mark_line(strokeWidth=1.6, opacity=0.7).encode(y=y)
     size = alt.Size("n:Q", scale=alt.Scale(range=[25, 300], domainMin=0), legend=None)
     dots = base.mark_point(filled=True, opacity=1, stroke=ink.paper, strokeWidth=1).encode(y=y, size=size)
-    return stack(380 + 20 * ((len(names) + 1) // 2), diagonal, whiskers, lines, dots)
+    return stack(ink, 380 + ENTRY * len(names), diagonal, whiskers, lines, dots)
 
 
 def bins(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -85,13 +94,13 @@ def bins(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
         tooltip=[alt.Tooltip("left:Q", title="from", format=".1f"), alt.Tooltip("right:Q", title="to", format=".1f"),
                  alt.Tooltip("n:Q", title="cells, mean of the entries", format=",.0f")],
     )  # fmt: skip
-    return stack(130, bars)
+    return stack(ink, 130, bars)
 
 
 def _entry(names: list[str]) -> alt.Color:
     colours = alt.Scale(domain=names, range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(names))])
-    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=LABELS, symbolType="stroke",
-                        symbolOpacity=1, rowPadding=4)  # fmt: skip
+    legend = alt.Legend(title=None, orient="bottom", columns=alt.expr(f"{PHONE} ? 1 : 2"), labelLimit=260,
+                        symbolType="stroke", symbolOpacity=1, rowPadding=4)  # fmt: skip
     return alt.Color("title:N", scale=colours, legend=legend)
 
 
@@ -114,9 +123,10 @@ def critical_difference(ranks: pl.DataFrame, groups: list[list[str]], width: flo
     scale = alt.Scale(domain=[0.7, last + 0.3], nice=False)
     x = alt.X("mean_rank:Q", scale=scale, title="mean rank (1 is the best)",
               axis=alt.Axis(orient="top", values=list(range(1, int(last) + 1)), format="d", grid=True))  # fmt: skip
-    named = "indexof(datum.label, 'not told apart') != 0 ? datum.label : datum.index == 1 ? 'not told apart' : ''"
+    one = "datum.label == 'not told apart 1' ? 'not told apart' : indexof(datum.label, 'not told apart') == 0 ? '' : "
+    named = in_two_lines(rows, 30, before=one)  # the bars share one name, which stands at the first
     y = alt.Y("title:N", sort=rows, scale=alt.Scale(domain=rows), title=None, axis=alt.Axis(
-        labelLimit=LABELS, labelFontSize=13, labelColor=ink.text, labelExpr=named, grid=False, ticks=False,
+        labelLimit=LABELS, labelFontSize=13, labelColor=ink.text, **named, grid=False, ticks=False,
         labelFlush=False, labelOverlap=False, domain=False))  # fmt: skip
     spans = pl.DataFrame([*bars, (ruler, first, first + width)], schema=["title", "from", "to"], orient="row")
     thick = alt.Chart(spans).mark_rule(strokeWidth=5, strokeCap="round").encode(
@@ -132,14 +142,14 @@ def critical_difference(ranks: pl.DataFrame, groups: list[list[str]], width: flo
     whiskers = base.mark_rule(strokeWidth=2.5, opacity=0.5, color=ink.accent).encode(
         x=alt.X("rank_low:Q", scale=scale), x2="rank_high:Q")  # fmt: skip
     dots = base.mark_point(size=120, filled=True, opacity=1, color=ink.accent).encode(x=x)
-    return stack(SMALL * len(rows) + 64, stems, thick, whiskers, dots)
+    return stack(ink, SMALL * len(rows) + 64, stems, thick, whiskers, dots)
 
 
 def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     """Draw the score against cells a second; the dashed line joins what nothing beats in both.
 
     Columns: `title`, `value`, `ci_low`, `ci_high`, `source`, `cells_per_s`, `machine`, `pareto` (bool), `left` (the
-    name stands left of the mark).
+    name stands left of the mark), `wide` and `narrow` (the name has room on a wide plot, on a phone's).
     """
     x = alt.X("cells_per_s:Q", title="cells a second (log scale)", scale=alt.Scale(type="log", nice=True),
               axis=alt.Axis(format="~g", tickCount=4))  # fmt: skip
@@ -151,14 +161,15 @@ def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     base = alt.Chart(frame).encode(x=x, tooltip=tips)
     best = alt.Chart(frame.filter("pareto").sort("cells_per_s"))
     fill = alt.Fill("source:N", scale=alt.Scale(domain=SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None)
-    small = alt.expr("width < 400 ? 9 : 12")
     names = [
-        alt.Chart(frame.filter(pl.col("left") == left))
-        .mark_text(align="right" if left else "left", dx=-11 if left else 11, dy=-9, fontSize=small, color=ink.text)
+        alt.Chart(frame.filter(pl.col(room), left=left))
+        .mark_text(align="right" if left else "left", dx=-11 if left else 11, dy=-9, fontSize=size, color=ink.text)
         .encode(x=x, y=y, text="title:N")
         for left in (False, True)
+        for room, size in (("narrow", alt.expr(f"{PHONE} ? 11 : 0")), ("wide", alt.expr(f"{PHONE} ? 0 : 12")))
     ]
     return stack(
+        ink,
         360,
         best.mark_line(strokeWidth=1.6, strokeDash=[4, 3], color=ink.soft).encode(x=x, y=y, order="cells_per_s:Q"),
         base.mark_rule(strokeWidth=2, opacity=0.5, color=ink.accent).encode(

@@ -28,6 +28,7 @@ def confusion(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
     fill = alt.Color("share:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[ink.faint, ink.accent]))
     strong = alt.condition("datum.share > 0.6", alt.value(ink.paper), alt.value(ink.text))
     return stack(
+        ink,
         210,
         base.mark_rect(stroke=ink.paper, strokeWidth=3, cornerRadius=4).encode(color=fill),
         base.mark_text(fontSize=17, fontWeight=600, dy=-7).encode(text=alt.Text("cells:Q", format=","), color=strong),
@@ -53,6 +54,7 @@ def by_sample(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart
     base = alt.Chart(frame).encode(y=y, color=colour, tooltip=tips)
     at = alt.Chart(pl.DataFrame({"threshold": [threshold]}))
     return stack(
+        ink,
         24 * max(frame.height, 1) + 88,
         at.mark_rule(strokeDash=[5, 3], strokeWidth=1.6, color=ink.text).encode(x=alt.X("threshold:Q", scale=scale)),
         base.mark_rule(strokeWidth=1.6, opacity=0.6).encode(
@@ -87,4 +89,4 @@ def curve(frame: pl.DataFrame, titles: tuple[str, str], level: str, ink: Ink) ->
         .mark_text(align="right", dx=-6, dy=-9, fontSize=12, color=ink.soft)
         .encode(x=x, y=y, text="said:N")
     )
-    return stack(300, dashed, line, text)
+    return stack(ink, 300, dashed, line, text)

@@ -11,14 +11,15 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import stack
+from scdrugmap.app.charts import in_two_lines, stack
 from scdrugmap.app.palette import Ink
 
 MEAN = "mean"
 GAP = " "  # an empty row and column that keep the means apart
 PAIR = "pair"  # name of the selection that a click makes
 STEP, LEAST = 34, 15  # px a row, where there are few and where there are many
-NAMES = 140  # px for the name of a data set; longer ones are cut and whole in the tooltip
+NAMES = 140  # px for the name of a data set beside its row, in two lines where there is room
+HEADS = 230  # px for one above its column
 WHOLE = 16  # data sets up to which every cell can carry its number
 HATCHED = {
     "confounded": "M-1,1L1,-1M-1,0L0,-1M0,1L1,0",
@@ -59,23 +60,24 @@ def matrix(
     ]
     clicked = alt.selection_point(name=PAIR, fields=["train", "test"], on="click", empty=False, clear=False)
     over = base.mark_rect(opacity=0, cursor="pointer").encode(tooltip=tips(frame, metric)).add_params(clicked)
-    heads = min(NAMES, 7 * max((len(name) for name in names), default=0)) + 84
+    heads = min(HEADS, 7 * max((len(name) for name in names), default=0)) + 84
     legend = 21 * _signed(frame, undecided)["sign"].n_unique()
-    return stack(step * len(domain) + heads + legend, *layers, over)
+    return stack(ink, step * len(domain) + heads + legend, *layers, over)
 
 
 def _placed(frame: pl.DataFrame, domain: list[str], step: int, ink: Ink) -> alt.Chart:
     size = 12 if step > 20 else 10
     shared: dict[str, Any] = {
-        "labelLimit": NAMES, "labelColor": ink.text, "labelFontSize": size, "labelOverlap": step <= LEAST,
+        "labelColor": ink.text, "labelFontSize": size, "labelOverlap": step <= LEAST,
         "labelFlush": False, "grid": False, "ticks": False, "domain": False, "titleColor": ink.soft,
         "titleFontSize": 12,
     }  # fmt: skip
     x = alt.X("test:N", sort=domain, scale=alt.Scale(domain=domain, padding=0), title="tested on →",
-              axis=alt.Axis(orient="top", labelAngle=-90, titleAnchor="start", **shared))  # fmt: skip
+              axis=alt.Axis(orient="top", labelAngle=-90, titleAnchor="start", labelLimit=HEADS, **shared))  # fmt: skip
+    rows: dict[str, Any] = in_two_lines(domain) if step == STEP else {}
     y = alt.Y("train:N", sort=domain, scale=alt.Scale(domain=domain, padding=0), title="trained on ↓",
               axis=alt.Axis(titleAngle=0, titleAnchor="end", titleAlign="left", titleY=-10, titleX=-NAMES,
-                            **shared))  # fmt: skip
+                            labelLimit=NAMES, **rows, **shared))  # fmt: skip
     return alt.Chart(frame).encode(x=x, y=y)
 
 
@@ -164,7 +166,7 @@ def left_out(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     order = frame.sort("shade", descending=True)["title"].to_list()
     y = alt.Y("title:N", sort=order, title=None, axis=alt.Axis(
         labelLimit=NAMES, grid=False, labelFlush=False, labelOverlap=False, labelColor=ink.text,
-        ticks=False))  # fmt: skip
+        ticks=False, **in_two_lines(order)))  # fmt: skip
     bounds = pl.concat([frame[c].drop_nulls() for c in ("value", "low", "high", "constant")])
     low, high = (float(v) for v in (bounds.min() or 0, bounds.max() or 1))  # type: ignore[arg-type]
     scale = alt.Scale(domain=[min(low, 0 if low > 0 else low - 0.05), max(high, 1 if high > 0.85 else high + 0.05)])
@@ -173,7 +175,8 @@ def left_out(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     colour = alt.condition("datum.shade > 0", alt.value(better), alt.value(worse))
     x = alt.X("constant:Q", scale=scale, title=metric, axis=alt.Axis(format="~g", tickCount=6))
     return stack(
-        30 * max(frame.height, 1) + 50,
+        ink,
+        STEP * max(frame.height, 1) + 64,
         base.mark_bar(height=13, opacity=0.9).encode(x=x, x2="value:Q", color=colour),
         base.mark_rule(strokeWidth=1.6, color=ink.text).encode(
             x=alt.X("low:Q", scale=scale, title=metric), x2="high:Q"

@@ -5,7 +5,7 @@ A page draws its own header and depends on nothing that app.py did, so that it w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
 from scdrugmap import __version__
+from scdrugmap.app import words
 from scdrugmap.app.pages import PAGES
 from scdrugmap.app.palette import DARK, LIGHT, Ink
 from scdrugmap.errors import ScDrugMapError
@@ -110,9 +111,17 @@ def nothing_yet(what: str, next_step: str, command: str = "") -> None:
             st.code(command, language="bash")
 
 
+def cautions(said: Sequence[str]) -> None:
+    """List what must be known before a number is read, in one box."""
+    if said:
+        plain = [words.plain(one) for one in said]
+        st.warning(plain[0] if len(plain) == 1 else "\n".join(f"* {one}" for one in plain), icon=":material/warning:")
+
+
 def caption(*parts: str) -> None:
     """Draw the caption of a figure: what, n, split, interval kind, date."""
-    st.caption(" · ".join(part for part in parts if part))
+    text = " · ".join(part for part in parts if part)
+    st.caption(text[:1].upper() + text[1:])
 
 
 def ink() -> Ink:

@@ -30,7 +30,10 @@ def leaderboard(board: pl.DataFrame) -> dict[str, str]:
         picks[column] = widgets.choose(label, options, key, word=word, place=place)
         rows = rows.filter((pl.col(column) == picks[column]) | (picks[column] == boards.ANY))
     shots = sorted(rows["shots"].unique(), key=lambda word: (word == "all", int(word) if word != "all" else 0))
-    picks["shots"] = widgets.choose("Shots", shots, "shots", word="shots") if len(shots) > 1 else shots[0]
+    several = len(shots) > 1
+    picks["shots"] = (
+        widgets.choose("Shots", shots, "shots", word="shots", place=st.columns(3)[0]) if several else shots[0]
+    )
     rows = rows.filter(shots=picks["shots"])
     names = [name for name, key in queries.SHOWN.items() if key in rows["metric"].to_list()]
     picks["metric"] = widgets.choose("Metric", names, "metric", word="F1", place=places[5])
@@ -70,10 +73,11 @@ NOTHING = "–"
 def transfer(entries: pl.DataFrame) -> dict[str, Any]:
     """Ask which entry's matrix to show, beside which, by what metric and in what order; `entries` has one at least.
 
-    Returns `view` and `other` (the words that pick the entry, None where nothing is compared), and the choices.
+    Returns `view` and `other` (the words that pick the entry, None where nothing is compared), the choices, and `place`
+    for one more picker.
     """
     with st.container(key="two_pickers"):
-        places = [*st.columns(3), *st.columns(3)]
+        places = [*st.columns(3), *st.columns(3), *st.columns(3)]
     entries = entries.sort("pairs", "title", descending=[True, False])
     picks: dict[str, Any] = {
         "entry": widgets.choose("Model", _unique(entries, "title"), "entry", word="model", place=places[0])
@@ -89,10 +93,14 @@ def transfer(entries: pl.DataFrame) -> dict[str, Any]:
     )
     rows = rows.filter(split_by=picks["split_by"])
     shots = sorted(rows["shots"].unique(), key=int)
-    picks["shots"] = widgets.choose("Shots", shots, "shots", word="shots") if len(shots) > 1 else shots[0]
+    several = len(shots) > 1
+    picks["shots"] = widgets.choose("Shots", shots, "shots", word="shots", place=places[6]) if several else shots[0]
+    picks["place"] = places[6 + several]
     picks["view"] = _words(rows.filter(shots=picks["shots"]).row(0, named=True))
     others = entries.filter(pl.col("title") != picks["entry"], split_by=picks["split_by"], strategy=picks["strategy"])
-    picks["with"] = widgets.choose("Compare with", [NOTHING, *_unique(others, "title")], "with", place=places[4])
+    picks["with"] = widgets.choose(
+        "Compare with", [NOTHING, *_unique(others, "title")], "with", word="compare with", place=places[4]
+    )
     other = others.filter(pl.col("title") == picks["with"], pl.col("shots") == int(picks["shots"]))
     picks["other"] = _words(other.row(0, named=True)) if other.height else None
     picks["order"] = widgets.choose("Order by", ORDERS, "order", word="order", place=places[5])

@@ -89,7 +89,7 @@ def models() -> pl.DataFrame:
                 "kind": card.kind,
                 "state": state(card, folder),
                 "summary": card.summary,
-                "dim": card.dim,
+                "dim": card.dim or None,
                 "parameters": card.n_parameters,
                 "licence": card.licence,
                 "weights_licence": card.weights.licence,
@@ -110,9 +110,25 @@ def state_of(key: str) -> str:
     return state(MODELS[key], settings().weights)
 
 
+def seen(card: ModelCard) -> list[str]:
+    """Return the data sets of the catalogue whose accession a model saw in pretraining."""
+    return [key for key, one in DATASETS.items() if one.accession in card.pretrained_accessions]
+
+
 def metric(name: str) -> Metric:
     """Return a metric by the word that the screen uses for it."""
     return METRICS[SHOWN[name]]
+
+
+def asked_metric() -> str:
+    """Return the metric that the address names, in words of the screen; F1 where it names none."""
+    asked = st.query_params.get("metric", "")
+    return asked if asked in SHOWN else next(iter(SHOWN))
+
+
+def rule(key: str) -> str:
+    """Return what the constant classifier of a metric does, in words."""
+    return METRICS[key].constant_rule
 
 
 def board() -> pl.DataFrame:
@@ -121,7 +137,7 @@ def board() -> pl.DataFrame:
     return _board(here, stamp(here))
 
 
-@st.cache_data(show_spinner="Reading scores", max_entries=8)
+@st.cache_resource(show_spinner="Reading scores", max_entries=8)
 def _board(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
     return boards.tidy(_scores(here, stamp), models())
 
@@ -132,7 +148,7 @@ def scores() -> pl.DataFrame:
     return _scores(here, stamp(here))
 
 
-@st.cache_data(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=8)  # shared, not copied: nobody writes into a polars frame
 def _scores(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
     return read_scores(here)
 
@@ -156,7 +172,7 @@ def runs() -> pl.DataFrame:
     return _runs(here, stamp(here))
 
 
-@st.cache_data(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=8)
 def _runs(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
     return read_runs(here)
 
@@ -173,7 +189,7 @@ def device() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)})"
 
 
 def installed() -> dict[str, Any]:

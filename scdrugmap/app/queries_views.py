@@ -126,6 +126,39 @@ def trained(table: pl.DataFrame) -> pl.DataFrame:
     return table.join(_trained(here, stamp(here), ids), on=["run_id", "test"], how="left", maintain_order="left")
 
 
+def title_of(model: str, head: str) -> str:
+    """Return the name of an entry on screen."""
+    return boards.title_of(model, head, models())
+
+
+def seeds(run_id: str, metric: str, test: str = "") -> pl.DataFrame:
+    """Return the runs whose mean a score is: `seed`, `value`, `ci_low`, `ci_high`, `n`, `run_id`, one row a seed.
+
+    `test` names the data set where the score is of one data set of a run, else all its cells count together.
+    """
+    rows = scores().filter(pl.col("metric") == metric, pl.col("source") != "reported")
+    if test:
+        own = rows.filter(test=test).sort(pl.col("fold") != test).unique("run_id", keep="first", maintain_order=True)
+        rows = own.filter(pl.col("n") == pl.col("n").max().over("train", "seed"))
+    else:
+        rows = rows.filter(fold="all")
+    same = ["model", "head", "strategy", "variant", "shots", "protocol", "split_by", "facet", "facet_value"]
+    same += ["train", "test", "design"]
+    found = rows.join(rows.filter(run_id=run_id).select(same), on=same, how="semi", nulls_equal=True)
+    return found.sort("seed", "run_id").select("seed", "value", "ci_low", "ci_high", "n", "run_id")
+
+
+def remedy_of(run_id: str) -> str:
+    """Return what mends a run that failed; empty where its record says nothing."""
+    return next(iter(runs().filter(run_id=run_id)["remedy"].drop_nulls()), "")
+
+
+def belongs(dataset: str, group: str) -> bool:
+    """Tell whether a data set is one of a group that `groups` names; `widgets.ANY` names all."""
+    kind, _, value = group.partition(": ")
+    return not value or facts(dataset).get(kind) == value
+
+
 @st.cache_data(show_spinner="Reading predictions", max_entries=16)
 def predictions(run_id: str, dataset: str = "") -> pl.DataFrame:
     """Return the predictions of a run, of one data set where it is named; raises `UnknownName`."""

@@ -63,11 +63,15 @@ def _beside(summary: dict[str, Any]) -> list[str]:
 
 
 def _groups(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Return the table per sample or cluster; where novelty is not told, it has no column."""
     if not rows:
         return []
-    table = [
-        f"| {row['group']} | {words.count(row['n_cells'])} | {sentences.share(row)} | "
-        f"{words.percent(row['share_novel'])} |"
+    told = any(row["share_novel"] is not None for row in rows)
+    heads = [name, "cells", "predicted resistant", *(["novel"] if told else [])]
+    lines = [
+        [str(row["group"]), words.count(row["n_cells"]), sentences.share(row)]
+        + ([words.percent(row["share_novel"])] if told else [])
         for row in rows
     ]
-    return [f"## By {name}", "", f"| {name} | cells | predicted resistant | novel |", "|---|---|---|---|", *table, ""]
+    table = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines)]
+    return [f"## By {name}", "", *table, ""]

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from scdrugmap.app.words import count, duration, interval, number, percent
+from scdrugmap.app.words import count, duration, interval, number, percent, split
 from scdrugmap.data.catalog import CellCount
 from scdrugmap.evaluation.metrics import METRICS
 
@@ -40,13 +40,13 @@ def headline(rows: pl.DataFrame, metric: str) -> str:
     return text
 
 
-def headline_caption(rows: pl.DataFrame, metric: str, date: str) -> list[str]:
+def headline_caption(rows: pl.DataFrame, metric: str, date: str, rule: str) -> list[str]:
     """Caption of the figure on the first page."""
     return [
         f"{metric} of {rows.height} classifiers on {rows['on'][0]}, {count(max(rows['n']))} cells",
-        f"k-fold over cells (the paper's split) beside k-fold over each {rows['safe_name'][0]}",
+        f"k-fold over cells (the paper's split) beside k-fold that keeps each {rows['safe_name'][0]} whole",
         "whisker: 95 % bootstrap interval of the leak-safe score, over samples where there are several",
-        "vertical tick: every cell called sensitive",
+        f"vertical tick: {rule}",
         f"measured here{f' on {date}' if date else ''}",
     ]
 
@@ -83,15 +83,15 @@ def looking_at(picks: Mapping[str, str], rows: pl.DataFrame) -> str:
     merged = (
         "cells merged and divided" if picks["protocol"] == "pooled" else "trained on some data sets, tested on another"
     )
-    measured = rows.filter(pl.col("source") == "measured").height
-    reported = rows.filter(pl.col("source") == "reported").height
+    kinds = [f"{rows.filter(source=kind).height} {kind}" for kind in ("measured", "reported", "simulated")]
+    shown = listed([kind for kind in kinds if not kind.startswith("0 ")]) if rows.height else "nothing"
     return (
         f"You are looking at **{picks['metric']}** of {how} on **{picks['on']}**, {picks['protocol']} ({merged}), "
-        f"where {training}: {measured} measured and {reported} reported."
+        f"where {training}. Shown: {shown}."
     )
 
 
-def ranking_caption(rows: pl.DataFrame, picks: Mapping[str, str], dates: str) -> list[str]:
+def ranking_caption(rows: pl.DataFrame, picks: Mapping[str, str], dates: str, rule: str) -> list[str]:
     """Caption of the leaderboard's figure."""
     largest = max(rows["n"].drop_nulls(), default=0)
     marks = ["filled: measured here"] if "measured" in rows["source"].to_list() else []
@@ -99,12 +99,13 @@ def ranking_caption(rows: pl.DataFrame, picks: Mapping[str, str], dates: str) ->
     marks += ["dashed: simulated cells"] if "simulated" in rows["source"].to_list() else []
     return [
         f"{picks['metric']} on {picks['on']}" + (f", {count(largest)} cells" if largest else ""),
-        f"{picks['protocol']}, split by {picks['split_by'].replace('_', ' ')}",
+        f"{picks['protocol']}, split by {split(picks['split_by'])}"
+        + (f", {picks['shots']} shots" if picks["shots"] != "all" else ""),
         "; ".join(marks),
         "whisker: 95 % bootstrap interval, over samples where there are several"
         if rows["ci_low"].is_not_null().any()
         else "no intervals were published",
-        "vertical tick: the constant classifier on the same cells",
+        f"vertical tick: the constant classifier on the same cells ({rule})",
         dates,
     ]
 

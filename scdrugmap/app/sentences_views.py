@@ -9,7 +9,8 @@ import polars as pl
 
 from scdrugmap.app import boards_transfer
 from scdrugmap.app.sentences import score
-from scdrugmap.app.words import count, number
+from scdrugmap.app.words import count, number, percent, split
+from scdrugmap.evaluation.records import Part, Run
 from scdrugmap.evaluation.statistics import Comparison
 
 HATCHED = {
@@ -46,9 +47,11 @@ def matrix_caption(table: pl.DataFrame, picks: Mapping[str, Any], date: str) -> 
     seeds = max(rows["seeds"], default=1)
     return [
         f"{picks['metric']} of {rows.height} pairs of {sets} data sets, {count(tested)} tested cells",
-        f"split by {picks['split_by'].replace('_', ' ')}: cells that stand in a tested data set never train",
+        f"split by {split(picks['split_by'])}: cells that stand in a tested data set never train",
         "colour: distance to the constant classifier of the column" if not picks["other"] else "colour: difference",
-        f"dot: the {INTERVAL} holds the constant"
+        ""
+        if not rows["crosses"].any() and not picks["other"]
+        else f"dot: the {INTERVAL} holds the constant"
         if not picks["other"]
         else f"dot: the intervals of the two overlap ({INTERVAL})",
         f"means of {seeds} seeds" if seeds > 1 else "",
@@ -57,13 +60,32 @@ def matrix_caption(table: pl.DataFrame, picks: Mapping[str, Any], date: str) -> 
     ]
 
 
+def follows(pickers: str, shown: str) -> str:
+    """Say which of the choices above a view follows, where it does not follow all."""
+    return f"This view follows {pickers} of the choices above, and shows {shown}."
+
+
+def run_caption(whole: Part, record: Run) -> list[str]:
+    """Caption of the metrics of one run."""
+    unit = (
+        f"95 % bootstrap interval over {count(whole.n_units)} {whole.unit}s" if whole.unit else "no interval was drawn"
+    )
+    share = f", {percent(whole.prevalence)} of them sensitive" if whole.prevalence is not None else ""
+    return [
+        f"{count(whole.n)} tested cells{share}",
+        f"{record.experiment.protocol}, split by {split(record.experiment.split_by)}, out of fold",
+        unit,
+        f"measured here on {record.environment.date[:10]}",
+    ]
+
+
 def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str) -> list[str]:
     """Caption of the bars under the matrix."""
-    split = rows["split_by"][0]
+    kept = split(rows["split_by"][0])
     return [
         f"{picks['metric']} on {rows.height} data sets, {count(float(rows['n'].sum()))} cells, each tested by "
         f"{picks['entry']} trained on the others",
-        f"split by {split}: nothing of the tested {split} trains",
+        f"split by {kept}: nothing of the tested {kept} trains",
         f"bar: from the constant classifier (tick) to the score; line: {INTERVAL}",
         f"measured here{f' on {date}' if date else ''}",
     ]
@@ -83,25 +105,27 @@ def pair(row: Mapping[str, Any], picks: Mapping[str, Any]) -> str:
     )
 
 
-def pair_caption(row: Mapping[str, Any], picks: Mapping[str, Any], date: str) -> list[str]:
+def pair_caption(row: Mapping[str, Any], picks: Mapping[str, Any], part: Part, date: str) -> list[str]:
     """Caption of a pair."""
     return [
-        f"{count(row['n'])} cells of {row['test']}",
-        f"cross-data, split by {picks['split_by']}, {picks['shots']} shots",
-        INTERVAL,
-        f"figures: the first of {row['seeds']} seeds" if row["seeds"] > 1 else "",
+        f"{count(part.n)} cells of {row['test']}",
+        f"cross-data, split by {split(picks['split_by'])}, {picks['shots']} shots",
+        f"95 % bootstrap interval over {count(part.n_units)} {part.unit}s" if part.unit else "no interval was drawn",
+        f"figures and table: one of {row['seeds']} seeds; the sentence: their mean" if row["seeds"] > 1 else "",
         f"measured here on {date}",
     ]
 
 
-def facet_caption(rows: pl.DataFrame, picks: Mapping[str, str], date: str) -> list[str]:
+def facet_caption(rows: pl.DataFrame, picks: Mapping[str, str], date: str, most: int) -> list[str]:
     """Caption of the small multiples."""
+    facet = picks["facet"].replace("_", " ")
+    where = "on each set of cells" if facet == "all" else f"under each value of {facet}"
+    marks = {"measured": "filled: measured", "reported": "hollow: reported", "simulated": "dashed: simulated"}
     return [
-        f"{picks['metric']} under each value of {picks['facet'].replace('_', ' ')}, the best entries of each, "
-        "all on one scale",
+        f"{picks['metric']} {where}, the best {most} entries of each, all on one scale",
         f"{rows['panel'].n_unique()} panels",
-        f"{picks['protocol']}, split by {picks['split_by'].replace('_', ' ')}",
-        "filled: measured; hollow: reported; dashed: simulated",
+        f"{picks['protocol']}, split by {split(picks['split_by'])}",
+        "; ".join(mark for source, mark in marks.items() if source in rows["source"].to_list()),
         f"whisker: {INTERVAL}",
         "tick: the constant classifier on the same cells",
         date,
@@ -114,14 +138,17 @@ def few_shot_caption(rows: pl.DataFrame, target: str, picks: Mapping[str, str], 
     trained = len(sides[0].split("+")) if sides else 0
     few = rows.filter(pl.col("shots") != "all")
     seeds, other = max(rows["seeds"], default=1), rows.filter(~pl.col("same_cells"))["shots"].unique().sort().to_list()
+    other = [point for point in other if point != "all"]
+    mean = ", a mean over seeds," if seeds > 1 else ","
     spread = "95 % t interval over seeds" if "seeds" in rows["interval"].to_list() else INTERVAL
     return [
-        f"{picks['metric']} on {count(max(few['n'], default=0))} cells of {target}, which no point trained on",
+        f"{picks['metric']} on {count(max(few['n'], default=0))} cells of {target}{mean} which no point trained on",
         f"trained on {trained} other data set{'s' * (trained != 1)} and on so many labelled cells a class of this one",
         f"whisker: {spread}" + (f", up to {seeds} seeds" if seeds > 1 else ""),
-        "dashed: the constant classifier",
         f"{' and '.join(other)}: tested on other cells of the target than the rest" if other else "",
-        "all: trained and tested on the target alone, samples kept whole" if "all" in rows["shots"].to_list() else "",
+        "all: trained and tested on the target alone, on all its cells, samples kept whole"
+        if "all" in rows["shots"].to_list()
+        else "",
         f"measured here{f' on {date}' if date else ''}",
     ]
 
@@ -131,10 +158,11 @@ def calibration(table: pl.DataFrame) -> str:
     lines = []
     for row in table.iter_rows(named=True):
         sure = "more sure than it is right" if row["overconfident"] > 0 else "less sure than it could be"
-        brier = "below" if row["brier"] < row["constant"] else "not below"
+        brier = "below" if round(row["brier"], 3) < round(row["constant"], 3) else "not below"
         lines.append(
             f"**{row['title']}** is off by {number(row['ece'])} on average, {sure}. Its Brier score "
-            f"{number(row['brier'])} is {brier} the {number(row['constant'])} of giving every cell the same share."
+            f"{number(row['brier'], 3)} is {brier} the {number(row['constant'], 3)} of giving every cell the same "
+            "share."
         )
     return "  \n".join(lines)
 
@@ -144,7 +172,7 @@ def calibration_caption(table: pl.DataFrame, rows: pl.DataFrame, date: str) -> l
     units = " or ".join(sorted(f"{unit}s" for unit in table["unit"].unique()))
     return [
         f"share of resistant cells against P(resistant) on {rows['on'][0]}, {count(max(table['n'], default=0))} cells",
-        f"{rows['protocol'][0]}, split by {rows['split_by'][0].replace('_', ' ')}, out of fold",
+        f"{rows['protocol'][0]}, split by {split(rows['split_by'][0])}, out of fold",
         f"whisker: 95 % interval over {units}",
         "dashed: P means what it says; size of a dot: cells in the bin",
         date,
@@ -156,8 +184,8 @@ def significance_caption(found: Comparison, picks: Mapping[str, str]) -> list[st
     few = " (few: read the sentence above first)" if found.smallest_p_holm > found.alpha else ""
     return [
         f"mean rank by {picks['metric']} of {found.ranks.height} entries over {found.n_datasets} data sets{few}",
-        f"{picks['protocol']}, split by {picks['split_by'].replace('_', ' ')}",
-        f"bars join what Nemenyi's test does not tell apart at {found.alpha:.0%} (Demsar 2006)",
+        f"{picks['protocol']}, split by {split(picks['split_by'])}",
+        f"bars join what Nemenyi's test does not tell apart at {percent(found.alpha)} (Demsar 2006)",
         "line: 95 % of ranks when data sets are drawn anew",
     ]
 

@@ -93,14 +93,24 @@ def ranking(rows: pl.DataFrame, known: pl.DataFrame, won: pl.DataFrame, speeds: 
     joined = rows.join(known.select("model", "parameters", "weights_licence"), on="model", how="left")
     joined = joined.join(speeds.select("model", "cells_per_s"), on="model", how="left", maintain_order="left")
     of = won.filter(pl.col("compared") > 0).select(
-        "model", "head", "strategy", "variant", source=pl.lit("measured"), won=pl.format("{} of {}", _share("won"), "compared")
+        "model",
+        "head",
+        "strategy",
+        "variant",
+        source=pl.lit("measured"),
+        won=pl.format("{} of {}", _share("won"), "compared"),
     )
     joined = joined.join(of, on=["model", "head", "strategy", "variant", "source"], how="left", maintain_order="left")
-    interval = pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String)
-    return joined.drop("rank").with_row_index("rank", offset=1).with_columns(interval=interval).select(
-        "rank", "title", "value", "interval", "constant", "delta", "gap", "won", "source", "n", "parameters",
-        "cells_per_s", "weights_licence", "run_id",
+    shown = joined.drop("rank").with_row_index("rank", offset=1).with_columns(interval=_written()).select(
+        "rank", "title", "value", "interval", "constant", "delta", "gap", "won", "n", "parameters", "cells_per_s",
+        "weights_licence", "source", "run_id",
     )  # fmt: skip
+    return shown.drop(name for name in ("gap", "won", "cells_per_s") if shown[name].is_null().all())
+
+
+def _written() -> pl.Expr:
+    """Write an interval in brackets."""
+    return pl.concat_list("ci_low", "ci_high").map_elements(_interval, return_dtype=pl.String)
 
 
 def _share(column: str) -> pl.Expr:
@@ -122,8 +132,8 @@ def ranking_columns(metric: str) -> dict[str, Any]:
     """Return how the columns of the leaderboard are headed and written."""
     column = st.column_config
     return {
-        "rank": column.NumberColumn("#", width=35),
-        "title": column.TextColumn("Model", width=150, pinned=True, help=tip("model")),
+        "rank": column.NumberColumn("#", width=35, pinned=True),
+        "title": column.TextColumn("Model", width=190, pinned=True, help=tip("model")),
         "value": column.NumberColumn(metric, format="%.2f", width=60),
         "interval": column.TextColumn("95 % interval", width=100, help=tip("interval")),
         "constant": column.NumberColumn("Constant", format="%.2f", width=75, help=tip("constant")),
@@ -141,7 +151,7 @@ def ranking_columns(metric: str) -> dict[str, Any]:
 
 def models(known: pl.DataFrame) -> pl.DataFrame:
     """Return the columns of the list of models that stand on screen."""
-    return known.select("title", "kind", "state", "summary", "parameters", "dim", "licence", "weights_licence")
+    return known.select("title", "kind", "state", "parameters", "dim", "licence", "weights_licence", "summary")
 
 
 def models_columns() -> dict[str, Any]:
@@ -149,13 +159,13 @@ def models_columns() -> dict[str, Any]:
     column = st.column_config
     return {
         "title": column.TextColumn("Model", width=120, pinned=True),
-        "kind": column.TextColumn("Kind", width=90),
+        "kind": column.TextColumn("Kind", width=85),
         "state": column.TextColumn("Here", width=110, help="Whether its weights are on this machine."),
-        "summary": column.TextColumn("What it is", width=370),
         "parameters": column.NumberColumn("Parameters", format="compact", width=90),
         "dim": column.NumberColumn("Width", width=60, help="Numbers in a cell's embedding."),
-        "licence": column.TextColumn("Licence: code", width=100),
-        "weights_licence": column.TextColumn("Licence: weights", width=130),
+        "licence": column.TextColumn("Licence: code", width=190),
+        "weights_licence": column.TextColumn("Licence: weights", width=260),
+        "summary": column.TextColumn("What it is", width=760),
     }
 
 
@@ -164,7 +174,8 @@ def groups(frame: pl.DataFrame) -> pl.DataFrame:
     low, high = ((100 * pl.col(end)).round(0).cast(pl.Int64) for end in ("low", "high"))
     percents = {"resistant": 100 * pl.col("share_resistant"), "novel": 100 * pl.col("share_novel")}
     rows = frame.with_columns(**percents, interval=pl.format("{}–{}", low, high))
-    return rows.select("group", "n_cells", "resistant", "interval", "mean_p_resistant", "novel")
+    shown = rows.select("group", "n_cells", "resistant", "interval", "mean_p_resistant", "novel")
+    return shown.drop("novel") if shown["novel"].is_null().all() else shown
 
 
 def group_columns(name: str) -> dict[str, Any]:
@@ -201,12 +212,15 @@ def score_columns() -> dict[str, Any]:
 
 
 def scores_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return a model's F1s: where, how split, by whom, beside the constant."""
-    shown = rows.filter(pl.col("metric") == "f1").sort("source", "on", "split_by")
-    return shown.select("title", "on", "protocol", "split_by", "strategy", "value", "constant", "source", "n", "run_id")
+    """Return scores of one metric: where, how split, by which entry, with interval, beside the constant."""
+    shown = rows.sort("source", "on", "protocol", "split_by", "title", "strategy")
+    return shown.with_columns(interval=_written()).select(
+        "title", "on", "value", "interval", "constant", "n", "protocol", "split_by", "strategy", "shots", "seeds",
+        "source", "run_id",
+    )  # fmt: skip
 
 
-def scores_of_columns() -> dict[str, Any]:
+def scores_of_columns(metric: str) -> dict[str, Any]:
     """Return how a model's scores are headed and written."""
     column = st.column_config
     return {
@@ -215,16 +229,12 @@ def scores_of_columns() -> dict[str, Any]:
         "protocol": column.TextColumn("Protocol", help=tip("protocol")),
         "split_by": column.TextColumn("Split by", help=tip("split by")),
         "strategy": column.TextColumn("Strategy", help=tip("strategy")),
-        "value": column.NumberColumn("F1", format="%.2f", help=tip("F1")),
+        "value": column.NumberColumn(metric, format="%.2f"),
+        "interval": column.TextColumn("95 % interval", help=tip("interval")),
         "constant": column.NumberColumn("Constant", format="%.2f", help=tip("constant")),
+        "shots": column.TextColumn("Shots", help=tip("shots")),
+        "seeds": column.NumberColumn("Seeds", help="Runs whose mean the score is."),
         "source": column.TextColumn("Source", help=f"{tip('measured')} {tip('reported')}"),
         "n": column.NumberColumn("Cells", format="localized"),
         "run_id": column.TextColumn("Run", help=tip("run")),
     }
-
-
-def run_scores(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return every metric of one run with its interval, beside the constant classifier's."""
-    names = {key: metric.title for key, metric in METRICS.items()}
-    shown = rows.with_columns(name=pl.col("metric").replace_strict(names, default=pl.col("metric")))
-    return shown.select(metric="name", value="value", low="ci_low", high="ci_high", constant="constant")

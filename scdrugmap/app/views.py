@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 import polars as pl
 import streamlit as st
@@ -32,26 +30,31 @@ def ranking(rows: pl.DataFrame, picks: Mapping[str, str]) -> None:
     """Draw the entries of one view, best first, and the table behind it; a row opens its run."""
     if rows.is_empty():
         header.nothing_yet(
-            "Nothing was measured or reported under these choices.", "Choose another split, or show reported numbers."
+            "Nothing was measured or reported under these choices.",
+            "Choose another split, show reported numbers, or measure it:",
+            f"scdrugmap benchmark run --data mine.h5ad --model scgpt-mini --split-by {picks['split_by']}",
         )
         return
     if (same := boards.at_constant(rows)).height:
         st.info(sentences.at_constant(same), icon=":material/lightbulb:")
+    key = queries.SHOWN[picks["metric"]]
     chart = charts.ranking(pickers.named(rows), picks["metric"], header.ink())
     st.altair_chart(chart, alt="scores with intervals, best first")
-    header.caption(*sentences.ranking_caption(rows, picks, queries.date_of(rows["run_id"])))
+    header.caption(*sentences.ranking_caption(rows, picks, queries.date_of(rows["run_id"]), queries.rule(key)))
     view = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
     won = queries_views.won(queries.SHOWN[picks["metric"]], shots=boards_views.words_of(picks["shots"]), **view)
     columns = tables.ranking_columns(picks["metric"])
     shown = tables.ranking(pickers.named(rows), queries.models(), won, queries_views.speeds())
     widgets.table(shown, columns, "ranking", opens="run", keys=rows["run_id"].to_list())
-    st.caption("Choose a row to open the record of its run.")
+    st.caption("Choose a row to open its card: every metric, each data set, all seeds, and the record of its run.")
 
 
-def split_matters(board: pl.DataFrame, metric: str) -> None:
+def split_matters(board: pl.DataFrame, picks: Mapping[str, str]) -> None:
     """Draw the split by cell beside the leak-safe one, one set of cells at a time."""
-    key = queries.SHOWN[metric]
-    both = boards.pairs(board.filter(pl.col("source") == "measured"), metric=key)
+    metric, key = picks["metric"], queries.SHOWN[picks["metric"]]
+    st.caption(sentences_views.follows("the metric and the strategy", "every set of cells that was split both ways"))
+    chosen = boards.pick(board.filter(pl.col("source") == "measured"), strategy=picks["strategy"])
+    both = boards.pairs(chosen, metric=key)
     if both.is_empty():
         header.nothing_yet(
             "No model was measured both by cell and leak-safe on the same cells.",
@@ -65,7 +68,7 @@ def split_matters(board: pl.DataFrame, metric: str) -> None:
         rows = pickers.named(part)
         st.markdown(f"**{on}**")
         st.altair_chart(charts.dumbbell(rows, metric, header.ink()), alt=f"{metric} by cell and by {safe_name}")
-        header.caption(*sentences.headline_caption(rows, metric, queries.date_of(rows["run_id"])))
+        header.caption(*sentences.headline_caption(rows, metric, queries.date_of(rows["run_id"]), queries.rule(key)))
         with st.expander("Leakage gaps with their intervals", icon=":material/table_rows:"):
             columns = tables_views.gaps_columns(metric, str(safe_name))
             keys = rows["run_id"].to_list()
@@ -83,11 +86,13 @@ def reported(board: pl.DataFrame) -> None:
     same = boards.at_constant(rows)
     if same.height:
         st.info(sentences.at_constant(same), icon=":material/lightbulb:")
-    for protocol in rows["protocol"].unique(maintain_order=True):
+    st.caption(sentences_views.follows("none", "every F1 that the paper states"))
+    rows = boards_views.stated(rows.sort("value", descending=True))
+    span = charts.domain(rows, ("value", "constant"))
+    for protocol in rows["protocol"].unique().sort(descending=True):
         part = rows.filter(pl.col("protocol") == protocol)
-        part = part.with_columns(title=pl.format("{}, {} · {}", "title", "strategy", "on"), where="on")
         st.markdown(f"**{protocol}**, F1 as the paper states it", help=words.tip("protocol"))
-        st.altair_chart(charts.ranking(part, "F1", header.ink()), alt=f"reported F1, {protocol}")
+        st.altair_chart(charts.ranking(part, "F1", header.ink(), span), alt=f"reported F1, {protocol}")
     below = rows.filter(pl.col("value") < pl.col("constant")).height
     header.caption(
         f"{rows.height} numbers that the paper or its readers state, none reproduced here",
@@ -96,36 +101,3 @@ def reported(board: pl.DataFrame) -> None:
         f"{below} of {rows.height} lie below it",
         "no intervals were published",
     )
-
-
-def score(board: pl.DataFrame, run_id: str) -> None:
-    """Draw one run: every metric beside its constant, what was asked, and where it was made."""
-    rows = board.filter(pl.col("run_id") == run_id)
-    if rows.filter(pl.col("source") != "reported").is_empty() and rows.height:
-        row = rows.row(0, named=True)
-        st.subheader(f"{row['title']}: reported {row['metric'].upper()} {words.number(row['value'], 3)}", anchor=False)
-        st.markdown(
-            "A paper states this number; there is no run behind it here. Constant classifier: "
-            f"{words.number(row['constant'], 3)}."
-        )
-        return
-    record = queries.run(run_id)
-    asked, came = record.experiment, record.outcome
-    title = rows["title"][0] if rows.height else asked.model
-    st.subheader(f"{title} on {rows['on'][0] if rows.height else ' + '.join(asked.datasets)}", anchor=False)
-    widgets.facts({
-        "Protocol": asked.protocol, "Split by": asked.split_by.replace("_", " "), "Strategy": asked.strategy,
-        "Cells": words.count(came.n_cells), "Samples": words.count(came.n_samples),
-        "Duplicate cells removed": words.count(came.duplicates_removed), "Folds": asked.folds, "Seed": asked.seed,
-        "Matrix": came.value_type,
-    })  # fmt: skip
-    widgets.table(tables.run_scores(rows), tables.score_columns(), "run_scores")
-    for warning in came.warnings:
-        st.warning(warning, icon=":material/warning:")
-    with st.expander("Provenance", icon=":material/fingerprint:"):
-        st.json(_plain(record))
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    whole = json.loads(record.to_json())
-    return {"run_id": whole["run_id"], "experiment": whole["experiment"], "environment": whole["environment"]}

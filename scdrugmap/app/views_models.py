@@ -17,6 +17,7 @@ from scdrugmap.app import (
     queries,
     queries_views,
     sentences_views,
+    tables,
     tables_views,
     widgets,
     words,
@@ -37,8 +38,13 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
     rows = queries_views.by_facet(queries.SHOWN[picks["metric"]], picks["facet"], split_by=picks["split_by"], **view)
     rows = rows.filter(pl.col("source").is_in(kinds))
     if rows.is_empty():
-        header.nothing_yet("Nothing was measured or reported under these choices.", "Choose another facet or split.")
+        header.nothing_yet(
+            "Nothing was measured or reported under these choices.",
+            "Choose another facet or split, or run several data sets under a facet:",
+            f"scdrugmap benchmark run --data one.h5ad --data two.h5ad --model scgpt-mini --facet {picks['facet']}",
+        )
         return
+    st.caption(sentences_views.follows("all but the set of cells", "every set of cells under the facet"))
     span = charts.domain(rows, ("value", "ci_low", "ci_high", "constant"))
     found = widgets.first(boards_views.panels(rows), "panels", PANELS)
     for at in range(0, len(found), 2):
@@ -47,7 +53,13 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
             place.markdown(f"**{words.plain(name)}** · {words.count(cells)} cells")
             drawn = charts.ranking(pickers.named(part), picks["metric"], header.ink(), span)
             place.altair_chart(drawn, alt=f"{picks['metric']} of the entries on {name}")
-    header.caption(*sentences_views.facet_caption(rows, picks, queries.date_of(rows["run_id"])))
+    date = queries.date_of(rows["run_id"])
+    header.caption(*sentences_views.facet_caption(rows, picks, date, boards_views.PANEL))
+    shown = pl.concat([part for _, part in boards_views.panels(rows)]).drop("rank")
+    with st.expander(f"All {len(shown)} entries as a table", icon=":material/table_rows:"):
+        columns = tables.scores_of_columns(picks["metric"])
+        widgets.table(tables.scores_of(shown), columns, "facets", opens="run",
+                      keys=tables.scores_of(shown)["run_id"].to_list())  # fmt: skip
 
 
 def few_shot(picks: Picks, *, made_up: bool) -> None:
@@ -62,8 +74,10 @@ def few_shot(picks: Picks, *, made_up: bool) -> None:
             "--split-by dataset --shots 0 --shots 5 --shots 50",
         )
         return
+    st.caption(sentences_views.follows("the metric and the strategy", "training on other data sets (cross-data)"))
     left, right = st.columns([2, 3])
-    target = widgets.choose("Target", boards_views.targets(rows), "target", word="shots", place=left)
+    targets = boards_views.targets(rows)
+    target = widgets.choose("Target", targets, "target", word="shots", default=picks["on"], place=left)
     curves = boards_views.one_target(rows, target)
     names = boards_views.best_curves(curves, higher=queries.metric(picks["metric"]).higher_is_better)
     chosen = widgets.several("Models", names, "curves", word="model", place=right, shown=f"the best {CURVES}")
@@ -72,12 +86,16 @@ def few_shot(picks: Picks, *, made_up: bool) -> None:
     st.altair_chart(chart, alt=f"{picks['metric']} on {target} over labelled target cells")
     ids = curves["run_ids"].explode().drop_nulls()
     header.caption(*sentences_views.few_shot_caption(curves, target, picks, queries.date_of(ids)))
+    with st.expander(f"All {curves.height} points as a table", icon=":material/table_rows:"):
+        shown = tables_views.points(curves)
+        widgets.table(shown, tables_views.points_columns(picks["metric"]), "points", opens="run",
+                      keys=shown["run_id"].to_list())  # fmt: skip
 
 
 def calibration(rows: pl.DataFrame) -> None:
     """Draw whether P(resistant) of the measured entries in view means what it says."""
     rows = pickers.named(rows.filter(pl.col("source") != "reported")).unique("title", keep="first", maintain_order=True)
-    found, missing = [], []
+    found, ids, missing = [], [], []
     if rows.height:
         names = rows["title"].to_list()
         chosen = widgets.several("Models", names, "entries", word="reliability", shown=f"the first {CALIBRATED}")
@@ -85,6 +103,7 @@ def calibration(rows: pl.DataFrame) -> None:
         for title, run_id in rows.filter(pl.col("title").is_in(chosen)).select("title", "run_id").iter_rows():
             try:
                 found.append((title, queries_views.calibration(run_id)))
+                ids.append(run_id)
             except UnknownName:
                 missing.append(title)
     if missing:
@@ -96,15 +115,14 @@ def calibration(rows: pl.DataFrame) -> None:
             "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini",
         )
         return
-    frame = boards_views.calibrated(found)
+    frame, table = boards_views.calibrated(found), boards_views.calibration_table(found)
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.altair_chart(charts_models.reliability(frame, header.ink()), alt="share resistant against P(resistant)")
         st.altair_chart(charts_models.bins(frame, header.ink()), alt="cells in each bin")
     with right:
-        table = boards_views.calibration_table(found)
-        widgets.table(table, tables_views.calibration_columns(), "calibration")
         st.markdown(sentences_views.calibration(table))
+    widgets.table(table, tables_views.calibration_columns(), "calibration", opens="run", keys=ids)
     header.caption(*sentences_views.calibration_caption(table, rows, queries.date_of(rows["run_id"])))
 
 
@@ -120,6 +138,7 @@ def significance(picks: Picks, *, made_up: bool) -> None:
         header.nothing_yet(str(error), error.remedy, "scdrugmap benchmark run --plan benchmarks/plans/smoke.toml")
         return
     ranks, names = boards_views.ranks(found, queries.models())
+    st.caption(sentences_views.follows("all but the facet and the cells", "each data set by itself"))
     for sentence in found.said:
         st.markdown(sentence)
     groups = [[names[entry] for entry in group] for group in found.groups]
@@ -143,7 +162,17 @@ def priced(rows: pl.DataFrame, picks: Picks) -> pl.DataFrame:
 
 
 def cost(frame: pl.DataFrame, picks: Picks) -> None:
-    """Draw what a score costs in time."""
+    """Draw what a score costs in time, where the speed of two models in view or more was measured."""
+    if frame.is_empty():
+        header.nothing_yet(
+            "No two models in view have a measured speed.",
+            "Choose cells on which more models were scored, show reported numbers, or measure speeds on this machine:",
+            "python benchmarks/embed.py",
+        )
+        return
     chart = charts_models.cost(frame, picks["metric"], header.ink())
     st.altair_chart(chart, alt=f"{picks['metric']} against cells a second")
     header.caption(*sentences_views.cost_caption(frame, picks))
+    with st.expander(f"All {frame.height} entries as a table", icon=":material/table_rows:"):
+        columns = tables_views.costs_columns(picks["metric"])
+        widgets.table(tables_views.costs(frame), columns, "costs", opens="run", keys=frame["run_id"].to_list())

@@ -47,13 +47,14 @@ def how_to_run(what: str) -> None:
         st.code(HOW_TO_RUN, language="bash")
 
 
-def table_of(picks: Picks, *, made_up: bool) -> pl.DataFrame:
-    """Return the matrix of the chosen entry; of some data sets only where a group of them is chosen."""
+def table_of(picks: Picks, *, made_up: bool) -> tuple[pl.DataFrame, str]:
+    """Return the matrix of the chosen entry, of some data sets only where a group is chosen, and that group."""
     table = queries_views.matrix(queries.SHOWN[picks["metric"]], made_up=made_up, **picks["view"])
     groups = queries_views.groups(table["train"].unique().sort().to_list())
-    chosen = widgets.choose("Data sets", [widgets.ANY, *groups], "sets", word="facet") if groups else widgets.ANY
+    options = [widgets.ANY, *groups]
+    chosen = widgets.choose("Data sets", options, "sets", word="facet", place=picks["place"]) if groups else widgets.ANY
     own = groups.get(chosen, table["train"].unique().to_list())
-    return table.filter(pl.col("train").is_in(own), pl.col("test").is_in(own))
+    return table.filter(pl.col("train").is_in(own), pl.col("test").is_in(own)), chosen
 
 
 def matrix(table: pl.DataFrame, picks: Picks, *, made_up: bool) -> None:
@@ -104,12 +105,14 @@ def asked() -> tuple[str, str]:
     return widgets.opened("train"), widgets.opened("test")
 
 
-def left_out(picks: Picks, *, made_up: bool) -> None:
-    """Draw how each data set is called by what has seen all others."""
+def left_out(picks: Picks, group: str, *, made_up: bool) -> None:
+    """Draw how each data set of the chosen group is called by what has seen all others."""
     st.subheader("Trained on all the others", anchor="left-out", help=words.tip("protocol"))
     view = {name: word for name, word in picks["view"].items() if name != "split_by"}
     rows = queries_views.held_out(queries.SHOWN[picks["metric"]], made_up=made_up, **view)
-    if rows.is_empty():
+    bars = boards_transfer.left_out(rows)
+    bars = bars.filter([queries_views.belongs(name, group) for name in bars["title"]])
+    if bars.is_empty():
         header.nothing_yet(
             "No data set was left out in turn with this model.",
             "One run trains on all data sets but one, and tests the one, for each of them.",
@@ -117,12 +120,14 @@ def left_out(picks: Picks, *, made_up: bool) -> None:
             "--protocol cross-data --split-by study",
         )
         return
-    bars = boards_transfer.left_out(rows)
     st.altair_chart(
         charts_transfer.left_out(bars, picks["metric"], header.ink()),
         alt="each data set by a model that saw the others",
     )
     header.caption(*sentences_views.left_out_caption(bars, picks, queries.date_of(bars["run_id"])))
+    with st.expander(f"All {bars.height} bars as a table", icon=":material/table_rows:"):
+        columns = tables_views.left_out_columns(picks["metric"])
+        widgets.table(tables_views.left_out(bars.sort("shade", descending=True)), columns, "left_out")
 
 
 def pair(table: pl.DataFrame, train: str, test: str, picks: Picks) -> None:
@@ -133,23 +138,32 @@ def pair(table: pl.DataFrame, train: str, test: str, picks: Picks) -> None:
         _without_score(found, picks)
         return
     row = queries_views.trained(found).row(0, named=True)
-    record = queries.run(row["run_id"])
     st.markdown(sentences_views.pair(row, picks))
-    part = next((one for one in record.outcome.parts if one.test == (test,) and one.n_train), None)
+    run_id = _seed(queries_views.seeds(row["run_id"], queries.SHOWN[picks["metric"]], test))
+    record = queries.run(run_id or row["run_id"])
+    part = max((one for one in record.outcome.parts if one.test == (test,)), key=lambda one: one.n_train)
     widgets.facts({
-        "Trained on": f"{words.count(row['n_train'])} cells", "Tested on": f"{words.count(row['n'])} cells",
-        "Sensitive among them": words.percent(row["prevalence"]),
-        "Copies kept out of training": words.count(row["left_out"]),
-        "Interval over": f"{part.n_units} {part.unit}s" if part and part.unit else "",
-        "Seeds": row["seeds"] if row["seeds"] > 1 else "",
+        "Trained on": f"{words.count(part.n_train)} cells" if part.n_train else "",
+        "Tested on": f"{words.count(part.n)} cells",
+        "Sensitive among them": words.percent(part.prevalence),
+        "Copies kept out of training": words.count(part.left_out),
+        "Interval over": f"{part.n_units} {part.unit}s" if part.unit else "",
     })  # fmt: skip
-    _scores_of_cells(row["run_id"], test)
-    if part:
-        widgets.table(tables_views.part(part), tables.score_columns(), "pair_scores")
-    for warning in record.outcome.warnings:
-        st.warning(warning, icon=":material/warning:")
-    header.caption(*sentences_views.pair_caption(row, picks, record.environment.date[:10]))
-    st.link_button("Open the record of the run", f"models?run={row['run_id']}", icon=":material/fingerprint:")
+    _scores_of_cells(record.run_id, test)
+    widgets.table(tables_views.part(part), tables.score_columns(), "pair_scores")
+    header.caption(*sentences_views.pair_caption(row, picks, part, record.environment.date[:10]))
+    rest = [name for name in record.experiment.datasets if name not in (train, test)]
+    header.cautions([said for said in record.outcome.warnings if not any(name in said for name in rest)])
+    st.link_button("Open the record of the run", f"models?run={record.run_id}", icon=":material/fingerprint:")
+
+
+def _seed(runs: pl.DataFrame) -> str:
+    """Ask of which seed's run the figures shall be; return its run, empty where there is none."""
+    if runs.height < 2:
+        return runs["run_id"][0] if runs.height else ""
+    seeds = [str(seed) for seed in runs["seed"]]
+    chosen = widgets.switch("Figures of the run with seed", seeds, "seed", word="seed")
+    return str(runs["run_id"][seeds.index(chosen)])
 
 
 def _without_score(found: pl.DataFrame, picks: Picks) -> None:
@@ -161,10 +175,15 @@ def _without_score(found: pl.DataFrame, picks: Picks) -> None:
     if state == "not run":
         how_to_run(said[state])
         return
+    run_id = found["run_id"].item()
     header.nothing_yet(
         said.get(state, f"This pair has no {picks['metric']}: {state}."),
-        reason or "The measured pairs are those with a number.",
+        words.plain(reason) or "The measured pairs are those with a number.",
     )
+    if run_id:
+        if remedy := queries_views.remedy_of(run_id):
+            header.remedy(words.plain(remedy))
+        st.link_button("Open the record of the run", f"models?run={run_id}", icon=":material/fingerprint:")
 
 
 def _scores_of_cells(run_id: str, test: str) -> None:
@@ -177,7 +196,7 @@ def _scores_of_cells(run_id: str, test: str) -> None:
     with right:
         st.markdown("##### P(resistant) by sample", help=words.tip("P(resistant)"))
         spread = queries_views.by_sample(run_id, test)
-        with st.container(height=360 if spread.height > 11 else "content", border=False):
+        with st.container(height=620 if spread.height > 22 else "content", border=False):
             st.altair_chart(charts_pair.by_sample(spread, cut, ink), alt="spread of P(resistant) by sample")
     left, right = st.columns(2, gap="large")
     with left:

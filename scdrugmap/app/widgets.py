@@ -112,6 +112,7 @@ def table(
 
     st.dataframe(
         frame, hide_index=True, column_config=columns, key=key, placeholder="–", height=height,
+        alt=f"table: {key.replace('_', ' ')}",
         on_select=chosen if opens else "ignore", selection_mode="single-row",
     )  # fmt: skip
 
@@ -125,6 +126,17 @@ def close(*parameters: str) -> None:
 def back(label: str, *parameters: str) -> None:
     """Offer the way back from a card to the list."""
     st.button(label, icon=":material/arrow_back:", type="tertiary", on_click=close, args=parameters)
+
+
+def turn(label: str, icon: str, *, closes: Sequence[str] = (), **opens: str) -> None:
+    """Offer to open another card of the same page: `opens` go into the URL, `closes` out of it."""
+
+    def turned() -> None:
+        close(*closes)
+        for name, value in opens.items():
+            st.query_params[name] = value
+
+    st.button(label, icon=icon, type="tertiary", on_click=turned, key=f"turn {sorted(opens.items())}")
 
 
 def facts(record: Mapping[str, object], columns: int = 3) -> None:

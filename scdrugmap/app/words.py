@@ -22,8 +22,11 @@ WORDS = {
     "classifier of the tested data set: blue is better, orange worse, faint is no different.",
     "order": "similarity puts data sets side by side that teach and learn alike; the other orders group them by name, "
     "cancer or drug type.",
+    "compare with": "Colours then show the difference to this entry on the same pairs; a dot says that the two "
+    "intervals overlap.",
     "critical difference": "Two mean ranks that differ by less cannot be told apart by Nemenyi's test at 5 % "
     "(Demsar 2006). Entries under one bar are not told apart.",
+    "seed": "Folds, shots and first weights are drawn at random. Each seed is a run of its own; scores are means.",
     "data sets won": "On how many data sets the entry has the best score of all that were run on the same cells; "
     "ties share.",
     "reliability": "Of the cells that were given P(resistant) of about 0.8, eight in ten should be resistant: then the "
@@ -75,6 +78,11 @@ WORDS = {
 def tip(word: str) -> str:
     """Return the definition of a word on screen."""
     return WORDS[word]
+
+
+def split(word: str) -> str:
+    """Return the words for what a split keeps whole: `patient_or_line` is written out, `dataset` is two words."""
+    return {"dataset": "data set"}.get(word, word.replace("_", " "))
 
 
 def number(value: float | None, decimals: int = 2) -> str:
