@@ -267,7 +267,9 @@ def test_names_give_way_where_they_would_lie_on_each_other():
     n = 12
     rows = pl.DataFrame(
         {"model": [f"m{i}" for i in range(n)], "title": [f"a long name {i}" for i in range(n)],
-         "value": [0.5 + 0.1 * (i % 2) for i in range(n)], "source": ["measured"] * n}
+         "value": [0.5 + 0.1 * (i % 2) for i in range(n)], "source": ["measured"] * n,
+         "ci_low": [None] * n, "ci_high": [0.9] * n},
+        schema_overrides={"ci_low": pl.Float64},
     )  # fmt: skip
     speeds = pl.DataFrame({"model": rows["model"], "cells_per_s": [10.0 * 1.5**i for i in range(n)]})
     frame = boards_views.costed(rows, speeds, higher_is_better=True)

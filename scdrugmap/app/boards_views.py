@@ -17,8 +17,8 @@ USUAL = {
     "Non-small cell lung cancer": "NSCLC",
 }
 LIKE = ["model", "head", "strategy", "variant"]
-PLOTS = {"wide": 900, "narrow": 250}  # px of the plot of scores against speed, on a desktop and on a phone
-TALL, LETTER, MARGIN = 250, 7, 30  # px: the plot's height, a letter's width, and what a name may stand out at the side
+PLOTS = {"wide": 900, "narrow": 170}  # px of the plot of scores against speed, on a desktop and on a phone
+TALL, LETTER, MARGIN = 240, 7, 30  # px: the plot's height, a letter's width, and what a name may stand out at the side
 
 
 def words_of(shots: str) -> int | None:
@@ -137,8 +137,12 @@ def costed(rows: pl.DataFrame, speeds: pl.DataFrame, *, higher_is_better: bool) 
 def _room(frame: pl.DataFrame, px: int) -> list[bool]:
     """Tell whose name finds room on a plot of so many px, earlier rows first: a name gives way to those before it."""
     speed, value, width = pl.col("cells_per_s").log(), pl.col("value"), LETTER * pl.col("title").str.len_chars()
+    top, foot = (pl.max_horizontal("value", "ci_high").max(), pl.min_horizontal("value", "ci_low").min())
     places = frame.select(
-        start=px * _unit(speed) - pl.when("left").then(width).otherwise(0), height=TALL * _unit(value), width=width
+        start=px * (speed - speed.min()) / pl.max_horizontal(speed.max() - speed.min(), pl.lit(1e-9))
+        - pl.when("left").then(width).otherwise(0),
+        height=TALL * (value - foot) / pl.max_horizontal(top - foot, pl.lit(1e-9)),
+        width=width,
     )
     taken: list[tuple[float, float, float]] = []
     free = []
@@ -149,8 +153,3 @@ def _room(frame: pl.DataFrame, px: int) -> list[bool]:
         if fits:
             taken.append((start, start + width, height))
     return free
-
-
-def _unit(column: pl.Expr) -> pl.Expr:
-    """Return a column stretched over 0 to 1."""
-    return (column - column.min()) / pl.max_horizontal(column.max() - column.min(), pl.lit(1e-9))

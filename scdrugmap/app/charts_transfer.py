@@ -60,7 +60,7 @@ def matrix(
     ]
     clicked = alt.selection_point(name=PAIR, fields=["train", "test"], on="click", empty=False, clear=False)
     over = base.mark_rect(opacity=0, cursor="pointer").encode(tooltip=tips(frame, metric)).add_params(clicked)
-    heads = min(HEADS, 7 * max((len(name) for name in names), default=0)) + 84
+    heads = min(HEADS, 7 * max((len(name) for name in names), default=0)) + 114
     legend = 21 * _signed(frame, undecided)["sign"].n_unique()
     return stack(ink, step * len(domain) + heads + legend, *layers, over)
 
