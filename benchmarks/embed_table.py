@@ -93,7 +93,7 @@ def rendered(records: Sequence[Record]) -> str:
 
 
 def kept(records: Sequence[Record], path: Path = RECORDS) -> list[Record]:
-    """Lay new records over those of a file, one a model, size, device and data set; writes and gives all."""
+    """Lay new records over those of a file, one a model, size and device; writes and gives all."""
     old = json.loads(path.read_text()) if path.is_file() else []
     known = {_place(record): record for record in [*old, *records]}
     path.write_text(json.dumps(list(known.values()), indent=1) + "\n")
@@ -101,10 +101,7 @@ def kept(records: Sequence[Record], path: Path = RECORDS) -> list[Record]:
 
 
 def write(records: Sequence[Record], path: Path = RECORDS, document: Path = DOCUMENT, speeds: Path = SPEEDS) -> None:
-    """Bring the records, the document's tables and the file of speeds up to date; raises `ValueError` without marks.
-
-    Of a model that was measured on several data sets, the file of speeds holds the first.
-    """
+    """Bring the records, the document's tables and the file of speeds up to date; raises `ValueError` without marks."""
     text = document.read_text()
     before, found, rest = text.partition(BEGIN)
     _, closed, after = rest.partition(END)
@@ -112,16 +109,15 @@ def write(records: Sequence[Record], path: Path = RECORDS, document: Path = DOCU
         message = f"{document} lacks the lines {BEGIN} and {END}"
         raise ValueError(message)
     known = kept(records, path)
-    first = {_place(record)[:-1]: record for record in reversed(known)}
     document.write_text(f"{before}{BEGIN}\n\n{rendered(known)}\n\n{END}{after}")
     with speeds.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(SPEED_COLUMNS)
-        writer.writerows([_speed(record, name) for name in SPEED_COLUMNS] for record in reversed(first.values()))
+        writer.writerows([_speed(record, name) for name in SPEED_COLUMNS] for record in known)
 
 
-def _place(record: Record) -> tuple[str, ...]:
-    return record["model"], record["size"], record["device"], record["cells_of"]
+def _place(record: Record) -> tuple[str, str, str]:
+    return record["model"], record["size"], record["device"]
 
 
 def _speed(record: Record, name: str) -> str:
