@@ -97,7 +97,9 @@ def test_pickers_come_from_the_url(crossed):
 def test_simulated_pairs_are_shown_only_when_asked_for(settings):
     make_transfer(settings.precomputed, SETS[:3])
     assert "No model was trained on one data set" in said(opened())
-    assert "measured pairs" in said(opened(simulated="true"))
+    shown = said(opened(simulated="true"))
+    assert "measured pairs" in shown
+    assert "simulated, not measured on real cells" in shown
 
 
 def test_a_pair_shows_its_score_its_constant_and_its_record(crossed):

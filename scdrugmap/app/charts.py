@@ -17,6 +17,7 @@ import polars as pl
 from scdrugmap.app.palette import Ink
 
 SOURCES = ("measured", "reported", "simulated")
+DASHES = ([1, 0], [1, 0], [2.5, 2])  # of their outlines
 ROW = 34  # px a row: a finger's width at 390 px, and two lines of text do not touch
 LABELS = 168  # px for names on the axis; longer ones are cut with an ellipsis and whole in the tooltip
 LINE = " · "  # where a name on the axis breaks into two lines
@@ -121,9 +122,7 @@ def ranking(frame: pl.DataFrame, metric: str, ink: Ink, span: tuple[float, float
         fill=alt.Fill(
             "source:N", scale=alt.Scale(domain=SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None
         ),
-        strokeDash=alt.StrokeDash(
-            "source:N", scale=alt.Scale(domain=SOURCES, range=[[1, 0], [1, 0], [2.5, 2]]), legend=None
-        ),
+        strokeDash=alt.StrokeDash("source:N", scale=alt.Scale(domain=SOURCES, range=DASHES), legend=None),
         tooltip=tips,
     )
     layers = [whiskers, constants, dots, _constant_label(frame, order, metric, ink)]

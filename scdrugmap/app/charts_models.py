@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import LABELS, SOURCES, in_two_lines, stack
+from scdrugmap.app.charts import DASHES, LABELS, SOURCES, in_two_lines, stack
 from scdrugmap.app.palette import CATEGORIES, Ink
 
 SHOTS = ("0", "1", "5", "10", "50", "all")
@@ -161,6 +161,7 @@ def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     base = alt.Chart(frame).encode(x=x, tooltip=tips)
     best = alt.Chart(frame.filter("pareto").sort("cells_per_s"))
     fill = alt.Fill("source:N", scale=alt.Scale(domain=SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None)
+    dash = alt.StrokeDash("source:N", scale=alt.Scale(domain=SOURCES, range=DASHES), legend=None)
     names = [
         alt.Chart(frame.filter(pl.col(room), left=left))
         .mark_text(align="right" if left else "left", dx=-11 if left else 11, dy=-9, fontSize=size, color=ink.text)
@@ -175,6 +176,8 @@ def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
         base.mark_rule(strokeWidth=2, opacity=0.5, color=ink.accent).encode(
             y=alt.Y("ci_low:Q", title=metric, scale=scale), y2="ci_high:Q"
         ),
-        base.mark_point(size=120, strokeWidth=2.2, opacity=1).encode(y=y, fill=fill, stroke=alt.value(ink.accent)),
+        base.mark_point(size=120, strokeWidth=2.2, opacity=1).encode(
+            y=y, fill=fill, stroke=alt.value(ink.accent), strokeDash=dash
+        ),
         *names,
     )

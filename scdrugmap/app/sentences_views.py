@@ -56,8 +56,14 @@ def matrix_caption(table: pl.DataFrame, picks: Mapping[str, Any], date: str) -> 
         else f"dot: the intervals of the two overlap ({INTERVAL})",
         f"means of {seeds} seeds" if seeds > 1 else "",
         "; ".join(hatched),
-        f"measured here{f' on {date}' if date else ''}",
+        _made(rows["test"], date),
     ]
+
+
+def _made(datasets: pl.Series, date: str) -> str:
+    """Say where scores come from: simulated cells are called so in every caption."""
+    how = "simulated, not measured on real cells" if datasets.str.starts_with("simulated").any() else "measured here"
+    return how + (f" on {date}" if date else "")
 
 
 def follows(pickers: str, shown: str) -> str:
@@ -87,7 +93,7 @@ def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str) ->
         f"{picks['entry']} trained on the others",
         f"split by {kept}: nothing of the tested {kept} trains",
         f"bar: from the constant classifier (tick) to the score; line: {INTERVAL}",
-        f"measured here{f' on {date}' if date else ''}",
+        _made(rows["title"], date),
     ]
 
 
@@ -149,7 +155,7 @@ def few_shot_caption(rows: pl.DataFrame, target: str, picks: Mapping[str, str], 
         "all: trained and tested on the target alone, on all its cells, samples kept whole"
         if "all" in rows["shots"].to_list()
         else "",
-        f"measured here{f' on {date}' if date else ''}",
+        _made(rows["test"], date),
     ]
 
 
@@ -205,12 +211,15 @@ def gap_note(rows: pl.DataFrame) -> str:
 
 def cost_caption(frame: pl.DataFrame, picks: Mapping[str, str]) -> list[str]:
     """Caption of the score against cells a second."""
+    marks = {"measured": "filled: score measured here", "reported": "hollow: score reported by the paper",
+             "simulated": "dashed: score of simulated cells"}  # fmt: skip
     days, machines = frame["date"].unique().sort().to_list(), frame["machine"].unique().sort().to_list()
     return [
         f"{picks['metric']} on {frame['on'][0]} against cells embedded a second, end to end at float32, of "
         f"{frame['model'].n_unique()} models whose speed was measured",
         " or ".join(machines),
-        "filled: score measured here; hollow: score reported by the paper; speeds are all measured",
+        "; ".join(mark for source, mark in marks.items() if source in frame["source"].to_list())
+        + "; speeds are all measured",
         "dashed: what no other entry beats in both",
         "heads and baselines without an encoder have no speed here",
         days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
