@@ -87,7 +87,8 @@ def test_a_key_reads_the_cache_and_takes_facts_from_its_card(cells, settings):
 def test_a_key_whose_cells_are_elsewhere_says_how_to_get_them(settings):
     with pytest.raises(InvalidInput, match=f"'{KEY}' are not on this machine") as caught:
         load_dataset(KEY, settings=settings)
-    assert caught.value.remedy == f"Run: scdrugmap data fetch {KEY}"
+    assert caught.value.remedy.startswith(f"Save them as {settings.data / KEY}.h5ad (")
+    assert caught.value.remedy.endswith(f"scdrugmap data show {KEY}).")
 
 
 def test_names_of_nothing_are_told_from_missing_files(settings):

@@ -67,8 +67,9 @@ def _find(source: str | Path, settings: Settings) -> tuple[Path, DatasetCard | N
     card = DATASETS[source]
     path = settings.data / f"{source}.h5ad"
     if not path.is_file():
-        message = f"The cells of data set '{source}' are not on this machine (looked for {path})."
-        raise InvalidInput(message, f"Run: scdrugmap data fetch {source}")
+        message = f"The cells of data set '{source}' are not on this machine."
+        remedy = f"Save them as {path} (docs/adding-a-dataset.md, part 4; scdrugmap data show {source})."
+        raise InvalidInput(message, remedy)
     return path, card
 
 
