@@ -42,11 +42,13 @@ def labelled(rows: pl.DataFrame) -> pl.DataFrame:
     where there is one, those that not all of these share on the same data sets ("50 set aside").
     """
     entry = ["model", "head", "strategy"]
-    parts = [_apart(rows, "variant", entry)]
-    if "design" in rows.columns:
-        parts.append(_apart(rows, "design", [*entry, *(name for name in VIEW if name in rows.columns)]))
+    where = [*entry, *(name for name in VIEW if name in rows.columns)]
+    told = {name: over for name, over in (("variant", entry), ("design", where)) if name in rows.columns}
+    named = rows.select(*where, *told).unique(maintain_order=True)  # few beside the rows: a metric each
+    parts = [_apart(named, name, over) for name, over in told.items()]
     texts = [", ".join(part for part in both if part) for both in zip(*parts, strict=True)]
-    return rows.with_columns(label=pl.Series(texts, dtype=pl.String))
+    label = named.with_columns(label=pl.Series(texts, dtype=pl.String))
+    return rows.join(label, on=named.columns, how="left", nulls_equal=True, maintain_order="left")
 
 
 def _apart(rows: pl.DataFrame, column: str, over: Sequence[str]) -> list[str]:
