@@ -151,7 +151,9 @@ def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     Columns: `title`, `value`, `ci_low`, `ci_high`, `source`, `cells_per_s`, `machine`, `pareto` (bool), `left` (the
     name stands left of the mark), `wide` and `narrow` (the name has room on a wide plot, on a phone's).
     """
-    x = alt.X("cells_per_s:Q", title="cells a second (log scale)", scale=alt.Scale(type="log", nice=True),
+    slowest, fastest = frame["cells_per_s"].min(), frame["cells_per_s"].max()  # the ends, as room for names is counted
+    ends = {"domain": [slowest, fastest], "padding": 24} if slowest != fastest else {"nice": True}
+    x = alt.X("cells_per_s:Q", title="cells a second (log scale)", scale=alt.Scale(type="log", **ends),
               axis=alt.Axis(format="~g", tickCount=4))  # fmt: skip
     scale = alt.Scale(zero=False, padding=18)
     y = alt.Y("value:Q", title=metric, scale=scale, axis=alt.Axis(format="~g", tickCount=5))
