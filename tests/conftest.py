@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,20 @@ def crossed(settings: Settings, _crossed: Path) -> Settings:
     """Settings whose precomputed results hold made-up transfer, leave-one-out and few-shot runs; a copy."""
     shutil.copytree(_crossed, settings.precomputed)
     return settings
+
+
+@pytest.fixture
+def benchmarked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings
+) -> Callable[..., tuple[int, str, str]]:
+    """Type `scdrugmap benchmark ...`; give back exit code, stdout and stderr."""
+    from scdrugmap.cli import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scdrugmap", "benchmark", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run

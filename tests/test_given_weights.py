@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from scdrugmap.cli import main
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.grid import benchmark
@@ -52,23 +50,9 @@ def plan(tmp_path):
     return path
 
 
-@pytest.fixture
-def typed(monkeypatch, capsys, settings):
-    """Type a command; give back exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["scdrugmap", "benchmark", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
-
-
-def test_weights_named_on_the_command_line_are_used_and_recorded(typed, plan, folder, settings, monkeypatch):
+def test_weights_named_on_the_command_line_are_used_and_recorded(benchmarked, plan, folder, settings, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    code, out, err = typed("run", "--plan", plan, "--weights", "scgpt=scgpt", "--json")
+    code, out, err = benchmarked("run", "--plan", plan, "--weights", "scgpt=scgpt", "--json")
     assert code == 0, err
     assert {(row["model"], row["strategy"]) for row in json.loads(out)} == {
         ("constant", "freeze"), ("scgpt", "freeze"), ("scgpt", "lora")
@@ -76,11 +60,13 @@ def test_weights_named_on_the_command_line_are_used_and_recorded(typed, plan, fo
     used = load_model("scgpt", folder, device="cpu").weights_hash
     found = [run for run in runs(settings.results) if run.experiment.model == "scgpt"]
     assert {(run.experiment.weights, run.environment.weights) for run in found} == {(used, used)}
-    code, out, _ = typed("status", "--plan", plan, "--weights", f"scgpt={folder}")
+    code, out, _ = benchmarked("status", "--plan", plan, "--weights", f"scgpt={folder}")
     assert "3 done, 0 failed, 0 to do" in out
-    code, out, _ = typed("status", "--plan", plan)  # the question about the card's own weights is another one
+    code, out, _ = benchmarked("status", "--plan", plan)  # the question about the card's own weights is another one
     assert "1 done, 0 failed, 2 to do" in out
-    code, out, _ = typed("report", "--plan", plan, "--weights", f"scgpt={folder}", "--output", folder.parent / "report")
+    code, out, _ = benchmarked(
+        "report", "--plan", plan, "--weights", f"scgpt={folder}", "--output", folder.parent / "report"
+    )
     assert "scgpt + logistic" in (folder.parent / "report" / "report.md").read_text()
 
 
@@ -126,9 +112,9 @@ def test_the_python_call_takes_them_too(cells, folder, settings):
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "status"])
-def test_a_slip_is_one_line_before_anything_runs(typed, plan, folder, settings, verb, given, said):
+def test_a_slip_is_one_line_before_anything_runs(benchmarked, plan, folder, settings, verb, given, said):
     words = [word for one in given for word in ("--weights", one.replace("DOWNLOADS", str(folder.parent)))]
-    code, _, err = typed(verb, "--plan", plan, *words)
+    code, _, err = benchmarked(verb, "--plan", plan, *words)
     assert code == 2
     assert said in err
     assert len(err.strip().splitlines()) == 1

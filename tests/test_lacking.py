@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from scdrugmap.cli import main
 from scdrugmap.data.catalog import cell_count
 from scdrugmap.evaluation.cost import BACKWARD, estimate, work
 from scdrugmap.evaluation.experiment import Experiment
@@ -33,30 +31,16 @@ seeds = SEEDS
 """
 
 
-@pytest.fixture
-def typed(monkeypatch, capsys, settings):
-    """Type a command; give back exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["scdrugmap", "benchmark", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
-
-
 def written(folder: Path, model: str, seeds: str = "[0]") -> Path:
     path = folder / "lacking.toml"
     path.write_text(PLAN.replace("MODEL", model).replace("SEEDS", seeds))
     return path
 
 
-def test_status_of_a_paper_plan_says_all_that_a_bare_machine_lacks(typed, settings, monkeypatch):
+def test_status_of_a_paper_plan_says_all_that_a_bare_machine_lacks(benchmarked, settings, monkeypatch):
     monkeypatch.delenv("SCDRUGMAP_MAX_COST", raising=False)
     path = PLANS / "paper-cross-data-regimen.toml"
-    code, out, err = typed("status", "--plan", path)
+    code, out, err = benchmarked("status", "--plan", path)
     assert (code, err) == (0, "")
     assert "! 36 of the plan's 36 catalogue data sets have no cells on this machine: gse161801-pi-pre" in out
     assert f"Save each as {settings.data}/<key>.h5ad" in out
@@ -67,7 +51,7 @@ def test_status_of_a_paper_plan_says_all_that_a_bare_machine_lacks(typed, settin
         assert f"scdrugmap models fetch {model}, or --weights {model}=FOLDER" in out
     assert "! gpt-4o-mini is asked over the network and costs money:" in out
     assert " h on one CPU core" in out
-    code, out, _ = typed("status", "--plan", path, "--json")
+    code, out, _ = benchmarked("status", "--plan", path, "--json")
     found = json.loads(out)
     assert found["eta_seconds"] is None
     assert len(found["lacking"]["datasets"]) == 36
@@ -76,8 +60,8 @@ def test_status_of_a_paper_plan_says_all_that_a_bare_machine_lacks(typed, settin
     assert sum(row["model"] == "scgpt" for row in found["experiments"]) == found["lacking"]["weights"]["scgpt"]
 
 
-def test_a_run_without_its_cells_is_refused_in_one_line(typed, settings):
-    code, out, err = typed("run", "--plan", PLANS / "paper-pooled-tissue.toml")
+def test_a_run_without_its_cells_is_refused_in_one_line(benchmarked, settings):
+    code, out, err = benchmarked("run", "--plan", PLANS / "paper-pooled-tissue.toml")
     assert (code, out) == (2, "")
     assert "36 of the plan's 36 catalogue data sets have no cells on this machine" in err
     assert "scdrugmap benchmark status --plan FILE" in err
@@ -85,8 +69,8 @@ def test_a_run_without_its_cells_is_refused_in_one_line(typed, settings):
     assert not list(runs(settings.results))
 
 
-def test_missing_weights_are_said_before_the_grid_runs_and_cost_their_experiments_only(typed, settings, tmp_path):
-    code, _, err = typed("run", "--plan", written(tmp_path, "scgpt"))
+def test_missing_weights_are_said_before_the_grid_runs_and_cost_their_experiments_only(benchmarked, settings, tmp_path):
+    code, _, err = benchmarked("run", "--plan", written(tmp_path, "scgpt"))
     assert code == 2
     assert err.startswith("! scgpt has no weights here: 1 experiment would be recorded as failed.")
     assert {run.experiment.model: run.outcome.state for run in runs(settings.results)} == {
@@ -94,13 +78,15 @@ def test_missing_weights_are_said_before_the_grid_runs_and_cost_their_experiment
     }  # fmt: skip
 
 
-def test_what_was_run_before_tells_how_long_the_rest_may_take(typed, tmp_path):
+def test_what_was_run_before_tells_how_long_the_rest_may_take(benchmarked, tmp_path):
     plan = written(tmp_path, "constant")
-    assert typed("run", "--plan", plan)[0] == 0
-    _, out, err = typed("status", "--plan", written(tmp_path, "constant", seeds="[0, 1]"))
+    assert benchmarked("run", "--plan", plan)[0] == 0
+    _, out, err = benchmarked("status", "--plan", written(tmp_path, "constant", seeds="[0, 1]"))
     assert "for what is not done, by the seconds of recorded runs." in out
     assert "!" not in out + err
-    _, out, _ = typed("status", "--plan", written(tmp_path, "scgpt-mini"))  # the baseline's seconds say nothing of it
+    _, out, _ = benchmarked(
+        "status", "--plan", written(tmp_path, "scgpt-mini")
+    )  # the baseline's seconds say nothing of it
     assert "Embedding and LoRA may take" in out
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 
 import pytest
 from rich.console import Console
 
-from scdrugmap.cli import main, watching
+from scdrugmap.cli import watching
 from scdrugmap.data.simulate import simulate
 from scdrugmap.evaluation import evaluate, runner
 from scdrugmap.evaluation.planned import Grid, Pace
@@ -36,52 +35,38 @@ CONFOUNDED = '[[ask]]\ndata = "confounded"\nmodels = "constant"\nsplit_by = "sam
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, settings):
-    """Type a command; give back exit code, stdout and stderr."""
-
-    def typed(*words):
-        monkeypatch.setattr(sys, "argv", ["scdrugmap", "benchmark", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return typed
-
-
-@pytest.fixture
 def plan(tmp_path):
     path = tmp_path / "typed.toml"
     path.write_text(PLAN)
     return path
 
 
-def test_a_plan_is_run_and_its_status_told(run, plan, settings):
-    code, out, _ = run("status", "--plan", plan)
+def test_a_plan_is_run_and_its_status_told(benchmarked, plan, settings):
+    code, out, _ = benchmarked("status", "--plan", plan)
     assert code == 0
     assert "Typed: 0 done, 0 failed, 4 to do" in out
     assert "How long it may take is unknown: no such run was recorded yet." in out
-    code, out, err = run("run", "--plan", plan)
+    code, out, err = benchmarked("run", "--plan", plan)
     assert code == 0, err
     assert "AUROC" in out
     assert "[4/4, 0 s left] hvg + logistic, freeze, pooled by sample, seed 0, simulated-toy" in err
     assert all("simulated-toy: made up" in one.outcome.warnings for one in runs(settings.results))
-    code, out, _ = run("status", "--plan", plan, "--json")
+    code, out, _ = benchmarked("status", "--plan", plan, "--json")
     found = json.loads(out)
     assert (found["done"], found["failed"], found["to do"], found["eta_seconds"]) == (4, 0, 0, 0)
     assert {row["state"] for row in found["experiments"]} == {"done"}
-    code, out, err = run("run", "--plan", plan, "--json")
+    code, out, err = benchmarked("run", "--plan", plan, "--json")
     assert {row["run_id"] for row in json.loads(out)} == {row["run_id"] for row in found["experiments"]}
     assert "logistic" not in err  # nothing was done again
 
 
-def test_exit_codes_tell_what_failed(run, plan, monkeypatch):
+def test_exit_codes_tell_what_failed(benchmarked, plan, monkeypatch):
     plan.write_text(PLAN + CONFOUNDED)
-    code, _, err = run("run", "--plan", plan)
+    code, _, err = benchmarked("run", "--plan", plan)
     assert code == 2
     assert "FAILED: confounded (label = sample)" in err
     assert "Not done: confounded" in err
-    code, out, _ = run("status", "--plan", plan)
+    code, out, _ = benchmarked("status", "--plan", plan)
     assert "4 done, 1 failed, 0 to do" in out
     assert "! 1 failed: confounded (label = sample)" in out
 
@@ -90,10 +75,10 @@ def test_exit_codes_tell_what_failed(run, plan, monkeypatch):
 
     monkeypatch.setattr(evaluate, "learner_of", broken)
     plan.write_text(PLAN.replace("folds = 2", "folds = 3"))
-    assert run("run", "--plan", plan)[0] == 1
+    assert benchmarked("run", "--plan", plan)[0] == 1
 
 
-def test_ctrl_c_says_how_to_go_on(run, plan, monkeypatch, settings):
+def test_ctrl_c_says_how_to_go_on(benchmarked, plan, monkeypatch, settings):
     perform = runner.perform
 
     def interrupted(task):
@@ -102,19 +87,19 @@ def test_ctrl_c_says_how_to_go_on(run, plan, monkeypatch, settings):
         return perform(task)
 
     monkeypatch.setattr(runner, "perform", interrupted)
-    code, _, err = run("run", "--plan", plan)
+    code, _, err = benchmarked("run", "--plan", plan)
     assert code == 130
     assert "Stopped: 1 of 4 experiments are recorded. The same command goes on with the others." in err
     assert (settings.results / "scores.parquet").is_file()
     monkeypatch.undo()
 
 
-def test_flags_ask_what_a_plan_asks(run, tmp_path, settings):
+def test_flags_ask_what_a_plan_asks(benchmarked, tmp_path, settings):
     path = tmp_path / "three.h5ad"
     simulate(n_cells=120, n_genes=250, n_samples=6, n_datasets=3, n_studies=3, effect=2.0).write_h5ad(path)
     words = ("--data", path, "--model", "hvg-pca", "--head", "mlp", "--protocol", "cross-data", "--split-by", "study")
     more = ("--shots", "0", "--shots", "2", "--option", "mlp.epochs=3", "--facet", "tissue", "--seed", "4")
-    code, out, err = run("run", *words, *more, "--json")
+    code, out, err = benchmarked("run", *words, *more, "--json")
     assert code == 0, err
     assert {row["shots"] for row in json.loads(out)} == {0, 2}
     asked = [one.experiment for one in runs(settings.results)]
@@ -137,8 +122,8 @@ def test_flags_ask_what_a_plan_asks(run, tmp_path, settings):
         (("--plan", "PLAN", "--workers", "many"), "workers='many' is neither a number of processes"),
     ],
 )
-def test_what_cannot_be_run_is_one_line(run, plan, words, said):
-    code, _, err = run("run", *(plan if word == "PLAN" else word for word in words))
+def test_what_cannot_be_run_is_one_line(benchmarked, plan, words, said):
+    code, _, err = benchmarked("run", *(plan if word == "PLAN" else word for word in words))
     assert code == 2
     assert said in err
     assert len(err.strip().splitlines()) == 1

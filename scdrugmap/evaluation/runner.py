@@ -93,12 +93,14 @@ def perform(task: Task) -> Run:
         except ScDrugMapError as error:
             run = _failed(asked, error)
         else:
-            how = {
-                "cache": place.settings.embeddings,
-                "device": place.find(),
-                "weights": place.weights.get(asked.model),
-            }
-            run, predictions = evaluate(asked, material, remarks=task.remarks, **how)  # type: ignore[arg-type]
+            run, predictions = evaluate(
+                asked,
+                material,
+                cache=place.settings.embeddings,
+                device=place.find(),
+                remarks=task.remarks,
+                weights=place.weights.get(asked.model),
+            )
         write_run(place.settings.results, run, predictions)
         return run
 
