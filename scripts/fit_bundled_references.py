@@ -20,7 +20,7 @@ from scdrugmap.prediction.reference import fit_reference
 from scdrugmap.prediction.stored import BUNDLED
 
 NAME = "four-studies"
-MODELS = ("scgpt-mini", "hvg-pca")
+MODELS = ("scgpt-mini", "hvg-pca", "minilm")
 SUMMARY = (
     "Melanoma T cells before checkpoint therapy, lung cancer lines and erlotinib, one breast cancer line and "
     "paclitaxel: a small, mixed reference that shows how the system works."
