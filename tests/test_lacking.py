@@ -82,7 +82,7 @@ def test_what_was_run_before_tells_how_long_the_rest_may_take(benchmarked, tmp_p
     plan = written(tmp_path, "constant")
     assert benchmarked("run", "--plan", plan)[0] == 0
     _, out, err = benchmarked("status", "--plan", written(tmp_path, "constant", seeds="[0, 1]"))
-    assert "for what is not done, by the seconds of recorded runs." in out
+    assert "for what is not done, by the seconds of recorded runs; embeddings" in out
     assert "!" not in out + err
     _, out, _ = benchmarked(
         "status", "--plan", written(tmp_path, "scgpt-mini")
@@ -97,6 +97,8 @@ def test_work_counts_a_frozen_cell_once_and_a_trained_one_at_every_step():
     frozen = [Experiment("scgpt", head, seed=seed, **plain) for head in ("mlp", "knn") for seed in (0, 1)]
     baseline = Experiment("hvg", "logistic", **plain)
     assert work([*frozen, baseline], known) == {("scgpt", "freeze"): 1000}
+    other = Experiment("scgpt", "mlp", settings=(("max_length", 300),), **plain)
+    assert work([*frozen, other], known) == {("scgpt", "freeze"): 2000}
     options = {"steps": 10, "batch_size": 8, "checks": 2}
     lora = Experiment("scgpt", "mlp", strategy="lora", folds=4, options=tuple(sorted(options.items())), **plain)
     trained, checked, tested = 10 * 8 * BACKWARD, 2 * 75, 250  # a tenth of 750 cells chooses the step

@@ -42,7 +42,10 @@ def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
         typer.echo(f"! {n} failed: {reason} {remedy}")
     typer.echo(f"Embeddings in the cache: {', '.join(f'{k} {n} shards' for k, n in cached.items()) or 'none'}.")
     if left and eta is not None:
-        typer.echo(f"One worker may need {in_words(eta)} for what is not done, by the seconds of recorded runs.")
+        typer.echo(
+            f"One worker may need {in_words(eta)} for what is not done, by the seconds of recorded runs; "
+            "embeddings that are not in the cache come on top."
+        )
     elif left:
         typer.echo(price(left, {one.name: one for one in grid.outlines}) or UNKNOWN)
 

@@ -1,8 +1,8 @@
 """What a grid costs before it is run: cells that models with weights embed, and hours at speeds that were measured.
 
-A frozen encoder embeds each cell once. LoRA trains the cells of its steps, at three times the price of embedding them
-(measured: docs/lora.md), and passes validation and test cells through; every fold is trained anew. Fitting heads, and
-what an endpoint asks for its answers, are not in it.
+A frozen encoder embeds each cell once under each choice of its settings. LoRA trains the cells of its steps, at three
+times the price of embedding them (measured: docs/lora.md), and passes validation and test cells through; every fold is
+trained anew. Fitting heads, and what an endpoint asks for its answers, are not in it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Work = Mapping[tuple[str, str], float]  # by model and strategy
 
 def work(experiments: Iterable[Experiment], known: Mapping[str, Outline]) -> Work:
     """Return the cells to embed by model and strategy, a trained cell counted as `BACKWARD`; `known` goes by name."""
-    embedded: dict[tuple[str, str], set[str]] = defaultdict(set)
+    embedded: dict[tuple[str, str, object], set[str]] = defaultdict(set)
     cells: dict[tuple[str, str], float] = defaultdict(float)
     for asked in experiments:
-        key = (asked.model, asked.strategy)
         if asked.model in BASELINES:
             continue
         if asked.strategy == "lora":
-            cells[key] += _lora_cells(asked, known)
+            cells[asked.model, asked.strategy] += _lora_cells(asked, known)
         else:
-            embedded[key] |= set(asked.datasets)
-            cells[key] = _cells(embedded[key], known)
+            embedded[asked.model, asked.strategy, asked.settings] |= set(asked.datasets)
+    for (model, strategy, _), names in embedded.items():
+        cells[model, strategy] += _cells(names, known)
     return dict(cells)
 
 
