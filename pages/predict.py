@@ -25,6 +25,7 @@ def show(job_id: str) -> None:
         steps.watch(job_id)
     elif status.state == "done":
         result.draw(status)
+        steps.again(status)
     else:
         steps.failed(status)
         steps.checks(status)

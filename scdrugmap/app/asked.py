@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-import streamlit as st
 
+from scdrugmap.app import told
 from scdrugmap.app.words import count, plain
 from scdrugmap.errors import EndpointFailed
 from scdrugmap.evaluation.prompting_client import Endpoint
-from scdrugmap.evaluation.prompting_cost import Estimate, rough_estimate
-from scdrugmap.evaluation.prompting_settings import PromptSettings
+from scdrugmap.evaluation.prompting_cost import Estimate
 from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
 from scdrugmap.settings import Settings
 
 P_RESISTANT = "The probability that the model gives to the word resistant. It is not calibrated."
+TURN_ON = """\
+export OPENAI_API_KEY=...                           # any word where the endpoint wants none
+export OPENAI_BASE_URL=http://localhost:11434/v1    # only for another endpoint than OpenAI's: here Ollama's
+scdrugmap app"""
 LEAST, MARGIN = 0.01, 2.0  # US dollars; a limit is proposed at that many times the estimate
 
 
@@ -33,6 +36,7 @@ class Remote:
     card: ModelCard
     host: str = ""
     reason: str = ""
+    commands: str = ""  # that turn it on
 
 
 def is_asked(model: str) -> bool:
@@ -44,12 +48,12 @@ def remotes(here: Settings) -> list[Remote]:
     """Return the models that are asked, each with its endpoint or the reason why it is off here."""
     cards = [card for card in MODELS.values() if card.prompted]
     if here.public:
-        reason = "nobody's key is used on a shared server. Run the app on a machine of your own."
+        reason = "Nobody's key is used on a shared server. Run the app on a machine of your own."
         return [Remote(card, reason=reason) for card in cards]
     try:
         host = Endpoint.from_env().host
     except EndpointFailed as error:
-        return [Remote(card, reason=error.line) for card in cards]
+        return [Remote(card, reason=str(error), commands=TURN_ON) for card in cards]
     return [Remote(card, host) for card in cards]
 
 
@@ -58,33 +62,23 @@ def label(card: ModelCard) -> str:
     return f"{card.title} · asked over the network"
 
 
-def consent(remote: Remote, n_cells: int) -> tuple[bool, float]:
-    """Show what would leave this machine and what it costs; return whether that is agreed to, and the limit in USD."""
-    estimate = rough_estimate(PromptSettings.of(remote.card), n_cells, remote.host)
-    with st.container(border=True):
-        st.markdown("**What leaves this machine, and what it costs**")
-        st.markdown("\n".join(f"* {plain(line)}" for line in lines(estimate)))
-        least = max(LEAST, round(MARGIN * estimate.usd + 0.005, 2))
-        limit = st.number_input(
-            "Stop at a cost of (US dollars)", min_value=0.0, value=least, step=0.1, format="%.2f", key="max_cost",
-            help="Asking stops before this is passed. What was answered until then is kept.",
-        )  # fmt: skip
-        agreed = st.checkbox(
-            f"I agree that these gene names are sent to {plain(remote.host)}, and may share them.", key="consent"
-        )
-    return bool(agreed), float(limit)
-
-
-def lines(estimate: Estimate) -> list[str]:
-    """Return what a person agrees to, a sentence each."""
-    return [
+def lines(estimate: Estimate, about: str = "", kept: int = 0) -> list[str]:
+    """Return what a person agrees to, a sentence each; `about` is told beside genes, `kept` answers are here."""
+    found = [
         f"To {estimate.host} (model {estimate.model}) go {estimate.sent}.",
+        f"Told about the cells: {about}" if about else "Nothing is told about drug, cancer type and tissue.",
         f"{count(estimate.n_cells)} cells in {count(estimate.n_requests)} requests, about "
         f"{count(estimate.input_tokens)} tokens sent and {count(estimate.output_tokens)} received.",
         f"Estimated price: {usd(estimate.usd)} ({estimate.price}); requests asked again come on top.",
         "The answer is a language model's word on a list of genes: it is not calibrated, and there is no measure of "
         "novelty.",
     ]
+    if told.OWN in about:
+        found[2] += " Cells of which different things are told share no request, so there may be a few more."
+    if kept:
+        found[3] += (f" {count(kept)} answers of earlier runs are kept: what is asked again in the same words is "
+                     "neither sent nor paid.")  # fmt: skip
+    return found
 
 
 def usd(amount: float) -> str:
@@ -101,15 +95,15 @@ def drawable(cells: pl.DataFrame) -> pl.DataFrame:
 
 def warning(provenance: Mapping[str, Any]) -> str:
     """Say above a result what stands behind it."""
-    told = provenance["asked"]
+    put = provenance["asked"]
     text = (
-        f"A language model ({told['name']} at {told['host']}) was asked about lists of genes. Nothing was fitted, "
+        f"A language model ({put['name']} at {put['host']}) was asked about lists of genes. Nothing was fitted, "
         "calibrated or tested on held-out studies here. Read what follows as a demonstration, not as evidence about "
         "these cells."
     )
-    if told["n_failed"]:
+    if put["n_failed"]:
         text += (
-            f" {count(told['n_failed'])} of {count(told['n_cells'])} cells got no readable answer: no share counts "
+            f" {count(put['n_failed'])} of {count(put['n_cells'])} cells got no readable answer: no share counts "
             "them, and against your labels they count as wrong."
         )
     return text
@@ -117,23 +111,29 @@ def warning(provenance: Mapping[str, Any]) -> str:
 
 def cost(provenance: Mapping[str, Any]) -> tuple[str, str]:
     """Say what asking cost, and for what."""
-    told = provenance["asked"]
-    tokens = f"{count(told['input_tokens'])} tokens sent, {count(told['output_tokens'])} received"
-    return usd(told["usd"]), tokens
+    put = provenance["asked"]
+    tokens = f"{count(put['input_tokens'])} tokens sent, {count(put['output_tokens'])} received"
+    return usd(put["usd"]), tokens
+
+
+def was_told(provenance: Mapping[str, Any]) -> str:
+    """Say what the model was told about the cells beside their genes."""
+    return told.about(provenance["settings"]) or "Nothing: no drug, no cancer type, no tissue."
 
 
 def what_it_is(provenance: Mapping[str, Any]) -> str:
     """Say what P(resistant) is here, and what it is not."""
-    told, chosen = provenance["asked"], provenance["settings"]
+    put, chosen = provenance["asked"], provenance["settings"]
     ways = {
         "logprobs": "read from how sure it was of the word (token probabilities)",
         "stated": "as the model states it",
     }
-    how = " or ".join(ways[name] for name in sorted(told["sources"])) or "not given for any cell"
-    name, top_k, at_a_time = plain(told["served"] or told["name"]), chosen["top_k"], chosen["cells_per_request"]
+    how = " or ".join(ways[name] for name in sorted(put["sources"])) or "not given for any cell"
+    name, top_k, at_a_time = plain(put["served"] or put["name"]), chosen["top_k"], chosen["cells_per_request"]
     return (
         f"**What this score is.** The probability of *resistant* by {name}, {how}, after it was shown the names of "
-        f"each cell's {top_k} most highly expressed genes, {at_a_time} cells at a time (prompt {told['prompt']}).  \n"
+        f"each cell's {top_k} most highly expressed genes, {at_a_time} cells at a time (prompt {put['prompt']}).  \n"
+        f"**What it was told about the cells.** {plain(was_told(provenance))}  \n"
         f"**How far to trust it.** {provenance['held_out']['verdict']} Calibration: {provenance['calibration']}. "
         f"Novelty: {provenance['novelty']}.  \n"
         "**What it is not.** It is not a clinical probability and not specific to a drug that the model was not told. "

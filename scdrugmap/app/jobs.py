@@ -118,6 +118,10 @@ class Jobs:
             return {}
         return {kind: job / name for kind, name in store.RESULTS.items()}
 
+    def n_answers(self, job_id: str) -> int:
+        """Count the answers of a model that was asked which are kept for a further run."""
+        return store.n_answers(store.folder(self.settings.jobs, job_id))
+
     def cancel(self, job_id: str) -> None:
         """Stop the job: a queued one at once, a running one at its next batch or stage."""
         job = store.folder(self.settings.jobs, job_id)

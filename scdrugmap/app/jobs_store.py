@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from scdrugmap.app import told
 from scdrugmap.errors import ConsentMissing, InvalidInput, UnknownName
 from scdrugmap.models import MODELS
 
@@ -41,14 +42,19 @@ class JobOptions:
     sample: str | None = None  # obs column that tells samples apart
     consent: bool = False  # to send gene names to the endpoint of a model that is asked
     max_cost: float | None = None  # US dollars that asking may cost
+    settings: dict[str, Any] = field(default_factory=dict)  # of a model that is asked, where they differ from its card
 
     def __post_init__(self) -> None:
         """Refuse an unknown model before anything is queued."""
         MODELS[self.model]
 
     def check(self, *, public: bool) -> None:
-        """Refuse to ask a model over the network without consent, or from a shared server."""
-        if not MODELS[self.model].prompted:
+        """Refuse to ask a model over the network without consent, from a shared server, or with impossible settings."""
+        card = MODELS[self.model]
+        if not card.prompted:
+            if self.settings:
+                message = f"'{card.key}' takes no settings here."
+                raise InvalidInput(message, "Use the command line for them: scdrugmap predict FILE --set NAME=VALUE")
             return
         if public:
             message = f"'{self.model}' is not asked from a shared server."
@@ -56,6 +62,7 @@ class JobOptions:
         if not self.consent:
             message = f"'{self.model}' is asked over the network, and nobody has agreed to what it is sent."
             raise ConsentMissing(message, "Tick the box that says what leaves this machine.")
+        told.checked(card, self.settings)
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,11 @@ def drop_upload(job: Path) -> None:
     """Delete the upload, its embedding shards and the answers about its cells; results stay."""
     for part in (UPLOAD, EMBEDDINGS, PROMPTS):
         shutil.rmtree(job / part, ignore_errors=True)
+
+
+def n_answers(job: Path) -> int:
+    """Count the answers that are kept of a model that was asked about the job's cells."""
+    return sum(1 for _ in (job / PROMPTS).glob("*/*.json"))
 
 
 def read_status(job: Path) -> JobStatus:

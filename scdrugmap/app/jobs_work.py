@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from scdrugmap.app import jobs_store as store
 from scdrugmap.errors import Cancelled, ScDrugMapError
+from scdrugmap.models.inputs import ABOUT
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 EXAMPLE = "simulated-melanoma.h5ad"
 _INTERVAL = 0.2  # seconds between two writes of status.json within a stage
+_MOST, _LONGEST = 20, 60  # values of a column that a page may show, and characters of each
 _SCALARS = ("value_type", "found_in", "identifier", "organism", "n_cells", "n_genes", "n_genes_known")
 
 
@@ -49,7 +52,8 @@ class Reporter:
         checks = tuple({"level": str(a), "message": str(b), "remedy": str(c)} for a, b, c in rows)
         plain = {key: getattr(info[key], "item", lambda value=info[key]: value)() for key in _SCALARS if key in info}
         columns = [str(column) for column in adata.obs.columns]
-        self._write(checks=checks, input={**plain, "obs_columns": columns})
+        about = {word: _held(adata.obs[word]) for word in ABOUT if word in columns}
+        self._write(checks=checks, input={**plain, "obs_columns": columns, "about": about})
 
     def finish(self, state: store.State, **changes: Any) -> None:
         """Write the last status of this run, and delete an upload that nobody waits for any more."""
@@ -78,7 +82,7 @@ def work(job: str, kind: str, options: dict[str, Any], settings: Settings) -> No
     Args:
         job: folder of the job.
         kind: "check" reads the upload and lists what was found, "predict" goes on to the results.
-        options: keyword arguments of `pipeline.predict`.
+        options: of `JobOptions`, as plain values.
         settings: of the server, so that the worker looks for references where the server does.
 
     """
@@ -88,7 +92,7 @@ def work(job: str, kind: str, options: dict[str, Any], settings: Settings) -> No
         if kind == "check":
             _check(report)
         else:
-            _predict(report, {**options, "settings": settings})
+            _predict(report, options, settings)
     except Cancelled:
         if folder.is_dir():
             report.finish("cancelled")
@@ -109,14 +113,15 @@ def _check(report: Reporter) -> None:
     report.finish("checked")
 
 
-def _predict(report: Reporter, options: dict[str, Any]) -> None:
+def _predict(report: Reporter, options: dict[str, Any], settings: Settings) -> None:
     from scdrugmap.prediction.output import write
     from scdrugmap.prediction.pipeline import predict, summary
 
     report.stage("read")
     adata = _read(report)
     report.found(adata)
-    predict(adata, **options, cache=report.job / store.EMBEDDINGS, progress=report.progress, on_stage=report.stage)
+    chosen = {**options, **options.get("settings", {}), "settings": settings}  # the model's own stand beside ours
+    predict(adata, **chosen, cache=report.job / store.EMBEDDINGS, progress=report.progress, on_stage=report.stage)
     report.stage("write")
     write(adata, report.job / store.RESULTS["csv"])
     write(adata, report.job / store.RESULTS["h5ad"])
@@ -137,6 +142,12 @@ def _simulate(path: Path) -> None:
 
     path.parent.mkdir(exist_ok=True)
     example(labelled=True).write_h5ad(path)
+
+
+def _held(column: pd.Series) -> dict[str, Any]:
+    """Say what a column holds: how many different values, and the first of them, cut to a length that can be shown."""
+    values = [value for value in column.dropna().astype(str).unique().tolist() if value]
+    return {"n": len(values), "values": [value[:_LONGEST] for value in values[:_MOST]]}
 
 
 def _plain(check: Any) -> dict[str, str]:

@@ -24,7 +24,6 @@ from scdrugmap.evaluation.results import read_run, read_runs, read_scores
 from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.weights import state
-from scdrugmap.prediction.reference import references
 from scdrugmap.settings import Settings
 
 # Metrics that are shown, in words of the screen; F1 first, as in the paper, and never alone.
@@ -209,38 +208,6 @@ def date_of(run_ids: pl.Series) -> str:
     """Return the day, or the first and last day, on which these runs were made; empty when none is a run."""
     days = runs().filter(pl.col("run_id").is_in(run_ids.implode()))["date"].str.head(10).unique().sort().to_list()
     return "" if not days else days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-
-
-def predictors() -> pl.DataFrame:
-    """Return what can predict here: one row per reference of a model whose weights are ready."""
-    known = models()
-    ready = known.filter(pl.col("state") != "needs weights").select("model", "title", "summary")
-    rows = [card.to_row() for card in references(settings())]
-    if not rows:
-        return pl.DataFrame(schema={"model": pl.String, "name": pl.String, "label": pl.String, "caption": pl.String})
-    caption = pl.format(
-        "{} Fitted on {} cells of {}; on held-out data {} {}, constant {}.",
-        "summary", "cells", "studies", pl.col("held_out_metric").replace(TITLES),
-        pl.col("held_out").round(2), pl.col("constant").round(2),
-    )  # fmt: skip
-    label = pl.format("{} · {}", "title", "name")
-    return (
-        pl.DataFrame(rows, infer_schema_length=None).join(ready, on="model").with_columns(caption=caption, label=label)
-    )
-
-
-def waiting() -> pl.DataFrame:
-    """Return models that cannot predict here yet, what they need, and the command that gets it."""
-    able = predictors()["model"].to_list()
-    needs_weights = pl.col("state") == "needs weights"
-    return models().filter(~pl.col("model").is_in(able)).with_columns(
-        needs=pl.when(needs_weights).then(pl.lit("its weights are not on this machine")).otherwise(
-            pl.lit("no reference has been fitted")
-        ),
-        command=pl.when(needs_weights).then(pl.format("scdrugmap models fetch {}", "model")).otherwise(
-            pl.format("scdrugmap reference fit --model {} --data labelled.h5ad", "model")
-        ),
-    )  # fmt: skip
 
 
 def summary(job_id: str) -> dict[str, Any]:

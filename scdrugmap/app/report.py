@@ -55,6 +55,7 @@ def _beside(summary: dict[str, Any]) -> list[str]:
         return [
             f"* Cells without an answer: {words.count(summary['n_failed'])} (no share counts them)",
             f"* Asking cost: {usd} ({tokens})",
+            f"* Told about the cells: {asked.was_told(summary['provenance'])}",
         ]
     return [
         f"* Without novel cells: {sentences.share(summary['resistant_known'])}",

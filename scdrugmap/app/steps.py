@@ -9,7 +9,7 @@ from typing import BinaryIO
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import asked, header, jobs, queries, sentences, widgets, words
+from scdrugmap.app import asked, asked_form, header, jobs, queries, queries_predict, sentences, told, widgets, words
 from scdrugmap.app.jobs_store import JobStatus
 
 TYPES = ["h5ad", "h5", "zip", "csv", "tsv", "gz"]
@@ -108,14 +108,14 @@ def failed(status: JobStatus) -> None:
     elif status.state == "failed":
         st.error(words.plain(status.error), icon=":material/error:")
         if status.remedy:
-            header.remedy(words.plain(status.remedy))
+            header.remedy(words.plain(told.in_the_app(status.remedy)))
 
 
 def choose(status: JobStatus) -> None:
     """Ask for a model that is ready here, and run it; say of the others what they need."""
     if any(check["level"] == "stop" for check in status.checks) or not (status.upload_kept or status.simulated):
         return
-    ready, remotes = queries.predictors(), asked.remotes(queries.settings())
+    ready, remotes = queries_predict.predictors(), asked.remotes(queries.settings())
     able = {f"{remote.card.key}/": remote for remote in remotes if not remote.reason}
     st.subheader("3 · Choose", anchor=False)
     if ready.is_empty():
@@ -128,21 +128,38 @@ def choose(status: JobStatus) -> None:
         _run(status, _predictor(status, ready, able), able)
     for remote in remotes:
         if remote.reason:
-            st.caption(f":material/cloud_off: **{remote.card.title}** is asked over the network and is off here: "
-                       f"{words.plain(remote.reason)}")  # fmt: skip
-    others = queries.waiting().filter(pl.col("state") != "remote")
+            _off(remote)
+    others = queries_predict.waiting()
     if others.height:
         with st.expander(f"{others.height} more models need weights or a reference", icon=":material/download:"):
             for row in others.iter_rows(named=True):
-                st.markdown(f"**{row['title']}**: {row['needs']}")
-                st.code(row["command"], language="bash")
+                st.markdown(f"**{row['title']}**: {row['needs']}. {_card_of(row['model'])}")
+                st.code(row["commands"], language="bash")
+
+
+def _off(remote: asked.Remote) -> None:
+    """Say why a model that is asked cannot be asked here, and what the person who runs the app does about it."""
+    title = remote.card.title
+    with st.expander(f"{title} is asked over the network, and is off here", icon=":material/cloud_off:"):
+        st.markdown(f"{remote.card.summary} {words.plain(remote.reason)} {_card_of(remote.card.key)}")
+        if remote.commands:
+            st.markdown("Where the app is started:")
+            st.code(remote.commands, language="bash")
+
+
+def _card_of(model: str) -> str:
+    """Return a link to the card of a model."""
+    return f"[Its card](models?model={model})"
 
 
 def _predictor(status: JobStatus, ready: pl.DataFrame, able: Mapping[str, asked.Remote]) -> str:
     """Ask for one of the references, or of the models that are asked; return "model/reference"."""
     keys = [*(ready["model"] + "/" + ready["name"]), *able]
     labels = [*ready["label"], *(asked.label(remote.card) for remote in able.values())]
-    captions = [*ready["caption"], *(remote.card.summary for remote in able.values())]
+    n_cells = int(status.input.get("n_cells", 0))
+    captions = [f"{row['caption']} {queries_predict.time_needed(row['model'], n_cells)}"
+                for row in ready.iter_rows(named=True)]  # fmt: skip
+    captions += [f"{remote.card.summary} The endpoint decides how long it takes." for remote in able.values()]
     wanted = [key for key in keys if key.startswith(f"{status.options.get('model') or widgets.opened('model')}/")]
     chosen = st.radio(
         "Model and the reference it was fitted on", keys, index=keys.index(wanted[0]) if wanted else 0, key="predictor",
@@ -152,20 +169,30 @@ def _predictor(status: JobStatus, ready: pl.DataFrame, able: Mapping[str, asked.
 
 
 def _run(status: JobStatus, chosen: str, able: Mapping[str, asked.Remote]) -> None:
-    """Offer to run; a model that is asked wants consent and a limit first."""
+    """Offer to run; a model that is asked wants to know what it is told, consent and a limit first."""
     model, _, reference = chosen.partition("/")
-    remote = able.get(chosen)
-    agreed, limit = (True, None) if remote is None else asked.consent(remote, int(status.input.get("n_cells", 0)))
+    remote, service = able.get(chosen), jobs.service()
+    terms = {} if remote is None else asked_form.terms(status, remote, service.n_answers(status.job_id))
     again = "Run again" if status.work == "predict" else "Run"
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button(again, type="primary", icon=":material/play_arrow:", key="run", disabled=not agreed):
-            options = jobs.JobOptions(model, reference or None, consent=remote is not None, max_cost=limit)
-            jobs.service().run(status.job_id, options)
+        pressed = st.button(again, type="primary", icon=":material/play_arrow:", key="run", disabled=terms is None)
+        if pressed and terms is not None:  # a press may arrive together with a change that disables the button
+            service.run(status.job_id, jobs.JobOptions(model, reference or None, **terms))
             st.rerun()
         if remote is None:
             st.caption(f"Computes on {queries.device()}. Nothing leaves this machine.")
+        elif terms is None:
+            st.caption(f"Runs at {words.plain(remote.host)} once what is sent stands above and is agreed to.")
         else:
             st.caption(f"Computes at {words.plain(remote.host)}. What the box says leaves this machine; nothing else.")
+
+
+def again(status: JobStatus) -> None:
+    """Offer a finished job's cells another run: another model, or other words for the same one."""
+    if status.upload_kept:
+        with st.expander("Run these cells again, with another model or other words", icon=":material/replay:"):
+            st.caption("The files above are replaced by those of the new run: download them first.")
+            choose(status)
 
 
 @st.fragment(run_every=1.0)
