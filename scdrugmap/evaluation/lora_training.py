@@ -13,11 +13,11 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from anndata import AnnData
-from peft import PeftModel
 from torch import nn
 
 from scdrugmap.errors import InvalidInput
@@ -27,6 +27,9 @@ from scdrugmap.models.adapters import Adapters, adapted, seeded
 from scdrugmap.models.encoder import Encoder
 from scdrugmap.models.gather import join, take
 from scdrugmap.models.tokens import Batch, Tokens
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,14 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
+from scdrugmap.models.bits import as_installed
 from scdrugmap.models.card import ModelCard
+from scdrugmap.models.seeds import seeded
+
+with as_installed():  # peft imports bitsandbytes where that is installed
+    from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names
 
@@ -105,18 +109,6 @@ def adapted(
             parameter.grad = None
         for module, mode in modes:
             module.training = mode
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw torch's random numbers from `seed`, on the CPU and on `device`; put both generators back at the end."""
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if on_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _require_targets(network: nn.Module, config: LoraConfig) -> None:

@@ -15,6 +15,7 @@ from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoint import Checkpoint
 from scdrugmap.models.inputs import Cells
 from scdrugmap.models.loading import assemble, code, reads_itself, refit, settle
+from scdrugmap.models.seeds import seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,8 +56,7 @@ def toy_checkpoint(card: ModelCard, adata: AnnData, *, seed: int = 0) -> Checkpo
     """Random weights of a tiny network over the genes of `adata`."""
     config, vocabulary = code(card, "convert").toy(adata.var_names.tolist(), _ensembl_ids(adata))
     network = code(card, "network")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device("cpu")):
         tensors = network.Network(network.Config(**config), card.settings).state_dict()
     return Checkpoint(config, vocabulary, tensors)
 

@@ -1,37 +1,42 @@
 """A text model from a folder as the Hub has it: config.json, tokenizer.json and safetensors.
 
 Code that a repository brings is never run (`trust_remote_code` stays off) and pickles are refused. Every tensor of the
-network must be in the files; what the files hold beside it must be a head that the embedding does without.
+network must be in the files; what the files hold beside it must be a head that the embedding does without. What the
+settings ask for is checked on an outline without weights, before gigabytes are read; then a few tokens are tried.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from safetensors import SafetensorError, safe_open
 
-from scdrugmap.errors import InvalidInput, WeightsInvalid
+from scdrugmap.errors import InvalidInput, ScDrugMapError, WeightsInvalid
+from scdrugmap.models import bits
 from scdrugmap.models import weights as store
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoint import read_json
 from scdrugmap.models.encoder import Encoder
 from scdrugmap.models.llama3_8b.network import Config, Network
 from scdrugmap.models.llama3_8b.tokens import Tokenizer
+from scdrugmap.models.seeds import seeded
 
 log = logging.getLogger(__name__)
 INDEX = "model.safetensors.index.json"
 # Heads and leftovers of pretraining; the embedding uses none of them.
 UNUSED = ("lm_head.", "cls.", "pooler.", "score.", "classifier.", "vocab_", "embeddings.position_ids")
-# Names that attention's linears bear in the models of transformers; LoRA adapts the first pair that a network has.
-TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("q", "v"), ("query_key_value",), ("Wqkv",))
+BATCHED = {
+    "big_bird": "changes its attention with the length of a batch and keeps the change",
+    "reformer": "hashes tokens at random",
+}  # types whose embedding of a cell would not be that cell's alone
+AGAIN = "Get the files again from their source."
 
 
 def files(folder: Path) -> dict[str, Path]:
@@ -48,49 +53,45 @@ def load(
 ) -> Encoder:
     """Give the encoder of a folder; `converted` is where the hashes of its files are remembered.
 
-    Raises `WeightsMissing`, `WeightsInvalid`, and `InvalidInput` for settings that do not fit the model.
+    Raises `WeightsMissing`, `WeightsInvalid`, and `InvalidInput` for settings that do not fit the model and for a
+    device that does not hold it.
     """
     refuse_pickles(folder)
     found = store.upstream_files(card, folder, importlib.import_module(__name__), settings)
     described = read_json(found["config"], ("model_type",))
-    vocabulary = {
-        "tokenizer": found["tokenizer"].read_text(encoding="utf-8"),
-        "positions": described.get("max_position_embeddings", described.get("n_positions", 512)),
-    }
+    _require_type(folder, described)
+    packed = _packed(folder, described, settings["quantise"])
+    outline = _outline(folder, described, settings)
+    vocabulary = {"tokenizer": found["tokenizer"].read_text(encoding="utf-8"), "positions": outline.positions}
     tokenizer = Tokenizer(vocabulary, settings)
-    placed = placement(device, settings["quantise"])
-    network = Network(Config(described), settings, _pretrained(folder, described, precision, placed))
-    if "device_map" not in placed:
-        network.to(device)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    how = placement(device) | ({"quantization_config": bits.nf4(dtype)} if packed == "now" else {})
+    if packed:
+        bits.require()
+        how |= {} if "device_map" in how else {"device_map": {"": device}}
+    model = _pretrained(folder, how | {"dtype": dtype}, device)
+    _require_numbers(folder, _stored(found.values()) if packed else model.parameters())
+    network = Network(Config(described), settings, model).eval()
+    if packed:
+        bits.settle(network, dtype)
+    with _read(folder):
+        tokenizer.padded = network.tried(device, "4bit" if packed else precision)
+    if not tokenizer.padded:
+        log.warning("padding changes what this network answers: batches are of cells whose texts are equally long")
     weights_hash = store.remembered_hash(found, converted)
-    adapted = replace(card, lora_targets=targets(network) or card.lora_targets)
-    return Encoder(adapted, tokenizer, network.eval(), settings, weights_hash, device, precision)
+    adapted = replace(card, lora_targets=network.targets)
+    return Encoder(adapted, tokenizer, network, settings, weights_hash, device, precision)
 
 
-def placement(device: torch.device, quantise: str) -> dict[str, Any]:
-    """Give the arguments by which transformers spreads a model over devices, or packs it into 4 bits.
+def placement(device: torch.device) -> dict[str, Any]:
+    """Give the arguments by which transformers reads a model straight onto its device: nothing for the host.
 
-    "cuda" without a number on a machine of several spreads it; raises `InvalidInput` where 4 bits are not possible.
+    "cuda" without a number on a machine of several spreads it over all of them.
     """
-    spread = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
-    if not quantise:
-        return {"device_map": "auto"} if spread else {}
-    if quantise != "4bit":
-        message = f"quantise='{quantise}' is not known."
-        raise InvalidInput(message, "Leave it out, or give quantise='4bit'.")
-    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        message = "quantise='4bit' needs a CUDA device and the package bitsandbytes."
-        raise InvalidInput(message, "Run: pip install bitsandbytes; or leave it out and give precision='bfloat16'.")
-    from transformers import BitsAndBytesConfig
-
-    packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-    return {"quantization_config": packed, "device_map": "auto" if spread else {"": device}}
-
-
-def targets(network: nn.Module) -> tuple[str, ...]:
-    """Give the names of the linears that LoRA adapts in this network, nothing where none of the known ones is there."""
-    names = {name.split(".")[-1] for name, part in network.named_modules() if isinstance(part, nn.Linear)}
-    return next((pair for pair in TARGETS if set(pair) <= names), ())
+    if device.type == "cpu":
+        return {}
+    spread = device.index is None and torch.cuda.device_count() > 1
+    return {"device_map": "auto" if spread else {"": device}}
 
 
 def refuse_pickles(folder: Path) -> None:
@@ -101,30 +102,101 @@ def refuse_pickles(folder: Path) -> None:
         raise WeightsInvalid(message, "Take a revision of the repository that has model.safetensors.")
 
 
-def _pretrained(folder: Path, described: Mapping[str, Any], precision: str, placed: Mapping[str, Any]) -> nn.Module:
-    """Fill the network of transformers from the folder; raises `WeightsInvalid`."""
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoModel
+def _require_type(folder: Path, described: Mapping[str, Any]) -> None:
+    """Raise `WeightsInvalid` for a model that is no decoder or encoder of transformers."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = described["model_type"]
-    if kind not in CONFIG_MAPPING or described.get("is_encoder_decoder"):
-        message = f"'{folder}' holds a model of type '{kind}', which is no text model that transformers runs by itself."
-        raise WeightsInvalid(message, "Give a decoder or encoder such as llama, qwen3, mistral or bert.")
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    how: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, **placed}
+    if kind not in CONFIG_MAPPING:
+        what = "no text model that transformers runs by itself"
+    elif described.get("is_encoder_decoder"):
+        what = "an encoder and decoder in one, and no text model of one part"
+    elif kind in BATCHED:
+        what = f"which {BATCHED[kind]}: no text model whose embedding of a cell is that cell's alone"
+    else:
+        return
+    message = f"'{folder}' holds a model of type '{kind}', {what}."
+    raise WeightsInvalid(
+        message, "Give a decoder or encoder such as llama, qwen3, gemma3, mistral, bert or modernbert."
+    )
+
+
+def _packed(folder: Path, described: Mapping[str, Any], quantise: str) -> str:
+    """Tell whether the weights are to be packed into 4 bits "now", were "before", or "" not.
+
+    Raises `InvalidInput` for another `quantise`, `WeightsInvalid` for files that are packed in another way.
+    """
+    if quantise not in ("", "4bit"):
+        message = f"quantise='{quantise}' is not known."
+        raise InvalidInput(message, "Leave it out, or give quantise='4bit'.")
+    stored = described.get("quantization_config")
+    if stored is None:
+        return "now" if quantise else ""
+    if stored.get("quant_method") == "bitsandbytes" and stored.get("load_in_4bit"):
+        return "before"
+    message = f"'{folder}' holds weights that were packed ({stored.get('quant_method', 'by an unknown method')})."
+    raise WeightsInvalid(message, "Give the repository with the plain weights, and quantise='4bit' to save memory.")
+
+
+def _outline(folder: Path, described: Mapping[str, Any], settings: Mapping[str, Any]) -> Network:
+    """Build the network without weights: what the settings ask for is refused here, before they are read."""
+    from transformers import AutoConfig, AutoModel
+
+    with _read(folder), quiet(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return Network(Config(described), settings, AutoModel.from_config(config))
+
+
+def _pretrained(folder: Path, how: Mapping[str, Any], device: torch.device) -> Any:
+    """Fill the network of transformers from the folder; raises `WeightsInvalid`, and `InvalidInput` without room."""
+    from transformers import AutoModel
+
+    fixed = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
     try:
-        with quiet():
-            model, told = AutoModel.from_pretrained(folder, trust_remote_code=False, output_loading_info=True, **how)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:300]
-        message = f"'{folder}' cannot be read as a text model ({reason})."
-        raise WeightsInvalid(message, "Get the files again from their source.") from error
+        with _read(folder), quiet():
+            model, told = AutoModel.from_pretrained(folder, output_loading_info=True, **fixed, **how)
+    except torch.OutOfMemoryError as error:
+        raise _no_room(device) from error
     _account(folder, told)
-    if any(not torch.isfinite(p).all() for p in model.parameters() if p.is_floating_point()):
-        message = f"'{folder}' holds NaN or infinite numbers."
-        raise WeightsInvalid(message, "Get the files again from their source.")
+    if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())) and device.type != "cpu":
+        raise _no_room(device)
     return model
+
+
+def _no_room(device: torch.device) -> InvalidInput:
+    message = f"The memory of {device} does not hold the model."
+    remedy = "Give precision='bfloat16' (half of float32), quantise='4bit' (less than half of that), or device='cpu'."
+    return InvalidInput(message, remedy)
+
+
+@contextmanager
+def _read(folder: Path) -> Iterator[None]:
+    """Say in one line what the libraries say of files that they cannot use; raises `WeightsInvalid`."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    wrong = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError, ArithmeticError)
+    try:
+        yield
+    except (ScDrugMapError, torch.OutOfMemoryError):
+        raise
+    except (*wrong, AssertionError, SafetensorError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsInvalid(f"'{folder}' cannot be read as a text model ({reason}).", AGAIN) from error
+
+
+def _stored(paths: Iterable[Path]) -> Iterator[torch.Tensor]:
+    """Tensors of safetensors files, one after the other: packed ones would not show what they were made of."""
+    for path in paths:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                yield from (file.get_tensor(name) for name in file.keys())  # noqa: SIM118 (it is no dictionary)
+
+
+def _require_numbers(folder: Path, tensors: Iterable[torch.Tensor]) -> None:
+    """Raise `WeightsInvalid` for NaN and infinity; no tensor is copied."""
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+            raise WeightsInvalid(f"'{folder}' holds NaN or infinite numbers.", AGAIN)
 
 
 def _account(folder: Path, told: Mapping[str, Any]) -> None:
@@ -139,7 +211,7 @@ def _account(folder: Path, told: Mapping[str, Any]) -> None:
         what = f"holds the tensor '{foreign[0]}', which the model does not know"
     else:
         return
-    raise WeightsInvalid(f"'{folder}' {what}.", "Get the files again from their source.")
+    raise WeightsInvalid(f"'{folder}' {what}.", AGAIN)
 
 
 @contextmanager
@@ -181,7 +253,6 @@ def toy(card: ModelCard, symbols: Sequence[str], folder: Path, seed: int) -> Non
         initializer_range=0.3,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device("cpu")), quiet():
         AutoModel.from_config(described).save_pretrained(folder)
     words.save(str(folder / "tokenizer.json"))

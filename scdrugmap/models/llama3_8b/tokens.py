@@ -21,11 +21,16 @@ from scdrugmap.errors import InvalidInput, WeightsInvalid
 from scdrugmap.models.inputs import ABOUT, Cells
 from scdrugmap.models.sentences import gene_columns, metadata_line, sentences
 from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
-from scdrugmap.models.tokens import Tokens, ragged
+from scdrugmap.models.tokens import Tokens, plan_batches, ragged
 
 
 class Tokenizer(BaseTokenizer):
-    """Vocabulary: `tokenizer` (the text of a tokenizer.json) and `positions` (tokens that the network can place)."""
+    """Vocabulary: `tokenizer` (the text of a tokenizer.json) and `positions` (tokens that the network can place).
+
+    `padded` is set to False for a network that padding would change: a batch is then of cells of one length.
+    """
+
+    padded = True
 
     def __init__(self, vocabulary: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         super().__init__(vocabulary, settings)
@@ -34,7 +39,7 @@ class Tokenizer(BaseTokenizer):
         longest, positions = settings["max_length"], vocabulary["positions"]
         if not isinstance(longest, int) or not 4 <= longest <= positions:
             message = f"max_length={longest!r} does not suit a model that reads up to {positions} tokens."
-            raise InvalidInput(message, f"Give a whole number from 4 to {positions}.")
+            raise InvalidInput(message, f"Give max_length from 4 to {positions} (typed: --set max_length={positions}).")
         self.words = read_tokenizer(vocabulary["tokenizer"])
         self.words.no_padding()
         self.words.enable_truncation(longest)
@@ -60,6 +65,14 @@ class Tokenizer(BaseTokenizer):
         columns = [_column(cells, name).tolist() for name in self.about]
         lines = (_line(self.about, values) for values in zip(*columns, strict=True))
         return [f"{line} {sentence}".strip() for line, sentence in zip(lines, genes, strict=True)]
+
+    def plan(self, tokens: Tokens, batch_size: int | None, budget: int) -> list[np.ndarray]:
+        """Cells of each batch, as for every model; of one length where padding is not to be."""
+        if self.padded:
+            return super().plan(tokens, batch_size, budget)
+        alike = [np.flatnonzero(tokens.lengths == length) for length in np.unique(tokens.lengths)[::-1]]
+        costs = self.costs(tokens)
+        return [rows[part] for rows in alike for part in plan_batches(costs[rows], batch_size, budget)]
 
     def tokenize(self, cells: Cells) -> Tokens:
         """Give the token ids of each cell's text, special tokens included."""
