@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import json
+import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,10 +48,18 @@ def embed(
         batch_size=batch_size,
         progress=True,
         cache=Settings.from_env().embeddings,
-        **read_knobs(knobs),
+        **_settings(knobs, embed_cells),
     )
     adata.write_h5ad(output)
     typer.echo(output)
+
+
+ReferenceName = Annotated[str | None, typer.Option("--reference", help="name of a fitted reference head")]
+ExamplesFile = Annotated[Path | None, typer.Option(help="labelled cells that a model that is asked is told of")]
+Shots = Annotated[int | None, typer.Option(help="examples of each class; 5 if left out")]
+Seed = Annotated[int, typer.Option(help="of the map; of examples and requests of a model that is asked")]
+MaxCost = Annotated[float | None, typer.Option(help="US dollars that asking a remote model may cost")]
+Yes = Annotated[bool, typer.Option("--yes", help="agree to what a remote model is sent, without being asked")]
 
 
 def predict(
@@ -55,38 +67,60 @@ def predict(
     output: Output,
     model: Model = "scgpt-mini",
     weights: WeightsOption = None,
-    reference_name: Annotated[str | None, typer.Option("--reference", help="name of a fitted reference head")] = None,
+    reference_name: ReferenceName = None,
     device: Device = "auto",
     knobs: Knobs = None,
-    max_cost: Annotated[float | None, typer.Option(help="US dollars that asking a remote model may cost")] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="agree to what a remote model is sent, without being asked")
-    ] = False,
+    examples: ExamplesFile = None,
+    shots: Shots = None,
+    seed: Seed = 0,
+    max_cost: MaxCost = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict P(resistant) for every cell of FILE; OUTPUT is a .csv or a .h5ad."""
+    from scdrugmap.prediction.pipeline import predict as predict_cells
     from scdrugmap.prediction.pipeline import predict_file, summary
 
     _need_suffix(output, (".csv", ".h5ad"))
     _keep_input(file, output)
-    adata = predict_file(
-        file,
-        output,
-        model=model,
-        weights=weights,
-        reference=reference_name,
-        device=device,
-        progress=True,
-        cache=Settings.from_env().embeddings,
-        consent=functools.partial(_agrees, yes=yes),
-        max_cost=max_cost,
-        **read_knobs(knobs),
-    )
+    how: dict[str, Any] = {"weights": weights, "reference": reference_name, "device": device, "seed": seed}
+    how |= {"consent": functools.partial(_agrees, yes=yes), "max_cost": max_cost, "examples": examples, "shots": shots}
+    how |= {"cache": Settings.from_env().embeddings, **_settings(knobs, predict_cells)}
+    with _stoppable():
+        adata = predict_file(file, output, model=model, progress=True, **how)
     _tell(adata.uns["scdrugmap"]["prediction"].get("asked"))
     if as_json:
         typer.echo(json.dumps(summary(adata), indent=2, default=str))
     else:
         typer.echo(output)
+
+
+def _settings(given: list[str] | None, function: Callable[..., object]) -> dict[str, Any]:
+    """Read the settings of a model; refuse the names of the function's own arguments, which are options or nothing."""
+    found = read_knobs(given)
+    for name in sorted(found.keys() & inspect.signature(function).parameters.keys()):
+        message = f"'{name}' cannot be set as a setting of the model here."
+        raise InvalidInput(message, "--help lists the options; scdrugmap models show MODEL lists its settings.")
+    return found
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Say on Ctrl-C that what was finished is kept, and end with 130; a second Ctrl-C waits for nothing."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        message = "Stopping: what was finished is kept, and what is on its way is waited for (Ctrl-C again: is not)."
+        typer.echo(f"\n{message} The same command goes on from there.", err=True)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _agrees(estimate: Estimate, *, yes: bool) -> bool:

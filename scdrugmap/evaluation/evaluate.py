@@ -64,6 +64,7 @@ def evaluate(
         weights=learner.weights if learner else "",
         data={source.name: source.fingerprint for source in material.sources},
         seconds=time.perf_counter() - start,
+        asked=learner.spent if learner else {},
     )
     return Run(experiment, outcome, where), predictions
 

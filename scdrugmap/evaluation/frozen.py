@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,8 @@ class FrozenHead:
 
 class FrozenLearner:
     """Fits the experiment's head on each training side."""
+
+    spent: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, experiment: Experiment, made: Vectors) -> None:
         self.experiment, self.made = experiment, made

@@ -7,9 +7,9 @@ must not reach another.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Learner(Protocol):
     precision: str
     weights: str
     chooses_epoch: bool  # wants a validation part of the training side
+    spent: Mapping[str, Any]  # what asking an endpoint took; empty where nothing leaves the machine
 
     def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> Learned:
         """Learn from rows (n,) and their labels; `validation` (n,) bool marks the rows that choose the epoch."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +44,7 @@ class LoraLearned:
 class LoraLearner:
     """Trains new adapters and a new head on each training side; the encoder itself never changes."""
 
+    spent: Mapping[str, Any] = MappingProxyType({})
     chooses_epoch = True
 
     def __init__(

@@ -13,19 +13,24 @@ names are sent to the endpoint.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.folds import Folds
 from scdrugmap.evaluation.material import Material
 from scdrugmap.evaluation.prompting_answers import count_failures
 from scdrugmap.evaluation.prompting_ask import Answers, Asker
 from scdrugmap.evaluation.prompting_cache import prompts_folder
+from scdrugmap.evaluation.prompting_cost import Estimate, together
+from scdrugmap.evaluation.prompting_examples import in_order
 from scdrugmap.evaluation.prompting_settings import PromptSettings
 from scdrugmap.evaluation.prompting_text import VERSION, CellText, Example, prompt_hash
 from scdrugmap.evaluation.prompting_words import cell_texts
@@ -73,13 +78,47 @@ class PromptLearner:
         settings = PromptSettings.of(card, dict(experiment.settings))
         asker = Asker(settings, folder=prompts_folder(cache), seed=experiment.seed, max_cost=_limit())
         learner = cls(experiment, material, asker, progress)
-        estimate = asker.estimate([text for source in range(len(material.sources)) for text in learner.texts(source)])
+        estimate = learner.estimate()
         if asker.budget.limit is None:
             message = "Asking sends gene names to an endpoint, and may cost money: " + " ".join(estimate.lines)
             raise ConsentMissing(message, f"To agree, set a limit in US dollars for each run: export {MAX_COST}=1")
         asker.budget.admit(estimate)
         log.warning("%s", " ".join(estimate.lines))
         return learner
+
+    def estimate(self) -> Estimate:
+        """Say what all folds would send and cost: each data set once at 0 shots, else each fold with its examples."""
+        folds = Folds.of(self.experiment, self.material)
+        tested = [(folds.rows[split.test], split) for split in folds.splits if not split.reason]
+        if not self.experiment.shots:
+            sources = sorted({source for rows, _ in tested for source in self.source_of[rows].tolist()})
+            return together([self.asker.estimate(self.texts(source)) for source in sources])
+        parts = []
+        for rows, split in tested:
+            examples = self.examples(folds.rows[split.train], folds.cells.label[split.train], rows)
+            parts.append(self.asker.estimate(self.texts_of(rows), examples))
+        return together(parts)
+
+    def examples(self, train: np.ndarray, labels: np.ndarray, tested: np.ndarray) -> list[Example]:
+        """Return the training rows of the tested data sets or studies, in a seeded order; none at 0 shots."""
+        asked = self.experiment
+        if not asked.shots:
+            return []
+        unit = self.material.table.units("study" if asked.split_by == "study" else "dataset")
+        own = np.isin(unit[train], unit[tested])
+        return in_order(self.texts_of(train[own]), labels[own].tolist(), asked.seed)
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What asking took so far, for the record; answers that were known cost nothing."""
+        budget, settings = self.asker.budget, self.asker.settings
+        return {
+            "host": self.asker.endpoint.host,
+            "name": settings.name,
+            "prompt": f"{VERSION} ({prompt_hash()})",
+            **budget.spent(),
+            "price_date": settings.price_date,
+        }
 
     def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> Prompted:
         """Keep the labelled rows; which of them are the target's is known with the rows to predict."""
@@ -112,7 +151,7 @@ class Prompted:
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Return P(resistant) of rows of the material's table, (n_rows,) float32; failures count as wrong."""
         learner = self.learner
-        examples = self._examples(rows)
+        examples = learner.examples(self.train, self.labels, rows)
         if examples:
             answers = learner.asker.ask(learner.texts_of(rows), examples, progress=learner.progress)
             p, asked = answers.p_resistant, [answers]
@@ -125,17 +164,6 @@ class Prompted:
             asked = list(found.values())
         self.notes = self._notes(rows, asked, len(examples), int(np.isnan(p).sum()))
         return count_failures(p, learner.material.table.label[rows] == SENSITIVE)
-
-    def _examples(self, rows: np.ndarray) -> list[Example]:
-        """Return the training rows of the tested data sets or studies, in a seeded order; none at 0 shots."""
-        asked = self.learner.experiment
-        if not asked.shots:
-            return []
-        unit = self.learner.material.table.units("study" if asked.split_by == "study" else "dataset")
-        own = np.flatnonzero(np.isin(unit[self.train], unit[rows]))
-        chosen = np.random.default_rng(asked.seed).permutation(own)
-        texts = self.learner.texts_of(self.train[chosen])
-        return [Example(text, str(label)) for text, label in zip(texts, self.labels[chosen], strict=True)]
 
     def _notes(self, rows: np.ndarray, asked: Sequence[Answers], n_examples: int, n_failed: int) -> list[str]:
         learner = self.learner
@@ -171,7 +199,10 @@ def _limit() -> float | None:
     if not given:
         return None
     try:
-        return float(given)
+        limit = float(given)
     except ValueError:
+        limit = math.nan
+    if not limit >= 0:
         message = f"{MAX_COST}='{given}' is no amount of US dollars."
-        raise InvalidInput(message, f"Run: export {MAX_COST}=1") from None
+        raise InvalidInput(message, f"Run: export {MAX_COST}=1")
+    return limit

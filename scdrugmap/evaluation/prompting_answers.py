@@ -1,31 +1,29 @@
 """From a language model's reply to one answer a cell, matched by id; what cannot be read is no answer.
 
 A cell has an answer where its id stands once in the reply with one of the two labels and a probability between 0 and 1.
-P(resistant) is read from the label token where the endpoint gives its alternatives: the mass of alternatives that begin
-"resistant", over that of both labels (an alternative that is not listed counts as 0). Elsewhere it is the probability
-that the model states, and a stated probability on the other side of 0.5 than the label is no answer.
+P(resistant) is read from the label token where the endpoint gives its alternatives: the mass of alternatives that say
+"resistant", over that of both labels (an alternative that is not listed counts as 0). The label is then what was drawn
+from them, and P decides. Elsewhere P is what the model states; on the other side of 0.5 than the label it is no answer,
+and at 0.5 the label decides.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from scdrugmap.data.labels import RESISTANT, RESPONSES, SENSITIVE
+from scdrugmap.data.labels import RESISTANT, RESPONSES
+from scdrugmap.evaluation.prompting_parse import entries_of
 from scdrugmap.evaluation.prompting_text import names_of
 
 PROBLEMS = ("unreadable", "missing", "duplicate", "foreign id", "no label", "no probability", "contradiction")
-_LABEL = re.compile(r'"id"\s*:\s*"([^"]*)"\s*,\s*"label"\s*:\s*"')  # ends where the label begins
 FAILED_SENSITIVE = np.float32(0.5)  # is called resistant
 FAILED_RESISTANT = np.nextafter(np.float32(0.5), np.float32(0))  # is called sensitive
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+SENSITIVE_TIE = 0.4999  # the most that P is where the label is sensitive: one half is called resistant
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class Reply:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Reply:
         """Read what `as_dict` wrote; raises `TypeError` or `ValueError` for anything else."""
+        if not isinstance(plain["content"], str):
+            raise TypeError("content")
         odds = {str(name): (float(pair[0]), float(pair[1])) for name, pair in plain["odds"].items()}
         return cls(**{**plain, "odds": odds})
 
@@ -63,7 +63,7 @@ class Answer:
 def read(reply: Reply, n_cells: int) -> tuple[dict[str, Answer], Counter[str]]:
     """Return the readable answers by id, and what was wrong with the others, one of `PROBLEMS` each."""
     asked = names_of(n_cells)
-    entries = _entries(reply.content)
+    entries = entries_of(reply.content)
     if entries is None:
         return {}, Counter({"unreadable": n_cells})
     problems: Counter[str] = Counter()
@@ -95,7 +95,7 @@ def count_failures(p_resistant: np.ndarray, sensitive: np.ndarray) -> np.ndarray
 
 
 def _answer(entry: Mapping[str, Any], odds: tuple[float, float] | None) -> tuple[Answer | None, str]:
-    label, stated = entry.get("label"), entry.get("p_resistant")
+    label, stated = str(entry.get("label")).strip().lower(), entry.get("p_resistant")
     if label not in RESPONSES:
         return None, "no label"
     if odds is not None and sum(odds) > 0:
@@ -104,55 +104,4 @@ def _answer(entry: Mapping[str, Any], odds: tuple[float, float] | None) -> tuple
         return None, "no probability"
     if stated != 0.5 and (stated > 0.5) != (label == RESISTANT):
         return None, "contradiction"
-    return Answer(float(stated), "stated"), ""
-
-
-def _entries(content: str) -> list[dict[str, Any]] | None:
-    """Return the list of answers in a text: bare, in a code fence, or among words; None where there is none."""
-    fenced = _FENCE.search(content)
-    found = fenced[1] if fenced else content
-    at = min((place for place in (found.find("{"), found.find("[")) if place >= 0), default=-1)
-    if at < 0:
-        return None
-    try:
-        value, _ = json.JSONDecoder().raw_decode(found[at:])
-    except (ValueError, RecursionError):
-        return None
-    entries = value.get("answers") if isinstance(value, dict) else value
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return None
-    return entries
-
-
-def odds_of(tokens: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, tuple[float, float]]:
-    """Return, by id, the probability mass of "resistant" and of "sensitive" where the label of the id begins.
-
-    `tokens` are the tokens of a reply in order, each with its listed alternatives and their log probabilities.
-    """
-    text = "".join(token for token, _ in tokens)
-    starts = [0]
-    for token, _ in tokens:
-        starts.append(starts[-1] + len(token))
-    found: dict[str, tuple[float, float]] = {}
-    at = 0
-    for match in _LABEL.finditer(text):
-        while starts[at + 1] <= match.end():
-            at += 1
-            if at == len(tokens):
-                return found
-        token, alternatives = tokens[at]
-        before = token[: match.end() - starts[at]]
-        masses = tuple(_mass(alternatives, before, label) for label in (RESISTANT, SENSITIVE))
-        if sum(masses) > 0:
-            found[match[1]] = (masses[0], masses[1])
-    return found
-
-
-def _mass(alternatives: Mapping[str, float], before: str, label: str) -> float:
-    """Add up the probability of alternatives that begin the label, or hold it, after what stands before it."""
-    total = 0.0
-    for token, logprob in alternatives.items():
-        rest = token.removeprefix(before)
-        if token.startswith(before) and rest and (label.startswith(rest) or rest.startswith(label)):
-            total += math.exp(logprob)
-    return total
+    return Answer(float(stated) if label == RESISTANT else min(stated, SENSITIVE_TIE), "stated"), ""

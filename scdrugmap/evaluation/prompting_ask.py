@@ -2,7 +2,8 @@
 
 Cells are put into requests in a seeded random order, so that a request does not hold the cells of one sample, and only
 cells of which the same is told share one. What cannot be read is asked again, for those cells alone, with the next
-seed. Every reply is on disk before the next request goes out: a run that was stopped, or killed, begins where it ended.
+seed, and with more room where the answer was cut off by its length. Every reply is on disk before the next request goes
+out: a run that was stopped, or killed, begins where it ended.
 """
 
 from __future__ import annotations
@@ -19,11 +20,22 @@ import numpy as np
 from scdrugmap.evaluation.prompting_answers import Answer, Reply, read
 from scdrugmap.evaluation.prompting_batch import Batches
 from scdrugmap.evaluation.prompting_cache import Replies, Request
-from scdrugmap.evaluation.prompting_client import Endpoint
-from scdrugmap.evaluation.prompting_cost import Budget, Estimate, Price, describe, input_tokens, output_tokens
+from scdrugmap.evaluation.prompting_client import ROOM_PER_CELL, Endpoint, RequestTooLong
+from scdrugmap.evaluation.prompting_cost import (
+    Budget,
+    Estimate,
+    Price,
+    count_examples,
+    describe,
+    input_tokens,
+    output_tokens,
+)
 from scdrugmap.evaluation.prompting_settings import PromptSettings
 from scdrugmap.evaluation.prompting_text import CellText, Example, messages, names_of
 from scdrugmap.progress import Progress, reporting
+
+MORE_ROOM = 4  # times the room of an answer that was cut off
+MOST_ROOM = 16_384  # tokens; what GPT-4o mini writes at most. A larger room must be asked for
 
 
 @dataclass(frozen=True)
@@ -77,11 +89,12 @@ class Asker:
         asked = list(self._first(cells, examples))
         new = [request for request in asked if request.key(self.endpoint.host) not in self.replies]
         sent = sum(input_tokens(request) for request in new)
-        got = sum(output_tokens(request.n_cells) for request in new)
+        got = sum(output_tokens(request) for request in new)
         usd = Price.of(self.settings, batch=batch).of_tokens(sent, got)
         known = len(asked) - len(new)
         where = (self.endpoint.host, self.settings.name)
-        return Estimate(*where, len(cells), len(asked), known, sent, got, usd, *describe(self.settings))
+        words = describe(self.settings, count_examples([one.label for one in examples]))
+        return Estimate(*where, len(cells), len(asked), known, sent, got, usd, *words)
 
     def ask(
         self, cells: Sequence[CellText], examples: Sequence[Example] = (), *, progress: Progress = False
@@ -137,40 +150,55 @@ class Asker:
         stop: threading.Event,
     ) -> None:
         """Ask about the cells of one request, and again about those without an answer; an error stops all others."""
-        missing, ended = list(rows), False
+        missing, room, ended = list(rows), self.settings.room, False
         try:
             for attempt in range(1 + self.settings.retries):
                 if stop.is_set() or not missing:
                     break
-                reply = self._reply(self._request([cells[row] for row in missing], examples, attempt))
+                try:
+                    reply = self._reply(self._request([cells[row] for row in missing], examples, attempt, room), stop)
+                except RequestTooLong:
+                    if room == self.settings.room:
+                        raise
+                    break  # there is no more room at this endpoint: these cells have no answer
+                if reply is None:
+                    break
                 tally.add(missing, reply)
+                if reply.finish == "length":
+                    room = max(room, min(MORE_ROOM * (room + ROOM_PER_CELL * len(missing)), MOST_ROOM))
                 missing = [row for row in missing if row not in tally.found]
             ended = True
         finally:
             if not ended:
                 stop.set()
 
-    def _reply(self, request: Request) -> Reply:
+    def _reply(self, request: Request, stop: threading.Event) -> Reply | None:
+        """Return the reply to a request, asked or known; None where another process asks it and `stop` is set."""
         key = request.key(self.endpoint.host)
         known = self.replies.get(key)
         if known is not None:
             return known
-        reply, expected = None, self.budget.expect(request)
-        try:
-            reply = self.endpoint.ask(request)
-            self.replies.put(key, reply)
-        finally:
-            self.budget.settle(expected, request, reply)
+        with self.replies.claimed(key[:3], stop.is_set) as held:
+            reply = self.replies.get(key)  # another process may have asked meanwhile
+            if reply is not None or not held:
+                return reply
+            expected = self.budget.expect(request)
+            try:
+                reply = self.endpoint.ask(request)
+                self.replies.put(key, reply)
+            finally:
+                self.budget.settle(expected, request, reply)
         return reply
 
     def _first(self, cells: Sequence[CellText], examples: Sequence[Example]) -> Iterator[Request]:
         """Yield the requests that are sent when each is answered at once."""
-        return (self._request([cells[row] for row in rows], examples, 0) for rows in self._groups(cells))
+        room = self.settings.room
+        return (self._request([cells[row] for row in rows], examples, 0, room) for rows in self._groups(cells))
 
-    def _request(self, cells: Sequence[CellText], examples: Sequence[Example], attempt: int) -> Request:
+    def _request(self, cells: Sequence[CellText], examples: Sequence[Example], attempt: int, room: int) -> Request:
         asked = self.settings
         texts = messages(cells, examples)
-        return Request(asked.name, texts, len(cells), self.seed + attempt, asked.temperature, asked.logprobs)
+        return Request(asked.name, texts, len(cells), self.seed + attempt, room, asked.temperature, asked.logprobs)
 
     def _groups(self, cells: Sequence[CellText]) -> list[list[int]]:
         """Return the rows of each request; rows of cells without a gene are in none."""

@@ -10,7 +10,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,14 +35,18 @@ class Batches:
         self.endpoint, self.replies, self.budget, self.poll = endpoint, replies, budget, poll
         self.folder = replies.folder / "batches"
 
-    def run(self, requests: Sequence[Request], beat: Callable[[], None] = lambda: None) -> None:
+    def run(self, requests: Sequence[Request], beat: Callable[[], object]) -> None:
         """Return when every batch has ended; `beat` is called while it waits, and may raise `Cancelled`.
 
         Raises `EndpointFailed` where a batch cannot be sent or comes to nothing.
         """
+        wanted = {request.key(self.endpoint.host): request for request in requests}
+        with self.replies.claimed("batches", lambda: bool(beat()), self.poll):
+            self._run(wanted, beat)
+
+    def _run(self, wanted: Mapping[str, Request], beat: Callable[[], object]) -> None:
         import openai
 
-        wanted = {request.key(self.endpoint.host): request for request in requests}
         try:
             for path in sorted(self.folder.glob("*.json")):
                 self._gather(path, wanted, beat)
@@ -51,7 +55,8 @@ class Batches:
             for path in sent:
                 self._gather(path, wanted, beat)
         except openai.OpenAIError as error:
-            raise self.endpoint.failure(error, requests[0].model if requests else "") from None
+            model = next((request.model for request in wanted.values()), "")
+            raise self.endpoint.failure(error, model) from None
 
     def _files(self, keys: Sequence[str], wanted: Mapping[str, Request]) -> Iterator[tuple[list[str], bytes]]:
         """Yield the requests of each batch and its file, neither with more than the API takes."""
@@ -74,7 +79,7 @@ class Batches:
         path = self.folder / f"{mark}.json"
         client = self.endpoint.client
         file = client.files.create(file=(f"{mark}.jsonl", lines), purpose="batch")
-        note = {"host": self.endpoint.host, "mark": mark, "keys": list(keys), "batch": ""}
+        note = {"host": self.endpoint.host, "mark": mark, "keys": list(keys), "file": file.id, "batch": ""}
         write_json(path, note)
         batch = client.batches.create(
             input_file_id=file.id, endpoint=URL, completion_window="24h", metadata={MARK: mark}
@@ -82,7 +87,7 @@ class Batches:
         write_json(path, note | {"batch": batch.id})
         return path
 
-    def _gather(self, path: Path, wanted: Mapping[str, Request], beat: Callable[[], None]) -> None:
+    def _gather(self, path: Path, wanted: Mapping[str, Request], beat: Callable[[], object]) -> None:
         """Wait for a batch that is written down, if it answers anything that is wanted, and keep its replies."""
         note = json.loads(path.read_text())
         if note["host"] != self.endpoint.host or not any(
@@ -90,15 +95,16 @@ class Batches:
         ):
             return
         number = note["batch"] or self._find(note["mark"])
-        if not number:  # the run was killed before the batch was started: nothing was asked
+        batch = self._batch(number) if number else None
+        if batch is None:  # the run was killed before it was started, or it is gone: there are no answers to wait for
             path.unlink()
+            self._delete(note.get("file"))
             return
-        batch = self.endpoint.client.batches.retrieve(number)
         while batch.status not in ENDED:
             beat()
             time.sleep(self.poll)
             batch = self.endpoint.client.batches.retrieve(number)
-        n_kept = self._keep(batch, wanted)
+        n_kept = self._keep(batch, wanted, set(note["keys"]))
         path.unlink()
         self._forget(batch)
         if not n_kept or batch.status != "completed":
@@ -108,23 +114,34 @@ class Batches:
             )
             raise EndpointFailed(message, "Run it again for the rest, or without the Batch API: --set batch_api=false")
 
+    def _batch(self, number: str) -> Batch | None:
+        """Return how a batch stands; None where the endpoint knows of none."""
+        import openai
+
+        try:
+            return self.endpoint.client.batches.retrieve(number)
+        except openai.NotFoundError:
+            return None
+
     def _find(self, mark: str) -> str:
         """Return the id of a batch that was started but not written down; empty where there is none."""
         recent = self.endpoint.client.batches.list(limit=100)
         return next((batch.id for batch in recent if (batch.metadata or {}).get(MARK) == mark), "")
 
-    def _keep(self, batch: Batch, wanted: Mapping[str, Request]) -> int:
-        """Put the replies of a batch with the others; return how many there are. Refused requests have none."""
+    def _keep(self, batch: Batch, wanted: Mapping[str, Request], asked: Collection[str]) -> int:
+        """Put the replies to what a batch asked with the others; return how many there are, less what is no reply."""
         if not batch.output_file_id:
             return 0
         n_kept = 0
         for line in self.endpoint.client.files.content(batch.output_file_id).text.splitlines():
-            answer = json.loads(line)
-            response = answer.get("response") or {}
-            if response.get("status_code") != 200:
+            try:
+                answer = json.loads(line)
+                key, response = answer["custom_id"], answer["response"]
+                if response["status_code"] != 200 or key not in asked:
+                    continue
+                reply = self.endpoint.reply(json.dumps(response["body"]), self.endpoint.dialect.form)
+            except (ValueError, TypeError, KeyError, EndpointFailed):
                 continue
-            reply = self.endpoint.reply(json.dumps(response["body"]), self.endpoint.dialect.form)
-            key = answer["custom_id"]
             self.replies.put(key, reply)
             if key in wanted:
                 self.budget.settle(0.0, wanted[key], reply, batch=True)
@@ -133,9 +150,12 @@ class Batches:
 
     def _forget(self, batch: Batch) -> None:
         """Delete at the endpoint what was uploaded to it and what it wrote; one that is gone is as well."""
+        self._delete(batch.input_file_id, batch.output_file_id, batch.error_file_id)
+
+    def _delete(self, *files: str | None) -> None:
         import openai
 
-        for file in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
+        for file in files:
             if file:
                 with contextlib.suppress(openai.APIError):
                     self.endpoint.client.files.delete(file)

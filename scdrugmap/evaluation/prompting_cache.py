@@ -1,16 +1,19 @@
 """Answers on disk, by what was asked: asked twice, a question is paid once, also after a kill -9.
 
-A file holds the reply alone: neither what was asked nor any key.
+A file holds the reply alone: neither what was asked nor any key. Processes that share the folder, such as the workers
+of a benchmark, ask a question once: whoever asks it holds a lock, which the system releases when a process dies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from typing import Any
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.prompting_answers import Reply
 from scdrugmap.settings import Settings
+
+LOOK = 0.05  # seconds between two looks at a lock that another process holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +33,13 @@ class Request:
     messages: Sequence[Mapping[str, str]]
     n_cells: int
     seed: int
+    room: int  # tokens that the answer may take, beside those of its cells
     temperature: float | None = 0.0
     logprobs: bool = True
 
     def key(self, host: str) -> str:
         """Return the SHA-256 of the question and of whom it is put to."""
-        asked = [host, self.model, self.messages, self.seed, self.temperature, self.logprobs]
+        asked = [host, self.model, self.messages, self.seed, self.room, self.temperature, self.logprobs]
         return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -54,8 +60,50 @@ class Replies:
         """Keep a reply, whole or not at all."""
         write_json(_path(self.folder, key), reply.as_dict())
 
+    @contextlib.contextmanager
+    def claimed(self, name: str, stopped: Callable[[], bool], look: float = LOOK) -> Iterator[bool]:
+        """Hold the lock of a name while inside; no two threads or processes hold one at a time.
+
+        Gives False, and no lock, where `stopped` said so while it waited; it is asked every `look` seconds. A file
+        system without locks lets everyone in.
+        """
+        path = self.folder / "locks" / name
+        make_folder(path.parent)
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise _not_kept(path.parent, error) from None
+        with file:
+            while not (held := _locked(file.fileno())) and not stopped():
+                time.sleep(look)
+            yield held
+
     def __contains__(self, key: str) -> bool:
         return self.get(key) is not None
+
+
+def _locked(file: int) -> bool:
+    """Take the lock of an open file; False where another holds it. It is released when the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # there are no locks here
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of what is kept; raises `InvalidInput` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_kept(folder, error) from None
+
+
+def _not_kept(folder: Path, error: OSError) -> InvalidInput:
+    message = f"An answer that is paid cannot be kept in '{folder}': {error.strerror}."
+    return InvalidInput(message, "Free some space, or set SCDRUGMAP_CACHE to another folder.")
 
 
 def _path(folder: Path, key: str) -> Path:
@@ -65,8 +113,8 @@ def _path(folder: Path, key: str) -> Path:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside `path`, flushed to the disk, and rename it over; raises `InvalidInput` where that fails."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w") as file:
             json.dump(value, file)
             file.flush()
@@ -75,8 +123,7 @@ def write_json(path: Path, value: Any) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        message = f"An answer that was paid cannot be kept in '{path.parent}': {error.strerror}."
-        raise InvalidInput(message, "Free some space, or set SCDRUGMAP_CACHE to another folder.") from None
+        raise _not_kept(path.parent, error) from None
 
 
 def prompts_folder(embeddings: Path | None) -> Path:

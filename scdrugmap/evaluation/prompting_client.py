@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from scdrugmap.errors import EndpointFailed
-from scdrugmap.evaluation.prompting_answers import Reply, odds_of
+from scdrugmap.evaluation.prompting_answers import Reply
 from scdrugmap.evaluation.prompting_cache import Request
+from scdrugmap.evaluation.prompting_odds import odds_of
 from scdrugmap.evaluation.prompting_text import schema
 
 if TYPE_CHECKING:
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
 
 OPENAI = "https://api.openai.com/v1"
 TOP_LOGPROBS = 5  # alternatives asked for at each token
-_ROOM = (100, 40)  # tokens an answer may take: these, and these more a cell (18 are usual)
+ROOM_PER_CELL = 40  # tokens that the answer about a cell may take; 18 are usual
+_SECRET = 12  # letters of a key, from which on it is one: a local endpoint takes any word, such as "none"
 _SAID = 200  # characters of an endpoint's own words that a message repeats
-_FINAL = ("context_length_exceeded", "content_filter", "content_policy_violation", "model_not_found")
+_FINAL = ("content_filter", "content_policy_violation", "model_not_found")
+_TOO_LONG = ("context length", "context_length", "context size", "too long", "too large", "maximum context")
 _AGAIN = "Run it again: answers that came are kept, and only the others are asked for."
+
+
+class RequestTooLong(EndpointFailed):
+    """A request, with the room for its answer, is longer than the model takes."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class Dialect:
     def without(self, refusal: str) -> Dialect | None:
         """Return the dialect without what a refusal names or, if it names nothing, the next thing; None: all gone."""
         words = refusal.lower()
+        if "temperature" in words or _is_too_long(words):
+            return None
         if self.limit == "max_tokens" and "max_completion_tokens" in words:
             return replace(self, limit="max_completion_tokens")
         if self.logprobs and "logprob" in words:
@@ -60,15 +69,12 @@ class Endpoint:
     """One endpoint and the key to it; `host` is all of it that may be written down."""
 
     def __init__(self, url: str, key: str, *, timeout: float = 60.0, retries: int = 5) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            message = "OPENAI_BASE_URL is no address of an endpoint."
-            raise EndpointFailed(message, "Give one such as http://localhost:8000/v1, or unset it for OpenAI.")
+        parts = _address(url)
         self.host = parts.netloc.rpartition("@")[2]
         self.dialect = Dialect()
         self._url, self._key, self._timeout, self._retries = url, key, timeout, retries
         self._client: openai.OpenAI | None = None
-        self._secrets = [word for word in (key, parts.password) if word]
+        self._secrets = [word for word in (key, parts.password) if word and len(word) >= _SECRET]
 
     @classmethod
     def from_env(cls, *, timeout: float = 60.0, retries: int = 5) -> Endpoint:
@@ -78,6 +84,11 @@ class Endpoint:
         if not key:
             message = "There is no key for the endpoint: OPENAI_API_KEY is not set."
             raise EndpointFailed(message, "Run: export OPENAI_API_KEY=... (any word where the endpoint wants none).")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            message = "OPENAI_API_KEY holds a space, a line break or another character that no key has."
+            raise EndpointFailed(
+                message, "Copy the key again, without quotation marks around it: export OPENAI_API_KEY=..."
+            )
         return cls(url, key, timeout=timeout, retries=retries)
 
     @property
@@ -86,9 +97,13 @@ class Endpoint:
         if self._client is None:
             import openai
 
-            self._client = openai.OpenAI(
-                api_key=self._key, base_url=self._url, timeout=self._timeout, max_retries=self._retries
-            )
+            how: dict[str, Any] = {"timeout": self._timeout, "max_retries": self._retries}
+            try:
+                self._client = openai.OpenAI(api_key=self._key, base_url=self._url, **how)
+            except (ValueError, ImportError, OSError, openai.OpenAIError) as error:  # a proxy, a certificate, a header
+                message = f"The client for {self.host} cannot be made: {self.hide(error)}"
+                remedy = "Check the proxy and OPENAI_... variables of the environment: env | grep -i -e proxy -e openai"
+                raise EndpointFailed(message, remedy) from None
         return self._client
 
     def close(self) -> None:
@@ -124,7 +139,7 @@ class Endpoint:
         """Return the body of a chat completion, as client and Batch API take it."""
         dialect = dialect or self.dialect
         found: dict[str, Any] = {"model": request.model, "messages": list(request.messages)}
-        found[dialect.limit] = _ROOM[0] + _ROOM[1] * request.n_cells
+        found[dialect.limit] = request.room + ROOM_PER_CELL * request.n_cells
         if request.temperature is not None:
             found["temperature"] = request.temperature
         if dialect.seed:
@@ -141,18 +156,20 @@ class Endpoint:
     def reply(self, text: str, form: str) -> Reply:
         """Read a chat completion; raises `EndpointFailed` for anything else."""
         try:
-            return _reply(json.loads(text), form)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return _reply(json.loads(self._redacted(text)), form)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
             message = f"What {self.host} answers is no chat completion: {self.hide(text)}"
             raise EndpointFailed(message, "Check OPENAI_BASE_URL; it usually ends in /v1.") from None
 
     def hide(self, text: object) -> str:
         """Return the beginning of what an endpoint said, on one line and without the key."""
-        said = str(text)
-        for secret in self._secrets:
-            said = said.replace(secret, "***")
-        said = " ".join(said.split())
+        said = " ".join(self._redacted(str(text)).split())
         return said[:_SAID] + ("..." if len(said) > _SAID else "")
+
+    def _redacted(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     def failure(self, error: openai.OpenAIError, model: str) -> EndpointFailed:
         """Say what an error of the client means and what mends it."""
@@ -163,14 +180,20 @@ class Endpoint:
         tries = f"after {self._retries + 1} attempts"
         if status in (401, 403):
             return EndpointFailed(f"{self.host} refused the key ({status}).", "Set OPENAI_API_KEY to a valid key.")
+        if status == 404 and not ("model" in said.lower() or code == "model_not_found"):
+            message = f"{self.host} has no chat completions at OPENAI_BASE_URL ({said})."
+            return EndpointFailed(message, "Check the address; it usually ends in /v1.")
         if status == 404:
             message = f"{self.host} has no model '{model}' ({said})."
-            return EndpointFailed(message, "Name one that it has: --set name=... (and check OPENAI_BASE_URL).")
+            return EndpointFailed(message, "Name one that it has: --set name=...")
         if code == "insufficient_quota":
             return EndpointFailed(f"The account at {self.host} has no credit left.", f"Add credit. {_AGAIN}")
-        if code == "context_length_exceeded":
+        if status in (400, 413, 422) and _is_too_long(f"{code} {said}".lower()):
             remedy = "Send less: --set cells_per_request=5 or --set top_k=30"
-            return EndpointFailed(f"A request is too long for '{model}' ({said}).", remedy)
+            return RequestTooLong(f"A request is too long for '{model}' ({said}).", remedy)
+        if status in (400, 422) and "temperature" in said.lower():
+            message = f"{self.host} refused the request: {said}"
+            return EndpointFailed(message, "Leave the temperature to it: --set temperature=null")
         if isinstance(error, openai.RateLimitError):
             wait = error.response.headers.get("retry-after", "")  # the client waits two minutes at most
             when = f" and asks to wait {wait} s" if wait.isdigit() else ""
@@ -190,21 +213,45 @@ def _reply(body: Mapping[str, Any], form: str) -> Reply:
     usage = body.get("usage") or {}
     tokens = (choice.get("logprobs") or {}).get("content") or []
     return Reply(
-        content=str(choice["message"].get("content") or ""),
+        content=_text(choice["message"].get("content")),
         odds=odds_of([(one["token"], _listed(one)) for one in tokens]),
         input_tokens=int(usage.get("prompt_tokens") or 0),
         output_tokens=int(usage.get("completion_tokens") or 0),
         finish=str(choice.get("finish_reason") or ""),
-        served=str(body.get("model") or ""),
+        served=" ".join(str(body.get("model") or "").encode(errors="replace").decode().split())[:_SAID],
         form=form,
         date=_now(),
     )
 
 
+def _text(content: object) -> str:
+    """Return what a message says: a text, or the texts among its parts (others hold thinking); "" for nothing."""
+    if isinstance(content, list):
+        return "".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("type") == "text")
+    return str(content or "")
+
+
+def _is_too_long(refusal: str) -> bool:
+    return "schema" not in refusal and any(word in refusal for word in _TOO_LONG)
+
+
 def _listed(token: Mapping[str, Any]) -> dict[str, float]:
-    """Return the alternatives at a token; without a list, the token itself."""
+    """Return the alternatives at a token that have a number; without a list, the token itself."""
     listed = token.get("top_logprobs") or [token]
-    return {str(one["token"]): float(one["logprob"]) for one in listed}
+    return {str(one["token"]): float(one["logprob"]) for one in listed if isinstance(one.get("logprob"), int | float)}
+
+
+def _address(url: str) -> SplitResult:
+    """Return the parts of an endpoint's address; raises `EndpointFailed` for what is none."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a port that is no number
+        fits = False
+    if not fits:
+        message = "OPENAI_BASE_URL is no address of an endpoint."
+        raise EndpointFailed(message, "Give one such as http://localhost:8000/v1, or unset it for OpenAI.")
+    return parts
 
 
 def _now() -> str:

@@ -2,8 +2,9 @@
 
 Tokens are estimated from characters, by rates measured with GPT-4o's own tokenizer (o200k) on cell sentences, prose and
 answers: gene names take 1.83 characters a token, English 5.25, and an answer about a cell 18 tokens. The estimate takes
-a little fewer characters a token, so that the bill is rather lower. Requests for cells without a readable answer come
-on top of it; the limit counts them too.
+a little fewer characters a token, so that the bill is rather lower. Room for an answer beyond the usual is expected to
+be used, as it is asked for by a model that thinks. Requests for cells without a readable answer come on top of the
+estimate; the limit counts them too.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import json
 import math
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from scdrugmap.data.labels import RESPONSES
 from scdrugmap.errors import CostLimit
 from scdrugmap.evaluation.prompting_answers import Reply
 from scdrugmap.evaluation.prompting_cache import Request
@@ -23,6 +26,8 @@ GENES_PER_TOKEN = 1.75  # characters
 PROSE_PER_TOKEN = 4.0
 ANSWER_TOKENS = 20  # a cell
 FRAME_TOKENS = 15  # of a request or an answer, beside its text
+USUAL_ROOM = 100  # tokens beside those of the cells that an answer without thinking leaves nearly unused
+_COUNTED = ("n_cells", "n_requests", "n_answered", "input_tokens", "output_tokens", "usd")
 BATCH_PRICE = 0.5  # the Batch API's, as a share of the usual one
 GENE_LENGTH = 6.0  # characters of a gene's name and the space after it, on average, where no cell has been read
 SENT = (
@@ -57,9 +62,14 @@ def input_tokens(request: Request) -> int:
     return math.ceil(genes / GENES_PER_TOKEN + (prose + form) / PROSE_PER_TOKEN) + FRAME_TOKENS
 
 
-def output_tokens(n_cells: int) -> int:
-    """Estimate the tokens of an answer about so many cells."""
-    return n_cells * ANSWER_TOKENS + FRAME_TOKENS
+def output_tokens(request: Request) -> int:
+    """Estimate the tokens of an answer."""
+    return request.n_cells * ANSWER_TOKENS + _answer_frame(request.room)
+
+
+def _answer_frame(room: int) -> int:
+    """Estimate the tokens of an answer beside what it says about cells."""
+    return FRAME_TOKENS + max(0, room - USUAL_ROOM)
 
 
 @dataclass(frozen=True)
@@ -89,26 +99,43 @@ class Estimate:
         )
 
 
-def describe(settings: PromptSettings) -> tuple[str, str]:
-    """Say what is sent of a cell and at what price."""
+def together(parts: Sequence[Estimate]) -> Estimate:
+    """Return the estimate of several questions to one endpoint."""
+    total = {name: sum(getattr(part, name) for part in parts) for name in _COUNTED}
+    return replace(parts[0], **total)
+
+
+def describe(settings: PromptSettings, examples: str = "") -> tuple[str, str]:
+    """Say what is sent of a cell, and of which labelled cells too, and at what price."""
     told = [word.replace("_", " ") for word in ("drug", "cancer_type", "tissue") if getattr(settings, word)]
     about = f", and what was said about {' and '.join(told)}" if told else ""
+    labelled = f"; in each request the same of {examples}, and the label of each" if examples else ""
     price = (
         f"{settings.usd_per_million_input:g} and {settings.usd_per_million_output:g} USD a million tokens in and out"
     )
     half = ", half of it through the Batch API" if settings.batch_api else ""
-    return SENT.format(top_k=settings.top_k, about=about), f"{price}{half}, prices of {settings.price_date}"
+    sent = SENT.format(top_k=settings.top_k, about=about) + labelled
+    return sent, f"{price}{half}, prices of {settings.price_date}"
 
 
-def rough_estimate(settings: PromptSettings, n_cells: int, host: str) -> Estimate:
-    """Estimate from the number of cells alone, before a file is read."""
-    size = settings.cells_per_request
+def count_examples(labels: Sequence[str]) -> str:
+    """Say how many labelled cells are told: "10 labelled cells (5 sensitive, 5 resistant)"; "" for none."""
+    classes = ", ".join(f"{list(labels).count(label)} {label}" for label in RESPONSES)
+    return f"{len(labels)} labelled cell{'s' * (len(labels) != 1)} ({classes})" if labels else ""
+
+
+def rough_estimate(settings: PromptSettings, n_cells: int, host: str, *, shots: int = 0) -> Estimate:
+    """Estimate from the number of cells alone, before a file is read; `shots` labelled cells a class are told."""
+    size, examples = settings.cells_per_request, [label for label in RESPONSES for _ in range(shots)]
     n_requests = math.ceil(n_cells / size)
-    each = (len(SYSTEM) + len(json.dumps(schema(size)))) / PROSE_PER_TOKEN + FRAME_TOKENS
-    sent = math.ceil(n_cells * settings.top_k * GENE_LENGTH / GENES_PER_TOKEN + n_requests * each)
-    got = n_cells * ANSWER_TOKENS + n_requests * FRAME_TOKENS
+    prose = (len(SYSTEM) + len(json.dumps(schema(size)))) / PROSE_PER_TOKEN + FRAME_TOKENS
+    told = sum(len(label) + 2 for label in examples) + len(examples) * settings.top_k * GENE_LENGTH
+    genes = (n_cells * settings.top_k * GENE_LENGTH + n_requests * told) / GENES_PER_TOKEN
+    sent = math.ceil(genes + n_requests * prose)
+    got = n_cells * ANSWER_TOKENS + n_requests * _answer_frame(settings.room)
     usd = Price.of(settings, batch=settings.batch_api).of_tokens(sent, got)
-    return Estimate(host, settings.name, n_cells, n_requests, 0, sent, got, usd, *describe(settings))
+    words = describe(settings, count_examples(examples))
+    return Estimate(host, settings.name, n_cells, n_requests, 0, sent, got, usd, *words)
 
 
 class Budget:
@@ -122,6 +149,11 @@ class Budget:
         self._estimated = 0.0  # of those that came back, before they were sent
         self._lock = threading.Lock()
 
+    def spent(self) -> dict[str, int | float]:
+        """Return what was paid, for a record."""
+        tokens = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+        return {"requests": self.n_paid, **tokens, "usd": self.usd}
+
     def admit(self, estimate: Estimate) -> None:
         """Raise `CostLimit` where an estimate, with what was spent before, is over the limit."""
         if self.limit is not None and self.usd + estimate.usd > self.limit:
@@ -132,7 +164,7 @@ class Budget:
     def expect(self, request: Request) -> float:
         """Set the price of a request aside before it is sent; raises `CostLimit` where it could pass the limit."""
         price = Price.of(self.settings)
-        usd = price.of_tokens(input_tokens(request), output_tokens(request.n_cells))
+        usd = price.of_tokens(input_tokens(request), output_tokens(request))
         with self._lock:
             if self._estimated:
                 usd *= max(1.0, self.usd / self._estimated)  # as the answers so far turned out
@@ -149,14 +181,14 @@ class Budget:
     def settle(self, expected: float, request: Request, reply: Reply | None, *, batch: bool = False) -> None:
         """Count what an answer used, or its estimate where the endpoint does not say; None: nothing came."""
         price = Price.of(self.settings, batch=batch)
-        estimated = price.of_tokens(input_tokens(request), output_tokens(request.n_cells))
+        estimated = price.of_tokens(input_tokens(request), output_tokens(request))
         with self._lock:
             self._expected -= expected
             if reply is None:
                 return
             told = reply.input_tokens > 0
             used = reply.input_tokens if told else input_tokens(request)
-            got = reply.output_tokens if told else output_tokens(request.n_cells)
+            got = reply.output_tokens if told else output_tokens(request)
             self.input_tokens += used
             self.output_tokens += got
             self.usd += price.of_tokens(used, got)

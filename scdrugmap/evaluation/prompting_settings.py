@@ -15,6 +15,7 @@ _NO_ANSWER = ("connection_retries", "timeout", "concurrency", "batch_api", "poll
 _LEAST: dict[str, float] = {
     "top_k": 1,
     "cells_per_request": 1,
+    "room": 1,
     "retries": 0,
     "connection_retries": 0,
     "timeout": 0.01,
@@ -37,6 +38,7 @@ class PromptSettings:
     tissue: str
     temperature: float | None
     logprobs: bool
+    room: int
     retries: int
     connection_retries: int
     timeout: float

@@ -15,7 +15,7 @@ from typing import Any
 
 from scdrugmap.data.labels import RESPONSES
 
-VERSION = 1  # of the wording; part of the provenance
+VERSION = 2  # of the wording; part of the provenance
 SYSTEM = (
     "You judge from gene expression how single tumour cells respond to a drug treatment. Each cell is given by an id "
     "and the names of its most highly expressed genes, highest first. For each cell, say whether it is sensitive "
@@ -24,7 +24,7 @@ SYSTEM = (
     '{"answers": [{"id": ID, "label": "sensitive" or "resistant", "p_resistant": PROBABILITY}, ...]}, one entry for '
     "each id. PROBABILITY is between 0 and 1: below 0.5 for sensitive cells, 0.5 or more for resistant ones."
 )
-EXAMPLES = "Cells of the same kind whose response is known:"
+EXAMPLES = "Cells whose response is known:"
 CELLS = "Cells to judge:"
 
 
@@ -43,6 +43,11 @@ class Example:
     cell: CellText
     label: str
 
+    def line(self, about: str) -> str:
+        """Return what is told of it among cells of which `about` is told: what differs stands beside the label."""
+        differs = f" ({self.cell.about})" if self.cell.about not in ("", about) else ""
+        return f"{self.label}{differs}: {' '.join(self.cell.genes)}"
+
 
 def names_of(n_cells: int) -> list[str]:
     """Return the ids of the cells of one request: c1, c2, ..."""
@@ -50,10 +55,10 @@ def names_of(n_cells: int) -> list[str]:
 
 
 def messages(cells: Sequence[CellText], examples: Sequence[Example] = ()) -> list[dict[str, str]]:
-    """Return the chat messages that ask about cells of one kind, the examples (which all requests share) first."""
+    """Return the chat messages that ask about cells of which the same is told, after the examples."""
     parts = []
     if examples:
-        parts += [EXAMPLES, *(f"{one.label}: {' '.join(one.cell.genes)}" for one in examples), ""]
+        parts += [EXAMPLES, *(one.line(cells[0].about) for one in examples), ""]
     if cells[0].about:
         parts += [cells[0].about, ""]
     asked = zip(names_of(len(cells)), cells, strict=True)

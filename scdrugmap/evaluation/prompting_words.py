@@ -32,8 +32,9 @@ def cell_texts(adata: AnnData, settings: PromptSettings) -> list[CellText]:
 def _told(adata: AnnData, word: str, value: str) -> list[str]:
     """Return what is told of each cell about one of drug, cancer type and tissue."""
     if value != OBS:
-        return [value] * adata.n_obs
+        return [" ".join(value.split())] * adata.n_obs
     if word not in adata.obs:
         message = f"{word}={OBS} wants a column obs['{word}'], and there is none."
         raise InvalidInput(message, f"Say it yourself (--set {word}=...), or leave it out.")
-    return ["" if one in _MISSING else one for one in adata.obs[word].astype(str)]
+    values = [" ".join(one.split()) for one in adata.obs[word].astype(str)]
+    return ["" if one in _MISSING else one for one in values]

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.experiment import Experiment
@@ -85,6 +85,7 @@ class Environment:
     data: dict[str, str]  # fingerprint by data set
     seconds: float
     peak_memory_mb: float  # high-water mark of the process that ran it
+    asked: dict[str, Any] = field(default_factory=dict)  # what asking a model elsewhere took: host, tokens, price
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,15 @@ class Run:
 
     def to_json(self) -> str:
         """Return the record as JSON, the same for the same record."""
-        plain = {
+        plain: dict[str, Any] = {
             "schema": self.schema,
             "run_id": self.run_id,
             "experiment": self.experiment.as_dict(),
             "outcome": dataclasses.asdict(self.outcome),
             "environment": dataclasses.asdict(self.environment),
         }
+        if not self.environment.asked:
+            del plain["environment"]["asked"]
         return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -157,8 +160,16 @@ def write_once(path: Path, text: str | bytes, *, replace: bool = False) -> bool:
     return True
 
 
-def environment(*, device: str, precision: str, weights: str, data: Mapping[str, str], seconds: float) -> Environment:
-    """Return where this process runs; `seconds` is how long the experiment took."""
+def environment(
+    *,
+    device: str,
+    precision: str,
+    weights: str,
+    data: Mapping[str, str],
+    seconds: float,
+    asked: Mapping[str, Any] | None = None,
+) -> Environment:
+    """Return where this process runs; `seconds` is how long the experiment took, `asked` what an endpoint was paid."""
     return Environment(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         git_commit=git_commit(),
@@ -171,6 +182,7 @@ def environment(*, device: str, precision: str, weights: str, data: Mapping[str,
         data=dict(data),
         seconds=round(seconds, 3),
         peak_memory_mb=round(_peak_bytes() / 2**20, 1),
+        asked=dict(asked or {}),
     )
 
 

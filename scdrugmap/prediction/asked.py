@@ -1,17 +1,19 @@
 """P(resistant) from a language model that is asked: consent, questions, and what the answers leave in an AnnData.
 
-Nothing is fitted here, so there is no reference, no calibration and no novelty: obs gets `p_resistant` as the model
-puts it (NaN where it gave no readable answer) and `response`, and no `novelty` or `novel`. The model has no embedding
-either: the map and the clusters are those of the HVG-PCA baseline on the same cells.
+Labelled cells may be told as examples. Nothing is fitted here, so there is no reference, no calibration and no novelty:
+obs gets `p_resistant` as the model puts it (NaN where it gave no readable answer) and `response`, and no `novelty` or
+`novel`. The model has no embedding either: the map and the clusters are those of the HVG-PCA baseline on these cells.
 """
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from scdrugmap.evaluation.prompting_ask import Answers, Asker
 from scdrugmap.evaluation.prompting_cache import prompts_folder
 from scdrugmap.evaluation.prompting_client import Endpoint
 from scdrugmap.evaluation.prompting_cost import Estimate
+from scdrugmap.evaluation.prompting_examples import Examples, check_shots, draw_examples
 from scdrugmap.evaluation.prompting_settings import PromptSettings
 from scdrugmap.evaluation.prompting_text import VERSION, prompt_hash
 from scdrugmap.evaluation.prompting_words import cell_texts
@@ -33,16 +36,46 @@ from scdrugmap.prediction.projection import Projection, project
 from scdrugmap.prediction.summary import THRESHOLD
 from scdrugmap.progress import Progress
 
+Labelled: TypeAlias = AnnData | str | Path  # cells with labels: in memory, of a file, or a data set's key
 Consent = bool | Callable[[Estimate], bool]
+log = logging.getLogger(__name__)
 MAP_MODEL = "hvg-pca"
 NO_NOVELTY = "not told: a model that is asked has no reference cells to be far from"
 NO_CALIBRATION = "none: the probability is the model's own word"
 NOT_TESTED = "Nothing here was held out: read it beside this model's scores on labelled data, if there are any."
 
 
-def ready_to_ask(card: ModelCard, given: Mapping[str, Any]) -> PromptSettings:
+@dataclass(frozen=True)
+class Terms:
+    """What a person agrees to, and what labelled cells are told; the arguments of `predict` of these names."""
+
+    consent: Consent = False
+    max_cost: float | None = None
+    examples: Labelled | None = None
+    shots: int | None = None
+
+    def check(self) -> None:
+        """Raise `InvalidInput` for what is no limit ("not a number" would stop nothing) and for a slip in the shots."""
+        if self.max_cost is not None and not self.max_cost >= 0:
+            message = f"{self.max_cost!r} US dollars is no limit."
+            raise InvalidInput(message, "Give 0 or more, e.g. --max-cost 1; 0 takes what was answered before.")
+        check_shots(self.examples, self.shots)
+
+    def draw(self, cells: AnnData, settings: PromptSettings, seed: int) -> Examples | None:
+        """Return the labelled cells to be told, and say where some may not be; raises as `draw_examples` does."""
+        if self.examples is None:
+            return None
+        shots = check_shots(self.examples, self.shots)
+        drawn = draw_examples(self.examples, shots, judged=cells, settings=settings, seed=seed)
+        if drawn.n_left_out:
+            log.warning("%d labelled cells are among the cells to judge, and are not told", drawn.n_left_out)
+        return drawn
+
+
+def ready_to_ask(card: ModelCard, given: Mapping[str, Any], terms: Terms) -> PromptSettings:
     """Return the settings; raises what is wrong with them, or `EndpointFailed` without a key, before any work."""
     settings = PromptSettings.of(card, given)
+    terms.check()
     Endpoint.from_env()
     return settings
 
@@ -51,9 +84,8 @@ def ask_cells(
     adata: AnnData,
     cells: AnnData,
     card: ModelCard,
+    terms: Terms,
     *,
-    consent: Consent,
-    max_cost: float | None,
     progress: Progress,
     on_stage: Callable[[str], None],
     cache: Path | None,
@@ -66,17 +98,21 @@ def ask_cells(
     Raises `ConsentMissing` or `Cancelled` before anything is sent where nobody agreed, and what `Asker.ask` raises.
     """
     on_stage("load")
-    settings = ready_to_ask(card, given)
-    asker = Asker(settings, folder=prompts_folder(cache), seed=seed, max_cost=max_cost)
+    settings = ready_to_ask(card, given, terms)
+    asker = Asker(settings, folder=prompts_folder(cache), seed=seed, max_cost=terms.max_cost)
     texts = cell_texts(cells, settings)
-    estimate = asker.estimate(texts)
+    drawn = terms.draw(cells, settings, seed)
+    told = drawn.told if drawn else ()
+    estimate = asker.estimate(texts, told)
     asker.budget.admit(estimate)
-    _agree(consent, estimate)
+    _agree(terms.consent, estimate)
     on_stage("ask")
-    answers = asker.ask(texts, progress=progress)
+    answers = asker.ask(texts, told, progress=progress)
     on_stage("map")
     projection = _laid_out(cells, cache, seed)
     provenance = _provenance(asker, answers, card, cells, projection)
+    if drawn:
+        provenance["asked"]["examples"] = drawn.record()
     _write_into(adata, answers, projection)
     adata.uns.setdefault("scdrugmap", {})["prediction"] = provenance | {"sample_column": column or "", "seed": seed}
     return adata
@@ -130,10 +166,7 @@ def _provenance(
             "prompt": f"{VERSION} ({prompt_hash()})",
             "n_cells": cells.n_obs,
             "n_failed": int(answers.failed.sum()),
-            "requests": budget.n_paid,
-            "input_tokens": budget.input_tokens,
-            "output_tokens": budget.output_tokens,
-            "usd": budget.usd,
+            **budget.spent(),
             "price_date": settings.price_date,
             "sources": answers.sources,
             "problems": answers.problems,

@@ -23,7 +23,7 @@ from scdrugmap.errors import InvalidInput
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.encoder import Encoder
-from scdrugmap.prediction.asked import Consent, ask_cells, ready_to_ask
+from scdrugmap.prediction.asked import Consent, Labelled, Terms, ask_cells, ready_to_ask
 from scdrugmap.prediction.output import check_target, to_table, write
 from scdrugmap.prediction.projection import Projection, project
 from scdrugmap.prediction.reference import Reference, Scores, find_reference, load_reference
@@ -55,6 +55,8 @@ def predict(
     settings: Settings | None = None,
     consent: Consent = False,
     max_cost: float | None = None,
+    examples: Labelled | None = None,
+    shots: int | None = None,
     **model_settings: Any,
 ) -> AnnData:
     """Predict P(resistant) for every cell, zero-shot: nothing is learned from `adata`.
@@ -82,6 +84,9 @@ def predict(
         consent: to send gene names to the endpoint of a model that is asked: True, or a callable that is shown the
             estimate and says yes or no.
         max_cost: US dollars that asking may cost; None is no limit.
+        examples: labelled cells that a model that is asked is told of in each request: an AnnData, a path, or the key
+            of a data set. Those that stand in `adata` as well are left out.
+        shots: how many of each class, drawn by `seed`; None is 5 where there are examples.
         **model_settings: the model's own knobs.
 
     Raises:
@@ -91,26 +96,24 @@ def predict(
         ConsentMissing, CostLimit, EndpointFailed: of a model that is asked.
 
     """
-    card = MODELS[model]
+    card, terms = MODELS[model], Terms(consent, max_cost, examples, shots)
+    _refuse(card, terms, reference=reference, weights=weights)
     adata, cells, column = _admitted(adata, sample)
     if card.prompted:
-        _refuse(card, reference=reference, weights=weights)
-        terms: dict[str, Any] = {"consent": consent, "max_cost": max_cost, "progress": progress, "on_stage": on_stage}
-        return ask_cells(adata, cells, card, cache=cache, column=column, seed=seed, given=model_settings, **terms)
+        how: dict[str, Any] = {"progress": progress, "on_stage": on_stage, "cache": cache, "column": column}
+        return ask_cells(adata, cells, card, terms, given=model_settings, seed=seed, **how)
     on_stage("load")
     fitted = _reference(reference, model, settings)
     encoder = load_model(model, weights, device=device, precision=precision, **model_settings)
     fitted.check_encoder(encoder)
     on_stage("embed")
-    found = embed_cells(cells, encoder, cache=cache, batch_size=batch_size, progress=progress)
-    embedding = np.ascontiguousarray(found, dtype=np.float32)
+    embedding = _embedded(cells, encoder, cache=cache, batch_size=batch_size, progress=progress)
     on_stage("score")
     scores = fitted.score(embedding)
     on_stage("map")
     projection = project(embedding, seed=seed)
-    provenance = _provenance(fitted, encoder, cells, column, projection, seed)
+    _mark(adata, _provenance(fitted, encoder, cells, column, projection, seed), encoder, cells)
     _write_into(adata, encoder, embedding, scores, projection)
-    _mark(adata, provenance, encoder, cells)
     return adata
 
 
@@ -123,9 +126,11 @@ def predict_file(path: str | Path, output: str | Path | None = None, **options: 
     source = Path(path)
     target = check_target(Path(output), source) if output is not None else None
     card = MODELS[options.get("model", "scgpt-mini")]
+    terms = Terms(**{name: options[name] for name in vars(Terms()) if name in options})
     if card.prompted:
         known = inspect.signature(predict).parameters
-        ready_to_ask(card, {name: value for name, value in options.items() if name not in known})
+        ready_to_ask(card, {name: value for name, value in options.items() if name not in known}, terms)
+    _refuse(card, terms)
     on_stage = options.get("on_stage", lambda stage: None)
     on_stage("read")
     adata = predict(read_h5ad(source), **options)
@@ -135,12 +140,20 @@ def predict_file(path: str | Path, output: str | Path | None = None, **options: 
     return adata
 
 
-def _refuse(card: ModelCard, **given: object) -> None:
-    """Raise `InvalidInput` for what a model that is asked has no use for."""
+def _refuse(card: ModelCard, terms: Terms, **given: object) -> None:
+    """Raise `InvalidInput` for what a model has no use for: weights where it is asked, examples where it embeds."""
     for name, value in given.items():
-        if value is not None:
+        if card.prompted and value is not None:
             message = f"'{card.key}' is asked over the network and takes no {name}."
             raise InvalidInput(message, f"Leave {name} out.")
+    if not card.prompted and (terms.examples is not None or terms.shots is not None):
+        message = f"'{card.key}' embeds cells and cannot be told examples."
+        fit = f"scdrugmap reference fit --model {card.key} --data FILE --name mine"
+        raise InvalidInput(message, f"Fit a head on your labelled cells ({fit}), and predict with --reference mine")
+
+
+def _embedded(cells: AnnData, encoder: Encoder, **how: Any) -> NDArray[np.float32]:
+    return np.ascontiguousarray(embed_cells(cells, encoder, **how), dtype=np.float32)
 
 
 def _reference(reference: str | Path | Reference | None, model: str, settings: Settings | None) -> Reference:

@@ -36,6 +36,7 @@ CARD = ModelCard(
             "tissue": "",
             "temperature": 0.0,  # null leaves it to the endpoint
             "logprobs": True,  # P from the label token's alternatives, where the endpoint gives them
+            "room": 100,  # tokens of an answer beside 40 a cell; one that thinks first needs thousands
             "retries": 2,  # further requests for cells without a readable answer
             "connection_retries": 5,  # of one request: rate limits, timeouts, errors of the server
             "timeout": 60.0,  # seconds
