@@ -40,7 +40,8 @@ with header.page("home"):
                 alt="F1 by cell and leak-safe, per model",
             )
             rule = queries.rule(queries.SHOWN[METRIC])
-            header.caption(*sentences.headline_caption(rows, METRIC, queries.date_of(rows["run_id"]), rule))
+            date, samples = queries.date_of(rows["run_id"]), queries.samples_of(rows["run_id"])
+            header.caption(*sentences.headline_caption(rows, METRIC, date, rule, samples))
             st.page_link(
                 PAGES["models"].file, label="Every score behind this figure, and its runs", icon=PAGES["models"].icon,
                 query_params={"protocol": "pooled", "facet": rows["facet"][0], "on": rows["on"][0], "metric": METRIC},

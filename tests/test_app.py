@@ -12,7 +12,7 @@ from make_jobs import make_job, predicted
 from make_results import make_run
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import boards, palette, queries, words
+from scdrugmap.app import boards, palette, queries, queries_predict, sentences, words
 from scdrugmap.app.pages import PAGES
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
@@ -104,13 +104,24 @@ def test_home_says_what_to_run_when_nothing_was_measured(settings):
     assert "scdrugmap benchmark run" in shown
 
 
-def test_home_shows_both_splits_and_the_constant(measured):
+def test_home_shows_both_splits_and_the_constant(measured, monkeypatch):
+    monkeypatch.setattr(queries, "samples_of", lambda run_ids: 4)
     shown = text_of(opened("home"))
     rows = boards.headline(queries.board(), metric="f1")
     assert rows["on"].unique().to_list() == ["two-patients"]
     best = rows.filter(pl.col("kind") != "baseline").row(0, named=True)
+    assert f"{words.count(best['n'])} cells / 4 samples / 1 data set · " in shown
     for value in (best["by_cell"], best["safe"], best["constant"]):
         assert words.number(value) in shown
+
+
+def test_the_samples_of_a_figure_are_those_of_its_runs():
+    done = queries.runs().filter(pl.col("n_samples") > 1)  # those that the repository carries
+    most = done.sort("n_samples")[-1]
+    assert queries.samples_of(done["run_id"]) == most["n_samples"].item()
+    assert queries.samples_of(pl.Series(["no-such-run"])) == 0
+    assert sentences.extent(1234, 0, "a+b") == "1\u202f234 cells"
+    assert sentences.extent(5, 1, "a+b") == "5 cells / 1 sample / 2 data sets"
 
 
 def test_simulated_runs_never_make_the_headline(filled_results):
@@ -199,7 +210,9 @@ def test_model_card_opens(key, measured):
     shown = text_of(app)
     assert MODELS[key].weights.licence in shown
     if queries.state_of(key) == "needs weights":
-        assert f"scdrugmap models fetch {key}" in shown
+        assert all(command in shown for command in queries_predict.commands_for(MODELS[key]))
+    if not (queries_predict.has_reference(key) or MODELS[key].prompted):
+        assert f"scdrugmap reference fit --model {key}" in shown
 
 
 def test_a_run_opens_with_its_provenance(measured):
@@ -320,6 +333,10 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def test_sizes_of_downloads():
+    assert [words.megabytes(size) for size in (84, 16_070)] == ["84\u202fMB", "16.1\u202fGB"]
+
+
 def contrast(one: str, other: str) -> float:
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
@@ -350,9 +367,9 @@ def test_durations(value, shown):
 
 def test_numbers():
     assert words.number(-0.123) == "−0.12"
-    assert words.count(495237) == "495\u2009237"
-    assert words.percent(0.414) == "41\u2009%"
-    assert words.parameters(52_500_000) == "52.5\u2009M"
+    assert words.count(495237) == "495\u202f237"
+    assert words.percent(0.414) == "41\u202f%"
+    assert words.parameters(52_500_000) == "52.5\u202fM"
     assert words.plain("[a](b) *c*") == r"\[a\]\(b\) \*c\*"
 
 

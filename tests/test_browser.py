@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import anndata as ad
 import numpy as np
@@ -21,6 +22,9 @@ import polars as pl
 import pytest
 from make_results import REAL, make_results, make_run, make_transfer
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from scripted_endpoint import KEY, Endpoint, slow
+from scripted_endpoint import serving as answering
+from test_app import contrast
 
 from scdrugmap.app.pages import PAGES
 from scdrugmap.data.simulate import simulate
@@ -49,11 +53,12 @@ def chromium() -> str:
 
 
 @contextmanager
-def serving(cache: Path, results: Path) -> Iterator[str]:
+def serving(cache: Path, results: Path, **more: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = os.environ | {"SCDRUGMAP_CACHE": str(cache), "SCDRUGMAP_PRECOMPUTED": str(results), "OMP_NUM_THREADS": "1"}
+    env |= more
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.address", "127.0.0.1"]
     log = (cache / "server.log").open("wb")
     server = subprocess.Popen([*command, "--server.port", str(port)], cwd=ROOT, env=env, stdout=log, stderr=log)
@@ -91,8 +96,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, results: Path) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("browser-cache"), results) as url:
+def endpoint() -> Iterator[Endpoint]:
+    with answering() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, results: Path, endpoint: Endpoint) -> Iterator[str]:
+    to_ask = {"OPENAI_BASE_URL": endpoint.url, "OPENAI_API_KEY": KEY}
+    with serving(tmp_path_factory.mktemp("browser-cache"), results, **to_ask) as url:
         yield url
 
 
@@ -214,6 +226,48 @@ def test_a_running_job_can_be_stopped_and_run_again(watched, tmp_path):
     page.get_by_role("button", name="Cancel").click(timeout=LONG)
     expect(page.get_by_text("Stopped.")).to_be_visible(timeout=LONG)
     expect(page.get_by_role("button", name="Run again")).to_be_visible()
+
+
+def test_a_model_is_asked_what_was_agreed_to_and_stopped_and_asked_the_rest(watched, endpoint, tmp_path):
+    write_cells(tmp_path / "asked.h5ad", n_cells=60)
+    page = watched.open("/predict")
+    upload(page, tmp_path / "asked.h5ad")
+    page.get_by_text("GPT-4o mini · asked").click(timeout=LONG)
+    field(page, "Drug", "erlotinib (GSE149383)")
+    expect(page.get_by_test_id("stAlert")).to_contain_text("holds the accession GSE149383")
+    field(page, "Drug", "erlotinib")
+    page.get_by_text("Genes, size of a request, price").click()
+    field(page, "Cells in a request", "2", role="spinbutton")
+    expect(page.get_by_text("60 cells in 30 requests")).to_be_visible()
+    endpoint.default = slow(0.4)
+    agree_and(page, "Run")
+    expect(page.get_by_text(re.compile(r"Step 3 of 5 · \d+ of 60 cells"))).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Stopped.")).to_be_visible(timeout=LONG)
+    expect(page.get_by_text(re.compile(r"\d+ answers? of earlier runs kept"))).to_be_visible()
+    expect(page.get_by_role("textbox", name="Drug")).to_have_value("erlotinib")
+    agree_and(page, "Run again")
+    expect(page.get_by_text("Predicted resistant", exact=True)).to_be_visible(timeout=LONG)
+    settled(page)
+    sent = [body["messages"][-1]["content"] for body in endpoint.asked]
+    assert len(sent) == len(set(sent)) == 30  # nothing was sent, or paid, twice
+    assert all(text.startswith("Drug: erlotinib.\n") for text in sent)
+    report = downloaded(page, "Report (.md)", tmp_path).read_text()
+    assert "* Told about the cells: Drug: erlotinib." in report
+    assert pl.read_csv(downloaded(page, "Table (.csv)", tmp_path))["p_resistant"].null_count() == 0
+
+
+def field(page: Page, name: str, text: str, role: Literal["textbox", "spinbutton"] = "textbox") -> None:
+    place = page.get_by_role(role, name=name, exact=True)
+    place.fill(text)
+    place.press("Tab")
+    settled(page)
+
+
+def agree_and(page: Page, run: str) -> None:
+    page.get_by_text("I agree that these gene names are sent").click()
+    settled(page)
+    page.get_by_role("button", name=run, exact=True).click()
 
 
 def test_a_bad_file_is_told_its_reason(watched, tmp_path):
@@ -339,3 +393,24 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(path, theme, browser,
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 21, 27)"}[theme]
     assert seen.wrong == []
     context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_shows_a_linked_tab_that_can_be_read(theme, browser, server):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=theme)
+    page = Watched(context, server).open("/models?view=Reported")
+    tab = page.get_by_role("tab", name="Reported")
+    expect(tab).to_have_attribute("aria-selected", "true")
+    box = tab.bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] <= 390 - box["width"]
+    colours = page.evaluate(
+        "[getComputedStyle(document.querySelector('[role=tab][aria-selected=true]')).color,"
+        " getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor]"
+    )
+    assert contrast(*map(hexadecimal, colours)) > 4.5
+    context.close()
+
+
+def hexadecimal(colour: str) -> str:
+    return "#" + "".join(f"{int(part):02X}" for part in re.findall(r"\d+", colour)[:3])

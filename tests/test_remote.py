@@ -159,7 +159,7 @@ def test_a_run_starts_from_the_words_of_the_run_before(endpoint, settings):
     assert app.checkbox(key="own_tissue").value
     assert app.number_input(key="told_top_k").value == 20
     assert app.checkbox(key="told_temperature").value
-    assert "1 answers of earlier runs are kept" in text_of(app)
+    assert "1 answer of earlier runs kept" in text_of(app)
     assert not app.checkbox(key="consent").value  # agreed to once, asked for again
     assert app.button(key="run").label == "Run again"
 
@@ -372,7 +372,7 @@ def test_a_finished_job_can_be_asked_again_in_other_words(endpoint, settings, qu
     job_id = finished(settings, drug="erlotinib")
     app = opened(job_id)
     assert app.text_input(key="told_drug").value == "erlotinib"
-    assert "answers of earlier runs are kept" in text_of(app)
+    assert "answers of earlier runs kept" in text_of(app)
     app.text_input(key="told_drug").set_value("").run()
     app.checkbox(key="consent").check().run()
     app.button(key="run").click().run()

@@ -62,8 +62,8 @@ def label(card: ModelCard) -> str:
     return f"{card.title} · asked over the network"
 
 
-def lines(estimate: Estimate, about: str = "", kept: int = 0) -> list[str]:
-    """Return what a person agrees to, a sentence each; `about` is told beside genes, `kept` answers are here."""
+def lines(estimate: Estimate, about: str = "") -> list[str]:
+    """Return what a person agrees to, a sentence each; `about` is what is told beside genes."""
     found = [
         f"To {estimate.host} (model {estimate.model}) go {estimate.sent}.",
         f"Told about the cells: {about}" if about else "Nothing is told about drug, cancer type and tissue.",
@@ -75,10 +75,14 @@ def lines(estimate: Estimate, about: str = "", kept: int = 0) -> list[str]:
     ]
     if told.OWN in about:
         found[2] += " Cells of which different things are told share no request, so there may be a few more."
-    if kept:
-        found[3] += (f" {count(kept)} answers of earlier runs are kept: what is asked again in the same words is "
-                     "neither sent nor paid.")  # fmt: skip
     return found
+
+
+def kept(answers: int) -> list[str]:
+    """Say that answers of earlier runs are kept, where there are any."""
+    noun = "answer" if answers == 1 else "answers"
+    text = f"{count(answers)} {noun} of earlier runs kept: what is asked again in the same words costs nothing."
+    return [text] if answers else []
 
 
 def usd(amount: float) -> str:

@@ -128,11 +128,11 @@ def consent(remote: Remote, given: Mapping[str, Any], status: JobStatus, kept: i
     """
     settings = told.checked(remote.card, given)
     estimate = rough_estimate(settings, int(status.input.get("n_cells", 0)), remote.host)
-    said = asked.lines(estimate, told.about(given), kept)
+    said = asked.lines(estimate, told.about(given))
     changed = _renewed(said)
     with st.container(border=True):
         st.markdown("**What leaves this machine, and what it costs**")
-        st.markdown("\n".join(f"* {plain(line)}" for line in said))
+        st.markdown("\n".join(f"* {plain(line)}" for line in [*said, *asked.kept(kept)]))
         with st.expander("The text of a request", icon=":material/description:"):
             st.code(told.request_text(settings), language=None, wrap_lines=True)
         limit = _limit(estimate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import charts_catalogue, header, queries, tables, widgets, words
+from scdrugmap.app import cards_language, charts_catalogue, header, queries, queries_predict, tables, widgets, words
 from scdrugmap.data.card import CONFIDENCE, DatasetCard
 from scdrugmap.models.card import ModelCard
 
@@ -128,11 +128,12 @@ def model(card: ModelCard, state: str, board: pl.DataFrame, metric: str) -> None
             "Cite": card.cites,
             "Parameters": words.parameters(card.n_parameters),
             "Width of an embedding": f"{card.dim} numbers" if card.dim else "",
-            "Tokens a cell": words.count(card.max_length) if card.max_length else "no limit",
+            "Tokens a cell": "" if card.prompted else words.count(card.max_length) if card.max_length else "no limit",
             "Gene identifiers": card.genes,
             "Makes of raw counts": card.input,
             "Pretrained on": card.pretrained_on or "nothing: it is fitted on the training cells of each split",
             "Of these, in the catalogue": ", ".join(queries.seen(card)),
+            **cards_language.facts(card),
         }
     )
     st.markdown("##### How it is asked" if state == "remote" else "##### Its weights")
@@ -159,29 +160,39 @@ def _scored(card: ModelCard, board: pl.DataFrame, metric: str) -> None:
 
 
 def _weights(card: ModelCard, state: str) -> None:
-    if state == "bundled":
-        st.markdown("They come with the package: nothing to download.")
-    elif state == "ready":
-        st.markdown("They are on this machine.")
-    elif state == "remote":
+    if state == "remote":
         _licence(card)
-        st.markdown(
-            "It runs on somebody else's machine: what is asked leaves yours, at a price for each token. Predict says "
-            f"what would be sent and what it would cost before anything is. {card.weights.instruction}"
-        )
+        cards_language.how_to_ask(card)
+        return
+    if state == "needs weights":
+        _licence(card)
+        _get(card)
     else:
-        _licence(card)
-        weights = card.weights
-        size = f" ({weights.size_mb:.0f} MB)" if weights.size_mb else ""
-        where = f"[{weights.hub}](https://huggingface.co/{weights.hub})" if weights.hub else weights.official
-        source = f" Source: {where}{size}." if where else ""
-        st.markdown(f"They are not on this machine.{source} {weights.instruction}")
-        if weights.gated:
-            st.markdown(
-                "The Hub gives these weights only to accounts that accepted their licence: accept it on the model's "
-                "page, make a read token in your account's settings, and type:"
-            )
-        st.code(("hf auth login\n" if weights.gated else "") + f"scdrugmap models fetch {card.key}", language="bash")
+        st.markdown("They come with the package: nothing to download." if state == "bundled" else
+                    "They are on this machine.")  # fmt: skip
+    if queries_predict.has_reference(card.key):
+        if state != "needs weights":
+            st.markdown(f"[Predict with it](predict?model={card.key}), by a reference that is on this machine.")
+        return
+    st.markdown("To predict with it, fit a reference on labelled cells; without one it embeds, and enters benchmarks:")
+    st.code(queries_predict.fit_command(card.key), language="bash")
+
+
+def _get(card: ModelCard) -> None:
+    """Say where weights come from and what is typed to get them."""
+    weights = card.weights
+    size = f" ({words.megabytes(weights.size_mb)})" if weights.size_mb else ""
+    page = f"https://huggingface.co/{weights.hub}" if weights.hub else weights.official
+    source = f" Source: [{weights.hub or page}]({page}){size}." if page else ""
+    asks = "" if weights.package else f" {weights.instruction}"
+    st.markdown(f"They are not on this machine.{source}{asks}")
+    if weights.gated:
+        st.markdown(
+            "The Hub gives these weights only to accounts that accepted their licence: "
+            f"[accept it on the model's page]({page}), [make a read token](https://huggingface.co/settings/tokens), "
+            "and type:"
+        )
+    st.code("\n".join(queries_predict.commands_for(card)), language="bash")
 
 
 def _licence(card: ModelCard) -> None:

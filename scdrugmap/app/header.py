@@ -21,7 +21,9 @@ from scdrugmap.errors import ScDrugMapError
 
 _LOGO = Path(__file__).with_name("logo.svg")  # also the favicon: a Material symbol there would be asked of another host
 
-# Streamlit has no setting for these: a reading width, the word beside the logo, quieter captions, room at the top.
+# Streamlit has no setting for these: a reading width, the word beside the logo, quieter captions, room at the top, a
+# chosen tab in the text's colour (the accent is too faint for small words on a dark page), and tabs that wrap on a
+# phone, where a linked tab would otherwise stand out of sight.
 _STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] {max-width: 1240px; padding-top: 4.6rem; padding-bottom: 3rem;}
@@ -30,6 +32,7 @@ _STYLE = """
 :is(a, button, div):has(> [data-testid="stHeaderLogo"])::after {
   content: "scDrugMap"; font-weight: 650; font-size: 1.06rem;}
 [data-testid="stCaptionContainer"] {font-size: .9rem; line-height: 1.45;}
+[data-testid="stTab"][aria-selected="true"] {color: inherit; font-weight: 650;}
 .sdm-kicker {font-size: 1.06rem; opacity: .78; margin: -.55rem 0 .9rem 0;}
 .sdm-foot {border-top: 1px solid rgba(128,140,150,.35); opacity: .8;
   margin-top: 2.4rem; padding-top: .8rem; font-size: .86rem;}
@@ -43,6 +46,7 @@ _STYLE = """
 @media (max-width: 640px) {
   [data-testid="stMainBlockContainer"] {padding-left: 1rem; padding-right: 1rem;}
   .sdm-big {font-size: 1.15rem;}
+  [data-testid="stTabs"] [role="tablist"] {flex-wrap: wrap; row-gap: .1rem; overflow: visible;}
   [class*="st-key-two_"] [data-testid="stColumn"] {min-width: calc(50% - 1rem);}
 }
 </style>

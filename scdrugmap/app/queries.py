@@ -210,6 +210,11 @@ def date_of(run_ids: pl.Series) -> str:
     return "" if not days else days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
+def samples_of(run_ids: pl.Series) -> int:
+    """Return how many samples the largest of these runs held; 0 where none is a run on this machine."""
+    return max(runs().filter(pl.col("run_id").is_in(run_ids.implode()))["n_samples"].drop_nulls(), default=0)
+
+
 def summary(job_id: str) -> dict[str, Any]:
     """Return what `predict` found in the cells of a finished job."""
     path = service().results(job_id)["summary"]

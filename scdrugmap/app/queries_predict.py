@@ -76,9 +76,9 @@ def waiting() -> pl.DataFrame:
 
     Those that are asked over the network are not among them.
     """
-    able, fitted = set(predictors()["model"]), {card.model for card in references(settings())}
+    able = set(predictors()["model"])
     known = models().filter(~pl.col("model").is_in(able), pl.col("state") != "remote")
-    rows = [_needs(row["model"], row["title"], row["state"], row["model"] in fitted)
+    rows = [_needs(row["model"], row["title"], row["state"], has_reference(row["model"]))
             for row in known.iter_rows(named=True)]  # fmt: skip
     return pl.DataFrame(rows, schema=dict.fromkeys(("model", "title", "state", "needs", "commands"), pl.String))
 
@@ -90,9 +90,19 @@ def _needs(model: str, title: str, state: str, fitted: bool) -> dict[str, str]:
         commands += commands_for(MODELS[model])
     if not fitted:
         lacking.append("no reference has been fitted")
-        commands.append(f"scdrugmap reference fit --model {model} --data labelled.h5ad")
+        commands.append(fit_command(model))
     needs = " and ".join(lacking)
     return {"model": model, "title": title, "state": state, "needs": needs, "commands": "\n".join(commands)}
+
+
+def has_reference(model: str) -> bool:
+    """Tell whether a reference of this model is on this machine."""
+    return any(card.model == model for card in references(settings()))
+
+
+def fit_command(model: str) -> str:
+    """Return what is typed to fit a reference."""
+    return f"scdrugmap reference fit --model {model} --data labelled.h5ad"
 
 
 def commands_for(card: ModelCard) -> list[str]:

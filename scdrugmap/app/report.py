@@ -31,7 +31,7 @@ def markdown(status: JobStatus, summary: dict[str, Any]) -> str:
         "",
         "## What the score is",
         "",
-        asked.what_it_is(provenance) if is_asked else sentences.what_it_is(provenance),
+        asked.what_it_is(provenance).replace("\\:", ":") if is_asked else sentences.what_it_is(provenance),
         *(
             []
             if is_asked

@@ -40,15 +40,22 @@ def headline(rows: pl.DataFrame, metric: str) -> str:
     return text
 
 
-def headline_caption(rows: pl.DataFrame, metric: str, date: str, rule: str) -> list[str]:
+def headline_caption(rows: pl.DataFrame, metric: str, date: str, rule: str, samples: int) -> list[str]:
     """Caption of the figure on the first page."""
     return [
-        f"{metric} of {rows.height} classifiers on {rows['on'][0]}, {count(max(rows['n']))} cells",
+        f"{metric} of {rows.height} classifiers on {rows['on'][0]}",
+        extent(max(rows["n"]), samples, rows["test"][0]),
         f"k-fold over cells (the paper's split) beside k-fold that keeps each {rows['safe_name'][0]} whole",
         "whisker: 95 % bootstrap interval of the leak-safe score, over samples where there are several",
         f"vertical tick: {rule}",
         f"measured here{f' on {date}' if date else ''}",
     ]
+
+
+def extent(cells: int, samples: int, test: str) -> str:
+    """Say what a figure rests on: cells and, where a run says how many, samples and data sets (`test`, joined by +)."""
+    counts = {"cell": cells, "sample": samples, "data set": len(test.split("+")) if samples else 0}
+    return " / ".join(f"{count(n)} {name}{'s' * (n != 1)}" for name, n in counts.items() if n)
 
 
 def installed(found: Mapping[str, Any], device: str) -> str:
@@ -91,14 +98,17 @@ def looking_at(picks: Mapping[str, str], rows: pl.DataFrame) -> str:
     )
 
 
-def ranking_caption(rows: pl.DataFrame, picks: Mapping[str, str], dates: str, rule: str) -> list[str]:
+def ranking_caption(
+    rows: pl.DataFrame, picks: Mapping[str, str], dates: str, rule: str, samples: int
+) -> list[str]:  # fmt: skip
     """Caption of the leaderboard's figure."""
-    largest = max(rows["n"].drop_nulls(), default=0)
+    largest = rows.sort("n", nulls_last=False)[-1]
     marks = ["filled: measured here"] if "measured" in rows["source"].to_list() else []
     marks += ["hollow: reported by the paper"] if "reported" in rows["source"].to_list() else []
     marks += ["dashed: simulated cells"] if "simulated" in rows["source"].to_list() else []
     return [
-        f"{picks['metric']} on {picks['on']}" + (f", {count(largest)} cells" if largest else ""),
+        f"{picks['metric']} on {picks['on']}",
+        extent(largest["n"][0] or 0, samples, largest["test"][0]),
         f"{picks['protocol']}, split by {split(picks['split_by'])}"
         + (f", {picks['shots']} shots" if picks["shots"] != "all" else ""),
         "; ".join(marks),

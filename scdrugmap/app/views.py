@@ -40,7 +40,8 @@ def ranking(rows: pl.DataFrame, picks: Mapping[str, str]) -> None:
     key = queries.SHOWN[picks["metric"]]
     chart = charts.ranking(pickers.named(rows), picks["metric"], header.ink())
     st.altair_chart(chart, alt="scores with intervals, best first")
-    header.caption(*sentences.ranking_caption(rows, picks, queries.date_of(rows["run_id"]), queries.rule(key)))
+    date, samples = queries.date_of(rows["run_id"]), queries.samples_of(rows["run_id"])
+    header.caption(*sentences.ranking_caption(rows, picks, date, queries.rule(key), samples))
     view = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
     won = queries_views.won(queries.SHOWN[picks["metric"]], shots=boards_views.words_of(picks["shots"]), **view)
     columns = tables.ranking_columns(picks["metric"])
@@ -68,7 +69,8 @@ def split_matters(board: pl.DataFrame, picks: Mapping[str, str]) -> None:
         rows = pickers.named(part)
         st.markdown(f"**{on}**")
         st.altair_chart(charts.dumbbell(rows, metric, header.ink()), alt=f"{metric} by cell and by {safe_name}")
-        header.caption(*sentences.headline_caption(rows, metric, queries.date_of(rows["run_id"]), queries.rule(key)))
+        date, samples = queries.date_of(rows["run_id"]), queries.samples_of(rows["run_id"])
+        header.caption(*sentences.headline_caption(rows, metric, date, queries.rule(key), samples))
         with st.expander("Leakage gaps with their intervals", icon=":material/table_rows:"):
             columns = tables_views.gaps_columns(metric, str(safe_name))
             keys = rows["run_id"].to_list()

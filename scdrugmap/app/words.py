@@ -103,14 +103,14 @@ def count(value: float | None) -> str:
     """Format a count with thin spaces between thousands."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    return f"{round(value):,}".replace(",", "\u2009")
+    return f"{round(value):,}".replace(",", "\u202f")
 
 
 def percent(value: float | None, decimals: int = 0) -> str:
     """Format a share between 0 and 1 as prose percent."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{100 * value:.{decimals}f}\u2009%"
+    return f"{100 * value:.{decimals}f}\u202f%"
 
 
 def duration(seconds: float | None) -> str:
@@ -130,8 +130,13 @@ def parameters(value: float | None) -> str:
         return "–"
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.3g}\u2009{unit}"
+            return f"{value / size:.3g}\u202f{unit}"
     return f"{value:.0f}"
+
+
+def megabytes(size: float) -> str:
+    """Format a size in megabytes as 84 MB or 16.1 GB."""
+    return f"{size:.0f}\u202fMB" if size < 1000 else f"{size / 1000:.3g}\u202fGB"
 
 
 def plain(text: str) -> str:
