@@ -57,7 +57,7 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_every_linear_is_packed_and_near_what_it_was(folder, packed, settings):
     plain = dict(opened(folder).network.named_modules())
-    x = torch.randn(64, WIDE["hidden_size"], generator=torch.Generator().manual_seed(0))
+    x = torch.randn(64, WIDE["hidden_size"], generator=torch.Generator().manual_seed(0))  # rounded to bfloat16 inside
     assert len(linears(packed)) == 7 * WIDE["num_hidden_layers"]
     for name, part in packed.network.named_modules():
         if isinstance(part, Linear4bit) and part.in_features == x.shape[1]:
@@ -74,7 +74,7 @@ def test_cells_stay_near_their_float32_embedding(cells, folder, packed):
     assert cosine.min() > 0.95
     assert 0.01 < apart(z, full) < 0.3  # 14 linears of random weights, one behind the other
     np.testing.assert_array_equal(packed.embed(few), z)
-    np.testing.assert_allclose(packed.embed(few, batch_size=1), z, rtol=0, atol=2e-5 * np.abs(z).max())
+    np.testing.assert_allclose(packed.embed(few, batch_size=1), z, rtol=0, atol=0.02 * np.abs(z).max())  # bfloat16
 
 
 def test_the_linears_take_little_more_than_a_quarter_of_bfloat16(packed):
@@ -100,10 +100,18 @@ def test_key_hash_and_provenance_tell_it_apart(cells, folder, packed):
     assert packed.weights_hash == plain.weights_hash  # of the files
     assert shard_key(packed, few, 0) != shard_key(plain, few, 0)
     assert json.loads(provenance(packed, few)["settings"])["quantise"] == "4bit"
-    half = load_model("llama3-8b", folder, "cpu", "bfloat16", quantise="4bit", top_k=40)
-    assert {part.compute_dtype for part in linears(half)} == {torch.bfloat16}
-    assert {part.compute_dtype for part in linears(packed)} == {torch.float32}
-    assert apart(half.embed(few), packed.embed(few)) < 0.05
+    assert packed.precision == "bfloat16"
+    assert {part.compute_dtype for part in linears(packed)} == {torch.bfloat16}
+
+
+def test_sixteen_bits_are_bfloat16_where_no_precision_can_be_given(cells, folder, settings):
+    """As in a benchmark, a reference and a prediction."""
+    half, few = opened(folder, quantise="16bit", top_k=40), cells[:4].copy()
+    assert {p.dtype for p in half.network.parameters()} == {torch.bfloat16}
+    expected = load_model("llama3-8b", folder, "cpu", "bfloat16", top_k=40)
+    np.testing.assert_array_equal(half.embed(few), expected.embed(few))
+    assert half.precision == expected.precision
+    assert shard_key(half, few, 0) != shard_key(opened(folder, top_k=40), few, 0)
 
 
 def test_adapters_learn_over_packed_weights_and_go_without_a_trace(cells, packed, tmp_path):
@@ -161,7 +169,7 @@ def test_folders_that_were_packed_before_are_read_as_they_are(cells, folder, pac
     few = cells[:4].copy()
     expected = packed.embed(few)
     with quiet():
-        how = {"quantization_config": bits.nf4(torch.float32), "device_map": {"": "cpu"}, "dtype": torch.float32}
+        how = {"quantization_config": bits.nf4(torch.bfloat16), "device_map": {"": "cpu"}, "dtype": torch.bfloat16}
         AutoModel.from_pretrained(folder, **how).save_pretrained(tmp_path / "before")
     (tmp_path / "before" / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     again = opened(tmp_path / "before", top_k=40)
@@ -217,8 +225,12 @@ def test_nobody_imports_it_who_does_not_ask():
     assert (out.stdout.strip(), out.stderr) == ("False", "")
 
 
-def test_a_benchmark_trains_adapters_over_packed_weights(cells, folder, settings):
-    given = {"knobs": {"llama3-8b": {"quantise": "4bit", "top_k": 10}}, "options": {"lora": {"steps": 2, "checks": 1}}}
+@pytest.mark.parametrize("quantise", ["16bit", "4bit"])
+def test_a_benchmark_trains_adapters_over_packed_weights(cells, folder, settings, quantise):
+    given = {
+        "knobs": {"llama3-8b": {"quantise": quantise, "top_k": 10}},
+        "options": {"lora": {"steps": 2, "checks": 1}},
+    }
     few = cells[:40].copy()
     scores = benchmark(
         datasets=[few], models=["llama3-8b"], strategies=["lora"], folds=2, weights={"llama3-8b": folder}, **given

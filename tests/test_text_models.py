@@ -70,7 +70,9 @@ def test_bfloat16_is_how_the_weights_lie(cells, folder, settings):
         ({"about": "drug,dataset"}, "names 'dataset', which a text does not tell"),
         ({"max_length": 3}, "max_length=3"),
         ({"max_length": 8193}, "max_length=8193 .* reads up to 8192 tokens"),
-        ({"top_k": 0}, "not a number of genes"),
+        ({"top_k": 0}, "top_k=0 is not a number of genes"),
+        ({"layer": True}, "layer=True"),
+        ({"about": 5}, "names '5', which a text does not tell"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(cells, folder, settings, given, says):

@@ -215,7 +215,7 @@ def test_a_device_without_the_memory_is_told_what_takes_less(folder, settings, m
     monkeypatch.setattr(AutoModel, "from_pretrained", full)
     with pytest.raises(InvalidInput, match="memory of cpu does not hold the model") as caught:
         opened(folder)
-    for way in ("precision='bfloat16'", "quantise='4bit'", "device='cpu'"):
+    for way in ("quantise='16bit'", "--set quantise=4bit", "device='cpu'"):
         assert way in caught.value.remedy
 
 

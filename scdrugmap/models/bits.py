@@ -44,7 +44,7 @@ def require() -> None:
     """Import bitsandbytes; raises `InvalidInput` with the command where it is not installed."""
     if importlib.util.find_spec("bitsandbytes") is None:
         message = "Weights in 4 bits need the package bitsandbytes, which is not installed here."
-        raise InvalidInput(message, f"Run: {INSTALL}; or leave quantise out and give precision='bfloat16'.")
+        raise InvalidInput(message, f"Run: {INSTALL}; or give quantise='16bit'.")
     with as_installed():
         importlib.import_module("bitsandbytes")
 

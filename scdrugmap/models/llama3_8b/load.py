@@ -36,6 +36,7 @@ BATCHED = {
     "big_bird": "changes its attention with the length of a batch and keeps the change",
     "reformer": "hashes tokens at random",
 }  # types whose embedding of a cell would not be that cell's alone
+LARGE = 2**30  # bytes of weights that take long enough to be told of
 AGAIN = "Get the files again from their source."
 
 
@@ -53,8 +54,8 @@ def load(
 ) -> Encoder:
     """Give the encoder of a folder; `converted` is where the hashes of its files are remembered.
 
-    Raises `WeightsMissing`, `WeightsInvalid`, and `InvalidInput` for settings that do not fit the model and for a
-    device that does not hold it.
+    `quantise` "16bit" and "4bit" compute in bfloat16, whatever the precision. Raises `WeightsMissing`,
+    `WeightsInvalid`, and `InvalidInput` for settings that do not fit the model and a device that does not hold it.
     """
     refuse_pickles(folder)
     found = store.upstream_files(card, folder, importlib.import_module(__name__), settings)
@@ -64,6 +65,7 @@ def load(
     outline = _outline(folder, described, settings)
     vocabulary = {"tokenizer": found["tokenizer"].read_text(encoding="utf-8"), "positions": outline.positions}
     tokenizer = Tokenizer(vocabulary, settings)
+    precision = "bfloat16" if packed or settings["quantise"] else precision
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     how = placement(device) | ({"quantization_config": bits.nf4(dtype)} if packed == "now" else {})
     if packed:
@@ -75,7 +77,7 @@ def load(
     if packed:
         bits.settle(network, dtype)
     with _read(folder):
-        tokenizer.padded = network.tried(device, "4bit" if packed else precision)
+        tokenizer.padded = network.tried(device, precision)
     if not tokenizer.padded:
         log.warning("padding changes what this network answers: batches are of cells whose texts are equally long")
     weights_hash = store.remembered_hash(found, converted)
@@ -126,12 +128,12 @@ def _packed(folder: Path, described: Mapping[str, Any], quantise: str) -> str:
 
     Raises `InvalidInput` for another `quantise`, `WeightsInvalid` for files that are packed in another way.
     """
-    if quantise not in ("", "4bit"):
+    if quantise not in ("", "16bit", "4bit"):
         message = f"quantise='{quantise}' is not known."
-        raise InvalidInput(message, "Leave it out, or give quantise='4bit'.")
+        raise InvalidInput(message, "Leave it out, or give quantise='16bit' or '4bit'.")
     stored = described.get("quantization_config")
     if stored is None:
-        return "now" if quantise else ""
+        return "now" if quantise == "4bit" else ""
     if stored.get("quant_method") == "bitsandbytes" and stored.get("load_in_4bit"):
         return "before"
     message = f"'{folder}' holds weights that were packed ({stored.get('quant_method', 'by an unknown method')})."
@@ -153,7 +155,7 @@ def _pretrained(folder: Path, how: Mapping[str, Any], device: torch.device) -> A
 
     fixed = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
     try:
-        with _read(folder), quiet():
+        with _read(folder), quiet(bar=_large(folder)):
             model, told = AutoModel.from_pretrained(folder, output_loading_info=True, **fixed, **how)
     except torch.OutOfMemoryError as error:
         raise _no_room(device) from error
@@ -163,10 +165,14 @@ def _pretrained(folder: Path, how: Mapping[str, Any], device: torch.device) -> A
     return model
 
 
+def _large(folder: Path) -> bool:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE
+
+
 def _no_room(device: torch.device) -> InvalidInput:
     message = f"The memory of {device} does not hold the model."
-    remedy = "Give precision='bfloat16' (half of float32), quantise='4bit' (less than half of that), or device='cpu'."
-    return InvalidInput(message, remedy)
+    less = "Give quantise='16bit' (half of float32) or '4bit' (about a quarter of that), typed: --set quantise=4bit"
+    return InvalidInput(message, f"{less}; or device='cpu'.")
 
 
 @contextmanager
@@ -215,18 +221,19 @@ def _account(folder: Path, told: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' own reports and bars from the terminal; what matters is raised."""
+def quiet(*, bar: bool = False) -> Iterator[None]:
+    """Keep transformers' own reports from the terminal, what matters is raised; `bar` lets it show how far it is."""
     from transformers.utils import logging as told
 
-    level, bar = told.get_verbosity(), told.is_progress_bar_enabled()
+    level, shown = told.get_verbosity(), told.is_progress_bar_enabled()
     told.set_verbosity_error()
-    told.disable_progress_bar()
+    if not bar:
+        told.disable_progress_bar()
     try:
         yield
     finally:
         told.set_verbosity(level)
-        if bar:
+        if shown:
             told.enable_progress_bar()
 
 

@@ -133,7 +133,7 @@ class Network(nn.Module):
         count = int(self.model.config.num_hidden_layers)
         if layer == -1:
             return
-        if not isinstance(layer, int) or not 1 <= layer <= count:
+        if isinstance(layer, bool) or not isinstance(layer, int) or not 1 <= layer <= count:
             message = f"layer={layer!r} is not one of the model's {count} blocks."
             raise InvalidInput(message, f"Give a number from 1 to {count}, or -1 for the last after the final norm.")
         blocks = self.blocks

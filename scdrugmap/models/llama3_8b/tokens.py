@@ -36,6 +36,7 @@ class Tokenizer(BaseTokenizer):
         super().__init__(vocabulary, settings)
         self.about = _about(settings["about"])
         self.rule = _rule(settings)
+        _require_count(settings["top_k"])
         longest, positions = settings["max_length"], vocabulary["positions"]
         if not isinstance(longest, int) or not 4 <= longest <= positions:
             message = f"max_length={longest!r} does not suit a model that reads up to {positions} tokens."
@@ -93,6 +94,12 @@ def read_tokenizer(text: str) -> tokenizers.Tokenizer:
         raise WeightsInvalid(message, "Get the file again from its source.") from error
 
 
+def _require_count(top_k: Any) -> None:
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        message = f"top_k={top_k!r} is not a number of genes."
+        raise InvalidInput(message, "Give a whole number of at least 1.")
+
+
 def _rule(settings: Mapping[str, Any]) -> str:
     if settings["compat"] not in ("", "upstream"):
         message = f"compat='{settings['compat']}' is not known."
@@ -105,7 +112,7 @@ def _rule(settings: Mapping[str, Any]) -> str:
 
 def _about(setting: str) -> tuple[str, ...]:
     """Columns of obs that a text begins with, in one order whatever the setting's."""
-    given = [name.strip() for name in setting.split(",") if name.strip()]
+    given = [name.strip() for name in str(setting).split(",") if name.strip()]
     for name in given:
         if name not in ABOUT:
             message = f"about='{setting}' names '{name}', which a text does not tell."
