@@ -11,9 +11,13 @@ import pytest
 import torch
 from anndata import AnnData
 from make_results import REAL, make_results, make_transfer
+from scripted_endpoint import KEY, Endpoint, serving
 from threadpoolctl import threadpool_limits
 
 from scdrugmap.data.simulate import simulate
+from scdrugmap.evaluation.prompting_ask import Asker
+from scdrugmap.evaluation.prompting_settings import PromptSettings
+from scdrugmap.models import MODELS
 from scdrugmap.settings import Settings
 
 
@@ -89,3 +93,24 @@ def benchmarked(
         return int(ended.value.code or 0), printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    """An endpoint on loopback that does what a test tells it, and that the environment names."""
+    with serving() as endpoint:
+        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        yield endpoint
+
+
+@pytest.fixture
+def asker(endpoint: Endpoint, tmp_path: Path) -> Callable[..., Asker]:
+    """Make an asker of a folder of the test's own, with short waits."""
+
+    def make(folder: str = "prompts", max_cost: float | None = None, seed: int = 0, **given: object) -> Asker:
+        quick = {"connection_retries": 2, "timeout": 5.0, "cells_per_request": 4, "poll": 0.02, "logprobs": False}
+        settings = PromptSettings.of(MODELS["gpt-4o-mini"], quick | given)
+        return Asker(settings, folder=tmp_path / folder, seed=seed, max_cost=max_cost)
+
+    return make

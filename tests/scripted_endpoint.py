@@ -125,6 +125,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/files":
             self.server.uploads.append(re.search(rb"\r\n\r\n(\{.*?\})\s*\r\n--", content, re.DOTALL)[1])  # type: ignore[index]
             self.send(200, file_record(f"file-{len(self.server.uploads) - 1}"))
+        elif self.path != "/v1/batches":
+            self.send(404, {"detail": "Not Found"})
         else:
             self.server.batches.append({**json.loads(content), "looked": 0})
             self.send(200, self.server.batch(len(self.server.batches) - 1))

@@ -10,7 +10,7 @@ import anndata
 import numpy as np
 import polars as pl
 import pytest
-from scripted_endpoint import KEY, edits, good, says, serving
+from scripted_endpoint import KEY, edits, good, says
 
 import scdrugmap as sdm
 from scdrugmap.cli import main
@@ -24,12 +24,9 @@ MODEL = "gpt-4o-mini"
 QUICK = {"connection_retries": 0, "retries": 0, "top_k": 10, "cells_per_request": 3, "logprobs": False}
 
 
-@pytest.fixture
-def endpoint(monkeypatch, settings):
-    with serving() as endpoint:
-        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        yield endpoint
+@pytest.fixture(autouse=True)
+def _own_cache(settings):
+    """No answer is kept from one test to the next."""
 
 
 @pytest.fixture(scope="module")

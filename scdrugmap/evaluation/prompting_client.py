@@ -102,7 +102,7 @@ class Endpoint:
                 self._client = openai.OpenAI(api_key=self._key, base_url=self._url, **how)
             except (ValueError, ImportError, OSError, openai.OpenAIError) as error:  # a proxy, a certificate, a header
                 message = f"The client for {self.host} cannot be made: {self.hide(error)}"
-                remedy = "Check the proxy and OPENAI_... variables of the environment: env | grep -i -e proxy -e openai"
+                remedy = "Check the proxy that the environment names: env | grep -i proxy"
                 raise EndpointFailed(message, remedy) from None
         return self._client
 
@@ -177,7 +177,7 @@ class Endpoint:
 
         said = self.hide(getattr(error, "message", error)).rstrip(".")
         code, status = getattr(error, "code", None), getattr(error, "status_code", None)
-        tries = f"after {self._retries + 1} attempts"
+        tries = f"after {self._retries + 1} attempt{'s' * (self._retries > 0)}"
         if status in (401, 403):
             return EndpointFailed(f"{self.host} refused the key ({status}).", "Set OPENAI_API_KEY to a valid key.")
         if status == 404 and not ("model" in said.lower() or code == "model_not_found"):

@@ -1,0 +1,130 @@
+"""A run that is killed, and a real server that is not ours: other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from prompting_cells import CARD, CELLS, P
+from scripted_endpoint import (
+    KEY,
+    good,
+)
+
+from scdrugmap.evaluation.prompting_ask import Asker
+from scdrugmap.evaluation.prompting_settings import PromptSettings
+
+RUN = """
+import sys
+from pathlib import Path
+from scdrugmap.evaluation.prompting_ask import Asker
+from scdrugmap.evaluation.prompting_odds import odds_of
+from scdrugmap.evaluation.prompting_settings import PromptSettings
+from scdrugmap.evaluation.prompting_text import CellText
+from scdrugmap.models import MODELS
+settings = PromptSettings.of(MODELS["gpt-4o-mini"], {"cells_per_request": 1, "concurrency": 2, "logprobs": False})
+cells = [CellText((f"GENE{number}", "ACTB")) for number in range(10)]
+Asker(settings, folder=Path(sys.argv[1])).ask(cells)
+"""
+
+
+def test_after_a_kill_only_what_was_not_answered_is_asked(asker, endpoint, tmp_path):
+    gate, reached = threading.Event(), threading.Event()
+
+    def act(handler, body):
+        if len(endpoint.asked) >= 5:
+            reached.set()
+            gate.wait(10)
+        good(handler, body)
+
+    endpoint.default = act
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "prompts")])
+    assert reached.wait(60)
+    deadline = time.monotonic() + 10
+    while len(list((tmp_path / "prompts").glob("*/*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    gate.set()
+    kept = len(list((tmp_path / "prompts").glob("*/*.json")))
+    assert 3 <= kept < 10
+    endpoint.default = good
+    before = len(endpoint.asked)
+    found = asker(cells_per_request=1, connection_retries=5, timeout=60.0).ask(CELLS)
+    assert len(endpoint.asked) - before == 10 - kept
+    assert found.p_resistant.tolist() == P
+
+
+TINY = """
+import sys
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+import torch
+torch.manual_seed(0)
+words = ["<s>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+tokenizer = Tokenizer(models.BPE(vocab={word: n for n, word in enumerate(words)}, merges=[], unk_token="<unk>"))
+tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+tokenizer.decoder = decoders.ByteLevel()
+fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+fast.chat_template = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\\n{% endfor %}"
+fast.save_pretrained(sys.argv[1])
+config = LlamaConfig(vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                     num_attention_heads=2, num_key_value_heads=2, bos_token_id=0, eos_token_id=1)
+LlamaForCausalLM(config).save_pretrained(sys.argv[1])
+from transformers.cli.serve import Serve
+Serve(sys.argv[1], host="127.0.0.1", port=int(sys.argv[2]), device="cpu")
+"""
+
+
+@pytest.fixture
+def transformers_server(tmp_path, monkeypatch):
+    """`transformers serve` with a tiny random causal model, in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    model = str(tmp_path / "tiny")
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, "-c", TINY, model, str(port)]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(port):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        yield model
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+            return response.status == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def test_a_real_server_with_a_model_that_talks_nonsense(transformers_server, tmp_path):
+    given = {"name": transformers_server, "retries": 1, "cells_per_request": 2, "timeout": 60.0}
+    asker = Asker(PromptSettings.of(CARD, given), folder=tmp_path / "prompts")
+    found = asker.ask(CELLS[:4])
+    assert found.failed.all()
+    assert found.problems == {"unreadable": 8}
+    assert asker.budget.n_paid == 4
+    assert asker.budget.input_tokens > 1000
+    assert transformers_server in found.served[0]
+    assert len(list((tmp_path / "prompts").glob("*/*.json"))) == 4

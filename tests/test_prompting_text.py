@@ -1,0 +1,71 @@
+"""What a language model is told of cells, in what form, and with which settings."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from prompting_cells import CARD
+
+from scdrugmap.errors import InvalidInput, UnknownName
+from scdrugmap.evaluation.prompting_settings import PromptSettings
+from scdrugmap.evaluation.prompting_text import messages, schema
+from scdrugmap.evaluation.prompting_words import cell_texts
+
+
+def test_a_prompt_holds_genes_and_nothing_else_of_a_cell(cells):
+    cells.obs["dataset"], cells.obs["study"] = "gse999-secret", "GSE999"
+    cells.obs_names = [f"barcode-{number}" for number in range(cells.n_obs)]
+    texts = cell_texts(cells, PromptSettings.of(CARD, {"top_k": 7}))
+    sent = json.dumps(messages(texts))
+    assert all(len(text.genes) == 7 for text in texts)
+    assert all(gene in set(cells.var_names) for text in texts for gene in text.genes)
+    for secret in ("gse999", "GSE999", "barcode", *cells.obs["sample"].astype(str).unique()):
+        assert secret not in sent
+    assert "drug: " not in sent.lower()
+
+
+def test_drug_and_tissue_are_told_where_it_is_wanted(cells):
+    cells.obs["drug"] = np.where(np.arange(cells.n_obs) % 2, "erlotinib", "vemurafenib")
+    told = cell_texts(cells, PromptSettings.of(CARD, {"drug": "obs", "tissue": "skin"}))
+    assert {text.about for text in told[:2]} == {"Drug: erlotinib. Tissue: skin.", "Drug: vemurafenib. Tissue: skin."}
+    assert told[0].about in messages(told[:1])[1]["content"]
+    with pytest.raises(InvalidInput, match="accession GSE108383"):
+        cell_texts(cells, PromptSettings.of(CARD, {"drug": "GSE108383 vemurafenib"}))
+    del cells.obs["drug"]
+    with pytest.raises(InvalidInput, match=r"obs\['drug'\], and there is none"):
+        cell_texts(cells, PromptSettings.of(CARD, {"drug": "obs"}))
+
+
+def test_the_schema_is_strict_and_names_the_cells():
+    entry = schema(3)["properties"]["answers"]["items"]
+    assert entry["properties"]["id"]["enum"] == ["c1", "c2", "c3"]
+    assert set(entry["required"]) == set(entry["properties"])
+    assert entry["additionalProperties"] is schema(3)["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"top_k": 0}, "top_k=0"),
+        ({"top_k": 2.5}, "top_k=2.5"),
+        ({"logprobs": 1}, "logprobs=1"),
+        ({"cells_per_request": True}, "cells_per_request=True"),
+        ({"temperature": "cold"}, "temperature='cold'"),
+        ({"usd_per_million_input": math.nan}, "usd_per_million_input=nan"),
+        ({"name": 4}, "name=4"),
+    ],
+)
+def test_settings_are_checked(given, says):
+    with pytest.raises(InvalidInput, match=says):
+        PromptSettings.of(CARD, given)
+
+
+def test_settings_of_the_card_are_those_that_are_read():
+    assert PromptSettings.of(CARD, {"temperature": None}).temperature is None
+    assert PromptSettings.of(CARD, {"temperature": 1}).temperature == 1.0
+    assert set(PromptSettings.of(CARD).record()) < set(CARD.settings)
+    with pytest.raises(UnknownName, match="no setting called 'max_length'"):
+        PromptSettings.of(CARD, {"max_length": 5})
