@@ -332,6 +332,8 @@ def test_a_result_without_any_answer_is_drawn_too(endpoint, settings):
     assert not app.error
     assert "14 of 14 cells got no readable answer" in text_of(app)
     assert "nothing to draw" in text_of(app)
+    assert "with fewer cells in a request, or another model" in text_of(app)
+    assert "colour" not in [box.key for box in app.selectbox]
 
 
 def test_answers_go_with_the_upload(endpoint, settings):

@@ -108,7 +108,8 @@ def warning(provenance: Mapping[str, Any]) -> str:
     if put["n_failed"]:
         text += (
             f" {count(put['n_failed'])} of {count(put['n_cells'])} cells got no readable answer: no share counts "
-            "them, and against your labels they count as wrong."
+            "them, and against your labels they count as wrong. The same words would get the same replies, which are "
+            "kept: run these cells again (below) with fewer cells in a request, or another model."
         )
     return text
 
@@ -133,10 +134,11 @@ def what_it_is(provenance: Mapping[str, Any]) -> str:
         "stated": "as the model states it",
     }
     how = " or ".join(ways[name] for name in sorted(put["sources"])) or "not given for any cell"
-    name, top_k, at_a_time = plain(put["served"] or put["name"]), chosen["top_k"], chosen["cells_per_request"]
+    name, top_k, together = plain(put["served"] or put["name"]), chosen["top_k"], int(chosen["cells_per_request"])
+    at_a_time = "one cell" if together == 1 else f"{together} cells"
     return (
         f"**What this score is.** The probability of *resistant* by {name}, {how}, after it was shown the names of "
-        f"each cell's {top_k} most highly expressed genes, {at_a_time} cells at a time (prompt {put['prompt']}).  \n"
+        f"each cell's {top_k} most highly expressed genes, {at_a_time} at a time (prompt {put['prompt']}).  \n"
         f"**What it was told about the cells.** {plain(was_told(provenance))}  \n"
         f"**How far to trust it.** {provenance['held_out']['verdict']} Calibration: {provenance['calibration']}. "
         f"Novelty: {provenance['novelty']}.  \n"

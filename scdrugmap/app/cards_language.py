@@ -47,6 +47,6 @@ def how_to_ask(card: ModelCard) -> None:
         "and asks before anything is sent. Any endpoint that speaks OpenAI's protocol can be asked in its place, one "
         f"on your own machine too. [Its page]({card.weights.official}) has OpenAI's terms and prices of today."
     )
-    st.code(asked.TURN_ON, language="bash")
+    st.code(asked.TURN_ON, language="bash", wrap_lines=True)
     with st.expander("The text of a request", icon=":material/description:"):
         st.code(told.request_text(told.checked(card, {})), language=None, wrap_lines=True)

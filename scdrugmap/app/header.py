@@ -31,8 +31,10 @@ _STYLE = """
   text-decoration: none; color: inherit; display: flex; align-items: center; gap: .55rem;}
 :is(a, button, div):has(> [data-testid="stHeaderLogo"])::after {
   content: "scDrugMap"; font-weight: 650; font-size: 1.06rem;}
-[data-testid="stCaptionContainer"] {font-size: .9rem; line-height: 1.45;}
-[data-testid="stTab"][aria-selected="true"] {color: inherit; font-weight: 650;}
+[data-testid="stCaptionContainer"] {font-size: .9rem; line-height: 1.45; opacity: .75;}
+[data-testid="stTab"][aria-selected="true"] {color: inherit;}
+[data-testid="stTab"][aria-selected="true"] p {font-weight: 600;}
+[data-testid="stSliderThumbValue"] {color: inherit;}
 .sdm-kicker {font-size: 1.06rem; opacity: .78; margin: -.55rem 0 .9rem 0;}
 .sdm-foot {border-top: 1px solid rgba(128,140,150,.35); opacity: .8;
   margin-top: 2.4rem; padding-top: .8rem; font-size: .86rem;}

@@ -73,8 +73,8 @@ def headline_asked(summary: dict[str, Any]) -> None:
     first, second, third = st.columns([3, 2, 2])
     part = summary["resistant"]
     first.metric(
-        "Predicted resistant", sentences.share(part), help=asked.P_RESISTANT,
-        delta=f"{words.count(part['n_cells'])} cells, {sentences.share_unit(part)}", **quiet,
+        "Predicted resistant", sentences.share(part), help=asked.P_RESISTANT, **quiet,
+        delta=f"{words.count(part['n_cells'])} cells, {sentences.share_unit(part)}" if part["n_cells"] else "no cell",
     )  # fmt: skip
     second.metric(
         "Cells without an answer", words.count(summary["n_failed"]), delta=f"of {words.count(summary['n_cells'])}",
@@ -110,10 +110,10 @@ def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) ->
     shown = charts_cells.sample_cells(cells)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        title = widgets.choose("Colour by", list(names), "colour")
         if shown.is_empty():
             st.markdown("No cell got an answer, so there is nothing to draw.")
             return
+        title = widgets.choose("Colour by", list(names), "colour")
         st.altair_chart(
             charts_cells.cell_map(shown, names[title], title, ink), alt=f"UMAP of the cells, coloured by {title}"
         )

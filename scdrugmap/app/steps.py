@@ -134,7 +134,7 @@ def choose(status: JobStatus) -> None:
         with st.expander(f"{others.height} more models need weights or a reference", icon=":material/download:"):
             for row in others.iter_rows(named=True):
                 st.markdown(f"**{row['title']}**: {row['needs']}. {_card_of(row['model'])}")
-                st.code(row["commands"], language="bash")
+                st.code(row["commands"], language="bash", wrap_lines=True)
 
 
 def _off(remote: asked.Remote) -> None:
@@ -144,7 +144,7 @@ def _off(remote: asked.Remote) -> None:
         st.markdown(f"{remote.card.summary} {words.plain(remote.reason)} {_card_of(remote.card.key)}")
         if remote.commands:
             st.markdown("Where the app is started:")
-            st.code(remote.commands, language="bash")
+            st.code(remote.commands, language="bash", wrap_lines=True)
 
 
 def _card_of(model: str) -> str:
