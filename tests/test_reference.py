@@ -212,7 +212,7 @@ def test_it_recognises_the_cells_that_taught_it(fitted, labelled):
     [
         ({"weights_hash": "sha256:other"}, "weights_hash"),
         ({"recipe": 99}, "recipe 1, not 99"),
-        ({"settings": {"n_genes": 7}}, "settings"),
+        ({"settings": {"n_genes": 7}}, r"n_genes \d+, not 7"),
         ({"model": "hvg"}, "model hvg-pca, not hvg"),
     ],
 )
@@ -221,6 +221,7 @@ def test_another_encoder_is_refused(fitted, encoder, change, named):
     with pytest.raises(InvalidInput, match=named) as caught:
         dataclasses.replace(fitted, card=card).check_encoder(encoder)
     assert "reference fit --model hvg-pca" in caught.value.remedy
+    assert ("--set n_genes=7" in caught.value.remedy) == ("settings" in change)
 
 
 def spoil_card(folder, **changes):

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,14 +64,15 @@ class Reference:
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raise `InvalidInput` unless `encoder` makes the embeddings that the reference was fitted on."""
-        stored = self.card.encoder
-        present = describe_encoder(encoder)
-        wrong = [name for name in ("model", "weights_hash", "recipe", "settings") if stored[name] != present[name]]
+        stored, present = _choices(self.card.encoder), _choices(describe_encoder(encoder))
+        wrong = [name for name in {**stored, **present} if stored.get(name) != present.get(name)]
         if wrong:
-            named = "; ".join(f"{name} {_short(present[name])}, not {_short(stored[name])}" for name in wrong)
+            named = "; ".join(f"{name} {_short(present.get(name))}, not {_short(stored.get(name))}" for name in wrong)
+            given = [f"--set {name}={stored[name]}" for name in wrong if name in self.card.encoder["settings"]]
+            same = f"Give what it was fitted with ({' '.join(given)}), or fit" if given else "Fit"
             raise InvalidInput(
                 f"The reference '{self.card.name}' was fitted on other embeddings than these: {named}.",
-                f"Fit one for this encoder: scdrugmap reference fit --model {encoder.card.key} --data FILE",
+                f"{same} one for this encoder: scdrugmap reference fit --model {encoder.card.key} --data FILE",
             )
 
     def save(self, folder: Path) -> Path:
@@ -178,6 +180,11 @@ def _roots(settings: Settings | None) -> list[Path]:
 def _part(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     prefix = f"{part}."
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _choices(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same of an encoder, its settings one by one."""
+    return {name: described[name] for name in ("model", "weights_hash", "recipe")} | described["settings"]
 
 
 def _short(value: object) -> str:
