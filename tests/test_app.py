@@ -306,6 +306,24 @@ def test_the_map_is_coloured_by_any_column_of_the_file(settings):
         assert not app.exception
 
 
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_result_outlives_a_later_run_that_did_not_end(state, settings):
+    job_id = make_job(settings, state, predicted(), work="predict", run="b", stage="embed", error="No memory.")
+    app = opened("predict", job=job_id)
+    assert "What it is not" not in text_of(app)
+    app.button(key="restore").click().run()
+    assert not app.exception
+    assert "What it is not" in text_of(app)
+    assert queries.service().status(job_id).state == "done"
+
+
+def test_files_that_a_run_may_have_mixed_are_not_shown(settings):
+    job_id = make_job(settings, "failed", predicted(), work="predict", stage="write", error="No disk.")
+    assert "restore" not in [button.key for button in opened("predict", job=job_id).button]
+    queries.service().restore(job_id)
+    assert queries.service().status(job_id).state == "failed"
+
+
 def test_delete_removes_the_job(settings):
     job_id = make_job(settings, "done", predicted())
     app = opened("predict", job=job_id)

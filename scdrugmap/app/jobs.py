@@ -118,6 +118,16 @@ class Jobs:
             return {}
         return {kind: job / name for kind, name in store.RESULTS.items()}
 
+    def has_earlier(self, status: JobStatus) -> bool:
+        """Tell whether a run that failed or was stopped left the result of an earlier one as it was."""
+        return store.result_kept(store.folder(self.settings.jobs, status.job_id), status)
+
+    def restore(self, job_id: str) -> None:
+        """Go back to the result of an earlier run, where a later one failed or was stopped before it wrote anything."""
+        job = store.folder(self.settings.jobs, job_id)
+        if self.has_earlier(self.status(job_id)):
+            store.amend(job, state="done", run="", error="", remedy="")  # no run: what still ends may not write over it
+
     def n_answers(self, job_id: str) -> int:
         """Count the answers of a model that was asked which are kept for a further run."""
         return store.n_answers(store.folder(self.settings.jobs, job_id))

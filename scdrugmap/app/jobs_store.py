@@ -164,6 +164,12 @@ def drop_upload(job: Path) -> None:
         shutil.rmtree(job / part, ignore_errors=True)
 
 
+def result_kept(job: Path, status: JobStatus) -> bool:
+    """Tell whether a run that failed or was stopped left the files of an earlier one as they were."""
+    ended = status.state in ("failed", "cancelled") and status.stage != "write"
+    return ended and all((job / name).is_file() for name in RESULTS.values())
+
+
 def n_answers(job: Path) -> int:
     """Count the answers that are kept of a model that was asked about the job's cells."""
     return sum(1 for _ in (job / PROMPTS).glob("*/*.json"))

@@ -109,6 +109,11 @@ def failed(status: JobStatus) -> None:
         st.error(words.plain(status.error), icon=":material/error:")
         if status.remedy:
             header.remedy(words.plain(told.in_the_app(status.remedy)))
+    if jobs.service().has_earlier(status):
+        st.button(
+            "Back to the result of the run before", icon=":material/undo:", key="restore",
+            on_click=jobs.service().restore, args=(status.job_id,),
+        )  # fmt: skip
 
 
 def choose(status: JobStatus) -> None:
