@@ -186,6 +186,21 @@ def test_weights_that_were_packed_by_others_are_refused_in_a_line(folder, settin
     assert "quantise='4bit'" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "says"),
+    [
+        ("mamba", {"state_size": 4, "max_position_embeddings": None}, "type 'mamba' does not run in 4 bits"),
+        ("falcon", {"new_decoder_architecture": False, "head_dim": None}, "no linears that bitsandbytes packs"),
+    ],
+)
+def test_networks_that_cannot_be_packed_say_so(folder, settings, kind, fields, says):
+    typed(folder, kind, **fields)
+    with pytest.raises(InvalidInput, match=says) as caught:
+        opened(folder, quantise="4bit")
+    assert "16bit" in caught.value.remedy
+    assert opened(folder, quantise="16bit").precision == "bfloat16"
+
+
 def test_without_the_package_it_is_one_line_with_the_command(folder, settings, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))

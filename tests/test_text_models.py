@@ -156,3 +156,16 @@ def test_minilm_is_benchmarked_like_any_model(cells, settings):
     scores = benchmark(datasets=[few], models=["minilm"], heads=["logistic"], folds=2, knobs=knobs)
     assert scores["model"].unique().to_list() == ["minilm"]
     assert scores.filter(scores["metric"] == "auroc")["value"].is_between(0, 1).all()
+
+
+@pytest.mark.parametrize("key", ["llama3-8b", "scgpt"])
+def test_toys_leave_every_generator_be(cells, monkeypatch, key):
+    def never(seed: int) -> None:
+        raise AssertionError("the GPUs are seeded too")
+
+    monkeypatch.setattr(torch, "manual_seed", never)
+    before = torch.get_rng_state()
+    first, again = toy_encoder(MODELS[key], cells), toy_encoder(MODELS[key], cells)
+    assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(first.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(one, other)

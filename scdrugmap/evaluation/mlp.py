@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from scdrugmap.evaluation.heads import Matrix, State, resistant_of
+from scdrugmap.models.seeds import seeded
 
 VALIDATION_SHARE = 0.1  # of each class, where the caller names no validation cells
 CHUNK = 8192  # cells scored at a time
@@ -95,8 +96,7 @@ class MLP:
 
     def build(self, dim: int) -> nn.Sequential:
         """Make the layers for embeddings of `dim`, with initial weights that follow the seed."""
-        with torch.random.fork_rng(devices=[]):  # initial weights follow our seed and leave the caller's generator be
-            torch.default_generator.manual_seed(self.seed)  # the CPU's alone, where the layers are made
+        with seeded(self.seed, torch.device("cpu")):  # where the layers are made
             layers = [nn.Linear(dim, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden), nn.ReLU()]
             return nn.Sequential(*layers, nn.Linear(self.hidden, 2)).to(self.device)
 

@@ -58,14 +58,16 @@ def nf4(dtype: torch.dtype) -> Any:
 
 
 def settle(network: nn.Module, dtype: torch.dtype) -> None:
-    """Make packed linears compute in `dtype`, and keep the weights as they are packed.
+    """Make packed linears compute in `dtype`, and keep the weights as they are packed; raises `InvalidInput` for none.
 
     On CPUs with AVX512-BF16 bitsandbytes would pack them anew at the first cell, into a form whose product has no
     gradient (0.50.2): LoRA after an embedding would train on, and learn nothing below the last block.
     """
     from bitsandbytes.nn import Linear4bit
 
-    for part in network.modules():
-        if isinstance(part, Linear4bit):
-            part.compute_dtype, part.compute_type_is_set = dtype, True
-            part.support_avx512bf16_for_cpu = False
+    packed = [part for part in network.modules() if isinstance(part, Linear4bit)]
+    if not packed:
+        raise InvalidInput("This network has no linears that bitsandbytes packs into 4 bits.", "Give quantise='16bit'.")
+    for part in packed:
+        part.compute_dtype, part.compute_type_is_set = dtype, True
+        part.support_avx512bf16_for_cpu = False

@@ -76,8 +76,7 @@ def load(
     network = Network(Config(described), settings, model).eval()
     if packed:
         bits.settle(network, dtype)
-    with _read(folder):
-        tokenizer.padded = network.tried(device, precision)
+    tokenizer.padded = _tried(folder, network, device, precision, packed=bool(packed))
     if not tokenizer.padded:
         log.warning("padding changes what this network answers: batches are of cells whose texts are equally long")
     weights_hash = store.remembered_hash(found, converted)
@@ -163,6 +162,18 @@ def _pretrained(folder: Path, how: Mapping[str, Any], device: torch.device) -> A
     if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())) and device.type != "cpu":
         raise _no_room(device)
     return model
+
+
+def _tried(folder: Path, network: Network, device: torch.device, precision: str, *, packed: bool) -> bool:
+    """Run a few tokens and tell whether padding changes nothing; raises for a network that does not read them."""
+    try:
+        with _read(folder):
+            return network.tried(device, precision)
+    except WeightsInvalid as error:
+        if not packed:
+            raise
+        message = f"A model of type '{network.model.config.model_type}' does not run in 4 bits."
+        raise InvalidInput(message, "Give quantise='16bit'.") from error
 
 
 def _large(folder: Path) -> bool:
