@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_weights import Hub
-from text_folders import edit, opened
+from text_folders import edit, opened, typed
 from transformers import AutoModel
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
@@ -45,6 +48,49 @@ def test_tensors_in_several_files_are_one_model(cells, folder, settings):
     next(folder.glob("*.safetensors")).unlink()
     with pytest.raises(WeightsMissing, match=r"lacks model-0.*\.safetensors"):
         opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "whole", "extra"),
+    [
+        ("electra", {"embedding_size": 8}, "AutoModelForPreTraining", "discriminator_predictions.dense.weight"),
+        ("albert", {"embedding_size": 8}, "AutoModelForPreTraining", "predictions.dense.weight"),
+        ("deberta-v2", {}, "AutoModelForMaskedLM", "cls.predictions.bias"),
+        ("modernbert", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}, "AutoModelForMaskedLM", "head.dense"),
+        ("distilbert", {}, "AutoModelForSequenceClassification", "pre_classifier.weight"),
+        ("gpt_neox", {}, "AutoModelForCausalLM", "embed_out.weight"),
+        ("bert", {}, "AutoModelForTokenClassification", "classifier.weight"),
+    ],
+)
+def test_heads_of_all_kinds_are_done_without(cells, folder, settings, kind, fields, whole, extra):
+    few = cells[:3].copy()
+    expected = opened(typed(folder, kind, **fields), top_k=20).embed(few)
+    with quiet():
+        base = AutoModel.from_pretrained(folder)
+        model = getattr(transformers, whole).from_config(base.config)
+        lost = getattr(model, model.base_model_prefix).load_state_dict(base.state_dict(), strict=False)
+        model.save_pretrained(folder)
+    assert not lost.missing_keys
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert any(name.startswith(extra) for name in file.keys())  # noqa: SIM118
+    np.testing.assert_array_equal(opened(folder, top_k=20).embed(few), expected)
+
+
+def test_buffers_that_older_versions_wrote_are_no_weights(cells, folder, settings):
+    few = cells[:3].copy()
+    expected = opened(folder, top_k=20).embed(few)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(tensors, path, {"format": "pt"})
+    np.testing.assert_array_equal(opened(folder, top_k=20).embed(few), expected)
+    save_file({f"model.{name}": tensor for name, tensor in tensors.items()}, path, {"format": "pt"})
+    np.testing.assert_array_equal(opened(folder, top_k=20).embed(few), expected)
+    tensors["layers.2.mlp.up_proj.weight"] = torch.ones(4)
+    for prefix in ("", "model."):
+        save_file({f"{prefix}{name}": tensor for name, tensor in tensors.items()}, path, {"format": "pt"})
+        with pytest.raises(WeightsInvalid, match=r"holds the tensor 'layers\.2\."):
+            opened(folder)
 
 
 def test_the_hash_is_over_the_files_and_is_remembered(folder, settings, monkeypatch):

@@ -30,8 +30,8 @@ from scdrugmap.models.seeds import seeded
 
 log = logging.getLogger(__name__)
 INDEX = "model.safetensors.index.json"
-# Heads and leftovers of pretraining; the embedding uses none of them.
-UNUSED = ("lm_head.", "cls.", "pooler.", "score.", "classifier.", "vocab_", "embeddings.position_ids")
+# Buffers, in a part that the network has, which older versions of transformers wrote down.
+BUFFERS = (".position_ids", ".token_type_ids", ".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
 BATCHED = {
     "big_bird": "changes its attention with the length of a batch and keeps the change",
     "reformer": "hashes tokens at random",
@@ -158,7 +158,7 @@ def _pretrained(folder: Path, how: Mapping[str, Any], device: torch.device) -> A
             model, told = AutoModel.from_pretrained(folder, output_loading_info=True, **fixed, **how)
     except torch.OutOfMemoryError as error:
         raise _no_room(device) from error
-    _account(folder, told)
+    _account(folder, told, model)
     if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())) and device.type != "cpu":
         raise _no_room(device)
     return model
@@ -216,10 +216,15 @@ def _require_numbers(folder: Path, tensors: Iterable[torch.Tensor]) -> None:
             raise WeightsInvalid(f"'{folder}' holds NaN or infinite numbers.", AGAIN)
 
 
-def _account(folder: Path, told: Mapping[str, Any]) -> None:
-    """Raise `WeightsInvalid` at the first tensor that the files lack or that the network does not know."""
+def _account(folder: Path, told: Mapping[str, Any], model: Any) -> None:
+    """Raise `WeightsInvalid` at the first tensor that the files lack or that the network does not know.
+
+    What belongs to a part of another name than the network's is a head, which the embedding does without.
+    """
+    parts, prefix = {name for name, _ in model.named_children()}, f"{model.base_model_prefix}."
+    extra = (name.removeprefix(prefix) for name in told["unexpected_keys"] if not name.endswith(BUFFERS))
+    foreign = sorted(name for name in extra if name.partition(".")[0] in parts - {"pooler"})
     lacking = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
-    foreign = sorted(name for name in told["unexpected_keys"] if not name.startswith(UNUSED))
     if told["mismatched_keys"]:
         what = f"has '{min(told['mismatched_keys'])[0]}' of another shape than config.json says"
     elif lacking:
