@@ -139,6 +139,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_bytes(200, self.server.output(int(self.path.split("-")[1].split("/")[0])), "application/jsonl")
         elif self.path.startswith("/v1/batches/"):
             number = int(self.path.rsplit("-", 1)[1])
+            if number >= len(self.server.batches):
+                self.send(404, {"error": {"message": "No such batch"}})
+                return
             self.server.batches[number]["looked"] += 1
             self.send(200, self.server.batch(number))
         else:

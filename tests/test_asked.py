@@ -157,7 +157,7 @@ def test_predict_shows_what_leaves_asks_and_writes(run, endpoint, file, tmp_path
     assert (code, out.strip()) == (0, str(target))
     assert f"To {endpoint.host}, model gpt-4o-mini-2024-07-18, goes: the names of each cell's 10" in err
     assert "Estimated price: 0.0" in err
-    assert err.endswith("4 requests were paid: 0.0008 USD. 0 of 12 cells have no answer.\n")
+    assert err.endswith("Requests paid: 4, for 0.0008 USD. Cells without an answer: 0 of 12.\n")
     assert pl.read_csv(target).columns[:4] == ["cell", "sample", "response_given", "response"]
     assert len(endpoint.asked) == 4
     sent = json.dumps(endpoint.asked)
@@ -174,7 +174,7 @@ def test_a_second_run_costs_nothing(run, endpoint, file, tmp_path):
     code, _, err = run(*words(file, tmp_path / "b.csv", "--max-cost", "0"), "--yes")
     assert code == 0
     assert "4 of them answered before" in err
-    assert "0 requests were paid: 0.0000 USD" in err
+    assert "Requests paid: 0, for 0.0000 USD" in err
     assert len(endpoint.asked) == 4
     both = [pl.read_csv(tmp_path / name)["p_resistant"].to_list() for name in ("a.csv", "b.csv")]
     assert both[0] == both[1]

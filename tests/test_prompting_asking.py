@@ -5,20 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from prompting_cells import CELLS, P, token
-from scripted_endpoint import (
-    KEY,
-    asked_cells,
-    completion,
-    edits,
-    entry,
-    good,
-    says,
-)
+from scripted_endpoint import KEY, answers, asked_cells, completion, edits, entry, fails, good, says, slow
 
 from scdrugmap.errors import Cancelled
 from scdrugmap.evaluation.prompting_text import CellText
@@ -139,3 +132,57 @@ def test_a_stop_keeps_what_was_answered(asker, endpoint):
     assert answered < 10
     asker(concurrency=1, cells_per_request=1).ask(CELLS)
     assert len(endpoint.asked) == 10
+
+
+def cut(handler, body):
+    """An answer that ends in the middle of its last cell, for lack of room."""
+    text = json.dumps({"answers": answers(body)})
+    handler.send(200, completion(body, text[:-20], finish_reason="length"))
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_again_with_more_room(asker, endpoint):
+    endpoint.script += [cut, cut]
+    found = asker(concurrency=1, cells_per_request=10, retries=3).ask(CELLS)
+    assert found.p_resistant.tolist() == P
+    assert [len(asked_cells(body)) for body in endpoint.asked] == [10, 1, 1]  # what was whole is not asked again
+    assert [body["max_tokens"] for body in endpoint.asked] == [500, 2040, 8200]
+
+
+def test_room_is_a_setting_and_part_of_the_question(asker, endpoint):
+    asker(room=8000, cells_per_request=10).ask(CELLS)
+    assert endpoint.asked[0]["max_tokens"] == 8400
+    asker(cells_per_request=10).ask(CELLS)
+    assert len(endpoint.asked) == 2
+    usual, roomy = (asker("other", room=room, cells_per_request=10).estimate(CELLS) for room in (100, 8000))
+    assert roomy.output_tokens - usual.output_tokens == 7900  # who gives a model room to think pays for it
+
+
+def test_an_endpoint_without_more_room_leaves_cells_without_an_answer(asker, endpoint):
+    def act(handler, body):
+        if body["max_tokens"] > 1000:
+            fails(400, "This model's maximum context length is 1000 tokens, you requested 2000")(handler, body)
+        else:
+            cut(handler, body)
+
+    endpoint.default = act
+    found = asker(cells_per_request=10).ask(CELLS)
+    assert found.failed.sum() == 1
+    assert len(endpoint.asked) == 2
+
+
+def test_two_who_ask_the_same_at_one_time_pay_once(asker, endpoint):
+    endpoint.default = slow(0.2)
+    both = [asker(concurrency=2) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = [one.p_resistant.tolist() for one in pool.map(lambda one: one.ask(CELLS), both)]
+    assert found == [P, P]
+    assert len(endpoint.asked) == 3
+    assert sum(one.budget.n_paid for one in both) == 3
+
+
+def test_who_waits_for_another_can_be_stopped(asker, endpoint):
+    one = asker()
+    with one.replies.claimed("name", lambda: True) as held:
+        assert held
+        with one.replies.claimed("name", lambda: True) as twice:
+            assert not twice

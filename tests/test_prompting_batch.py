@@ -83,3 +83,25 @@ def test_a_large_run_is_cut_into_batches(asker, endpoint, monkeypatch):
     monkeypatch.setattr("scdrugmap.evaluation.prompting_batch.MOST", 4)
     assert asker(batch_api=True, cells_per_request=1).ask(CELLS).p_resistant.tolist() == P
     assert [len(upload.splitlines()) for upload in endpoint.uploads] == [4, 4, 2]
+
+
+def test_a_batch_that_the_endpoint_forgot_is_sent_anew(asker, endpoint, tmp_path):
+    folder = tmp_path / "prompts" / "batches"
+    folder.mkdir(parents=True)
+    batched = asker(batch_api=True)
+    keys = [request.key(endpoint.host) for request in batched._first(CELLS, ())]
+    note = {"host": endpoint.host, "mark": "a", "keys": keys, "file": "file-77", "batch": "batch-77"}
+    (folder / "a.json").write_text(json.dumps(note))
+    assert batched.ask(CELLS).p_resistant.tolist() == P
+    assert len(endpoint.batches) == 1
+    assert "file-77" in endpoint.deleted
+
+
+def test_lines_of_a_batch_that_are_no_replies_are_asked_directly(asker, endpoint):
+    odd = ({"custom_id": "../../elsewhere", "response": {"status_code": 200, "body": {}}}, ["no"], {"custom_id": "x"})
+    endpoint.spoils = lambda number, line: odd[number]
+    with pytest.raises(EndpointFailed, match="with 0 of 3 answers"):
+        asker(batch_api=True).ask(CELLS)
+    endpoint.spoils = lambda number, line: odd[number] if number < 2 else line
+    assert asker(batch_api=True).ask(CELLS).p_resistant.tolist() == P
+    assert len(endpoint.asked) == 2

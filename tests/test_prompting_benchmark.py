@@ -21,6 +21,7 @@ from scdrugmap.evaluation.material import Material, load_sources
 from scdrugmap.evaluation.prompting import MAX_COST, PromptLearner
 from scdrugmap.evaluation.prompting_settings import PromptSettings
 from scdrugmap.evaluation.prompting_words import cell_texts
+from scdrugmap.evaluation.records import Run
 
 
 @pytest.fixture
@@ -119,3 +120,45 @@ def test_a_model_that_embeds_cannot_be_asked(material, endpoint, allowed):
     asked = replace(experiment(material), model="hvg")
     with pytest.raises(InvalidInput, match="'hvg' embeds cells"):
         PromptLearner.of(asked, material, device="cpu", cache=None, progress=False)
+
+
+def test_the_estimate_counts_the_examples_of_every_fold(material, endpoint, tmp_path, allowed):
+    asked = experiment(material, protocol="cross-data", split_by="study", shots=3, reserve=5)
+    how = {"device": "cpu", "cache": tmp_path / "embeddings", "progress": False}
+    learner = PromptLearner.of(asked, material, **how)
+    shown = learner.estimate()
+    done, _ = run(asked, material, tmp_path)
+    assert done.outcome.state == "done", done.outcome.reason
+    assert shown.n_requests == len(endpoint.asked)
+    assert shown.n_cells == endpoint.cells_asked() == sum(part.n for part in done.outcome.parts if part.fold == "all")
+    assert "6 labelled cells (3 sensitive, 3 resistant)" in shown.sent
+    plain = PromptLearner.of(replace(asked, shots=0), material, **how).estimate()
+    assert shown.input_tokens / shown.n_requests > 1.2 * plain.input_tokens / plain.n_requests
+    assert "labelled" not in plain.sent
+
+
+def test_data_sets_that_are_not_tested_are_not_paid(material, endpoint, tmp_path, allowed):
+    first = material.sources[0]
+    asked = experiment(material, protocol="cross-data", split_by="dataset", shots=0, train=(first.name,))
+    shown = PromptLearner.of(asked, material, device="cpu", cache=tmp_path / "embeddings", progress=False).estimate()
+    assert shown.n_cells == material.sources[1].adata.n_obs
+    run(asked, material, tmp_path)
+    assert endpoint.cells_asked() == shown.n_cells
+
+
+def test_the_record_holds_what_was_paid_and_to_whom(material, endpoint, tmp_path, allowed):
+    done, _ = run(experiment(material, folds=2), material, tmp_path)
+    paid = done.environment.asked
+    assert paid | {"host": endpoint.host, "requests": 10, "input_tokens": 10_000, "output_tokens": 1000} == paid
+    assert paid["usd"] == pytest.approx(10 * (1000 * 0.15 + 100 * 0.6) / 1e6)
+    assert any("gpt-4o-mini-2024-07-18-served" in warning for warning in done.outcome.warnings)
+    again, _ = run(experiment(material, folds=2), material, tmp_path)
+    assert again.environment.asked["requests"] == 0
+    assert Run.from_json(done.to_json()) == done
+
+
+@pytest.mark.parametrize("limit", ["nan", "-1"])
+def test_a_limit_that_is_none_stops_a_benchmark(material, endpoint, tmp_path, monkeypatch, limit):
+    monkeypatch.setenv(MAX_COST, limit)
+    assert "no amount of US dollars" in run(experiment(material), material, tmp_path)[0].outcome.reason
+    assert not endpoint.asked

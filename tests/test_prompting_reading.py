@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prompting_cells import token
 from scripted_endpoint import (
     entry,
 )
@@ -75,3 +79,98 @@ def test_a_probability_comes_from_the_label_token():
     assert found["c1"].source == "logprobs"
     assert odds_of([]) == {}
     assert odds_of(tokens[:2]) == {}
+
+
+@pytest.mark.parametrize(
+    ("label_tokens", "resistant"),
+    [
+        ([token("res", res=0.6, sens=0.4), token("istant")], 0.6),
+        ([token("sens", sens=0.9, res=0.1), token("itive")], 0.1),
+        ([token("resistant", resistant=0.5, sensitive=0.3, unsure=0.2)], 0.5 / 0.8),
+        ([token("Res", Res=0.5, RES=0.2, Sens=0.3), token("istant")], 0.7),
+        ([token(" resistant", **{" resistant": 0.5, "resistant": 0.2, " sens": 0.3})], 0.7),
+        ([token('resistant",', **{'resistant",': 0.6, "sensitive": 0.2, "sensitivity": 0.2})], 0.75),
+        ([token("r", r=0.5, s=0.25, re=0.25), token("esistant")], 0.75),
+    ],
+)
+def test_a_label_may_be_cut_up_in_any_way(label_tokens, resistant):
+    tokens = [token('{"answers":[{"id":"c1","label":"'), *label_tokens, token('","p_resistant":0.9}]}')]
+    odds = odds_of(tokens)["c1"]
+    assert odds[0] / sum(odds) == pytest.approx(resistant)
+
+
+def test_what_is_neither_label_gives_no_probability():
+    unsure = [token('{"id":"c1","label":"'), token("res", res=0.2, unsure=0.7, sens=0.1), token("istant")]
+    assert odds_of(unsure) == {}
+    strange = [token('{"id":"c1","label":"'), ("res", {"res": math.nan, "resist": 900.0}), token("istant")]
+    assert odds_of(strange) == {}
+
+
+def test_where_some_cells_have_odds_and_others_do_not_both_are_read():
+    found, _ = read(Reply(json.dumps(GOOD), {"c1": (0.3, 0.6)}), 2)
+    assert {name: answer.source for name, answer in found.items()} == {"c1": "logprobs", "c2": "stated"}
+    assert found["c1"].p_resistant == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("label", "stated"), [("sensitive", 0.5), ("resistant", 0.5), ("sensitive", 0.49999999)])
+def test_at_one_half_the_label_decides(label, stated):
+    found, _ = read(Reply(json.dumps([{"id": "c1", "label": label.upper(), "p_resistant": stated}])), 1)
+    assert (np.float32(found["c1"].p_resistant) >= 0.5) == (label == "resistant")
+    assert f"{found['c1'].p_resistant:.4f}" in ("0.4999", "0.5000")
+
+
+DRAFT = json.dumps({"answers": [entry("c1", 0.99), entry("c2", 0.01)]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"<think>Perhaps {DRAFT}?</think>" + json.dumps({"answers": GOOD}),
+        f"Perhaps {DRAFT}, and c2 {{is}} [odd].</think>\n\n```json\n" + json.dumps(GOOD) + "\n```",
+        f"First: {DRAFT} Then: " + json.dumps({"answers": GOOD}),
+        json.dumps(GOOD[0]) + "\n" + json.dumps(GOOD[1]),
+        json.dumps({"result": {"answers": GOOD}}),
+        "The form is {answers: [...]}, as in [1] and {2}: " + json.dumps({"answers": GOOD}) + ' Genes: [{"gene": "A"}]',
+    ],
+)
+def test_thinking_and_drafts_are_no_answer(content):
+    found, problems = read(Reply(content), 2)
+    assert {name: answer.p_resistant for name, answer in found.items()} == {"c1": 0.2, "c2": 0.9}
+    assert not problems
+
+
+def test_thinking_that_never_ended_holds_no_answer():
+    assert read(Reply(f"<think>{DRAFT} but wait"), 2) == ({}, {"unreadable": 2})
+
+
+def test_of_a_list_that_was_cut_off_what_is_whole_counts():
+    cut = json.dumps({"answers": GOOD})[:-10]
+    found, problems = read(Reply(cut, finish="length"), 2)
+    assert list(found) == ["c1"]
+    assert problems == {"missing": 1}
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(before=WORDS, after=WORDS, p=st.floats(0, 1), indent=st.sampled_from([None, 1]))
+def test_an_answer_is_read_whatever_text_stands_around_it(before, after, p, indent):
+    given_answers = {"answers": [{"id": "c1", "label": "resistant" if p >= 0.5 else "sensitive", "p_resistant": p}]}
+    found, _ = read(Reply(before + json.dumps(given_answers, indent=indent) + after), 1)
+    assert found["c1"].p_resistant == pytest.approx(p, abs=1e-4)
+
+
+PIECES = st.sampled_from(
+    ['{"answers":', "[", "]", "{", "}", '"id"', ":", '"c1"', ",", '"label"', '"resistant"', '"p_resistant"', "0.7",
+     "1e999", "NaN", "null", "<think>", "</think>", "```", "\\", '"', " "]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES | WORDS, max_size=40).map("".join))
+def test_no_text_raises(content):
+    found, problems = read(Reply(content), 2)
+    assert set(found) <= {"c1", "c2"}
+    assert all(0 <= answer.p_resistant <= 1 for answer in found.values())
+    assert len(found) + sum(n for name, n in problems.items() if name != "foreign id") >= 2

@@ -10,6 +10,7 @@ import pytest
 from prompting_cells import CELLS, P
 from scripted_endpoint import (
     KEY,
+    completion,
     drops,
     fails,
     good,
@@ -63,6 +64,8 @@ def test_a_slow_answer_is_asked_for_again(asker, endpoint):
         (raw(b"<html>hello</html>", "text/html"), "no chat completion: <html>", "OPENAI_BASE_URL"),
         (raw(b'{"answer": 42'), "no chat completion", "/v1"),
         (raw(b'{"choices": []}'), "no chat completion", "/v1"),
+        (raw(b'{"choices": [{"message": {}}], "usage": {"prompt_tokens": 1e999}}'), "no chat completion", "/v1"),
+        (raw(b"[" * 100_000), "no chat completion", "/v1"),
     ],
 )
 def test_trouble_that_stays_is_one_line_and_keeps_what_was_answered(asker, endpoint, trouble, says, remedy):
@@ -131,3 +134,61 @@ def _poorer(dialect, _):
 def test_a_filtered_answer_is_a_failure_and_no_error(asker, endpoint):
     endpoint.default = fails(400, "filtered", "content_filter")
     assert asker(retries=0).ask(CELLS).failed.all()
+
+
+@pytest.mark.parametrize("key", ["sk-canary\nX-Evil: 1", "sk canary", "sk-canar\u00ff"])
+def test_a_key_that_cannot_be_one_is_not_repeated(endpoint, asker, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(EndpointFailed, match="holds a space, a line break") as caught:
+        asker()
+    assert "canar" not in caught.value.line
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/v1", "ftp://host/v1", "http://:80/v1"])
+def test_an_address_that_is_none(asker, monkeypatch, url):
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(EndpointFailed, match="OPENAI_BASE_URL is no address"):
+        asker()
+
+
+def test_an_address_without_its_path_is_not_taken_for_a_missing_model(asker, endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url.removesuffix("/v1"))
+    with pytest.raises(EndpointFailed, match="has no chat completions at OPENAI_BASE_URL") as caught:
+        asker().ask(CELLS)
+    assert "/v1" in caught.value.remedy
+
+
+def test_a_proxy_that_is_none_is_one_line(asker, endpoint, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "foo://user:secret-of-the-proxy@host:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(EndpointFailed, match="cannot be made") as caught:
+        asker().ask(CELLS)
+    assert "secret-of-the-proxy" not in caught.value.line
+    assert "env | grep -i proxy" in caught.value.remedy
+
+
+def test_a_model_that_takes_no_temperature_is_asked_once(asker, endpoint):
+    endpoint.default = fails(400, "Unsupported value: 'temperature' does not support 0.0 with this model.")
+    with pytest.raises(EndpointFailed, match="temperature") as caught:
+        asker(concurrency=1).ask(CELLS)
+    assert caught.value.remedy.endswith("--set temperature=null")
+    assert len(endpoint.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"model": "two\nlines\ud800"},
+        {"choices": [{"index": 0, "message": {"content": [{"type": "thinking", "text": "no"}]}}]},
+    ],
+)
+def test_odd_words_in_a_completion_do_no_harm(asker, endpoint, odd):
+    endpoint.default = lambda handler, body: handler.send(200, completion(body, "no answer") | odd)
+    found = asker(retries=0).ask(CELLS)
+    assert found.failed.all()
+    assert all(name.isprintable() for name in found.served)
+
+
+def test_a_word_that_stands_for_a_key_is_no_secret(asker, endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a")
+    assert asker().ask(CELLS).p_resistant.tolist() == P

@@ -138,8 +138,8 @@ def _agrees(estimate: Estimate, *, yes: bool) -> bool:
 def _tell(asked: Mapping[str, Any] | None) -> None:
     """Say what asking a remote model really cost, and how many cells it gave no answer about."""
     if asked is not None:
-        cost = f"{asked['requests']:,} requests were paid: {asked['usd']:.4f} USD."
-        typer.echo(f"{cost} {asked['n_failed']:,} of {asked['n_cells']:,} cells have no answer.", err=True)
+        cost = f"Requests paid: {asked['requests']:,}, for {asked['usd']:.4f} USD."
+        typer.echo(f"{cost} Cells without an answer: {asked['n_failed']:,} of {asked['n_cells']:,}.", err=True)
 
 
 def _need_suffix(output: Path, possible: tuple[str, ...]) -> None:

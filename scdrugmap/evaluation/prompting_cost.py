@@ -94,7 +94,7 @@ class Estimate:
         tokens = f"about {self.input_tokens:,} tokens sent and {self.output_tokens:,} received"
         return (
             f"To {self.host}, model {self.model}, goes: {self.sent}.",
-            f"{self.n_cells:,} cells in {self.n_requests:,} requests{again}; {tokens}.",
+            f"{_count(self.n_cells, 'cell')} in {_count(self.n_requests, 'request')}{again}; {tokens}.",
             f"Estimated price: {self.usd:.4f} USD ({self.price}); requests asked again come on top.",
         )
 
@@ -121,7 +121,11 @@ def describe(settings: PromptSettings, examples: str = "") -> tuple[str, str]:
 def count_examples(labels: Sequence[str]) -> str:
     """Say how many labelled cells are told: "10 labelled cells (5 sensitive, 5 resistant)"; "" for none."""
     classes = ", ".join(f"{list(labels).count(label)} {label}" for label in RESPONSES)
-    return f"{len(labels)} labelled cell{'s' * (len(labels) != 1)} ({classes})" if labels else ""
+    return f"{_count(len(labels), 'labelled cell')} ({classes})" if labels else ""
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'s' * (n != 1)}"
 
 
 def rough_estimate(settings: PromptSettings, n_cells: int, host: str, *, shots: int = 0) -> Estimate:
@@ -170,7 +174,7 @@ class Budget:
                 usd *= max(1.0, self.usd / self._estimated)  # as the answers so far turned out
             if self.limit is not None and self.usd + self._expected + usd > self.limit:
                 message = (
-                    f"Stopped at {self.usd:.4f} USD after {self.n_paid:,} requests: {self.limit:g} USD is allowed."
+                    f"Stopped at {self.usd:.4f} USD after {_count(self.n_paid, 'request')}: {self.limit:g} is allowed."
                 )
                 raise CostLimit(
                     message, "Allow a higher cost (--max-cost) and run it again: what was answered is not paid twice."
