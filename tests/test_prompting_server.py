@@ -1,65 +1,21 @@
-"""A run that is killed, and a real server that is not ours: other processes."""
+"""A real server that is not ours: `transformers serve` in a process of its own."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
-from prompting_cells import CARD, CELLS, P
+from prompting_cells import CARD, CELLS
 from scripted_endpoint import (
     KEY,
-    good,
 )
 
 from scdrugmap.evaluation.prompting_ask import Asker
 from scdrugmap.evaluation.prompting_settings import PromptSettings
-
-RUN = """
-import sys
-from pathlib import Path
-from scdrugmap.evaluation.prompting_ask import Asker
-from scdrugmap.evaluation.prompting_odds import odds_of
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import CellText
-from scdrugmap.models import MODELS
-settings = PromptSettings.of(MODELS["gpt-4o-mini"], {"cells_per_request": 1, "concurrency": 2, "logprobs": False})
-cells = [CellText((f"GENE{number}", "ACTB")) for number in range(10)]
-Asker(settings, folder=Path(sys.argv[1])).ask(cells)
-"""
-
-
-def test_after_a_kill_only_what_was_not_answered_is_asked(asker, endpoint, tmp_path):
-    gate, reached = threading.Event(), threading.Event()
-
-    def act(handler, body):
-        if len(endpoint.asked) >= 5:
-            reached.set()
-            gate.wait(10)
-        good(handler, body)
-
-    endpoint.default = act
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "prompts")])
-    assert reached.wait(60)
-    deadline = time.monotonic() + 10
-    while len(list((tmp_path / "prompts").glob("*/*.json"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    gate.set()
-    kept = len(list((tmp_path / "prompts").glob("*/*.json")))
-    assert 3 <= kept < 10
-    endpoint.default = good
-    before = len(endpoint.asked)
-    found = asker(cells_per_request=1, connection_retries=5, timeout=60.0).ask(CELLS)
-    assert len(endpoint.asked) - before == 10 - kept
-    assert found.p_resistant.tolist() == P
-
 
 TINY = """
 import sys
