@@ -246,6 +246,11 @@ def test_predict_says_what_happens_to_a_file_before_it_is_brought(settings):
     assert [button.label for button in app.button] == ["Try the example"]
 
 
+def test_the_promise_about_a_file_knows_of_models_that_are_asked():
+    assert "agree to what it is sent" in sentences.privacy(24, public=False)
+    assert "Nothing is sent anywhere else. " in sentences.privacy(24, public=True)
+
+
 def test_a_wrong_job_link_is_said_so(settings):
     app = opened("predict", job="../../../etc/passwd")
     assert not app.exception

@@ -93,13 +93,17 @@ def _cells_here(card: DatasetCard, built: bool) -> None:
     st.markdown("##### Its cells")
     if built:
         st.markdown("They are on this machine, under the key of this card. Benchmark them:")
-        st.code(f"scdrugmap benchmark run --data {card.key} --model scgpt-mini --split-by sample", language="bash")
+        st.code(
+            f"scdrugmap benchmark run --data {card.key} --model scgpt-mini --split-by sample",
+            language="bash",
+            wrap_lines=True,
+        )
         return
     st.markdown(
         "They are not on this machine: this repository carries the catalogue, not the cells. Download the accession, "
         f"label its samples as above, and save it as `{card.key}.h5ad`; this checks it:"
     )
-    st.code(f"scdrugmap data validate {card.key}.h5ad", language="bash")
+    st.code(f"scdrugmap data validate {card.key}.h5ad", language="bash", wrap_lines=True)
 
 
 def paper_url(paper: str) -> str:
@@ -175,7 +179,7 @@ def _weights(card: ModelCard, state: str) -> None:
             st.markdown(f"[Predict with it](predict?model={card.key}), by a reference that is on this machine.")
         return
     st.markdown("To predict with it, fit a reference on labelled cells; without one it embeds, and enters benchmarks:")
-    st.code(queries_predict.fit_command(card.key), language="bash")
+    st.code(queries_predict.fit_command(card.key), language="bash", wrap_lines=True)
 
 
 def _get(card: ModelCard) -> None:
@@ -192,7 +196,7 @@ def _get(card: ModelCard) -> None:
             f"[accept it on the model's page]({page}), [make a read token](https://huggingface.co/settings/tokens), "
             "and type:"
         )
-    st.code("\n".join(queries_predict.commands_for(card)), language="bash")
+    st.code("\n".join(queries_predict.commands_for(card)), language="bash", wrap_lines=True)
 
 
 def _licence(card: ModelCard) -> None:

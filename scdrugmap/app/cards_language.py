@@ -34,7 +34,7 @@ def facts(card: ModelCard) -> dict[str, str]:
         "Is told of a cell": f"{reads}; drug, cancer type and tissue where you say so",
         "Price of a million tokens": f"{number(prices[0])} USD sent, {number(prices[1])} USD received "
         f"({settings.price_date}); yours may differ",
-        f"{count(EXAMPLE)} cells": f"{count(estimate.n_requests)} requests, about {asked.usd(estimate.usd)}",
+        f"A run on {count(EXAMPLE)} cells": f"{count(estimate.n_requests)} requests, about {asked.usd(estimate.usd)}",
         "Tokens a request may have": count(card.max_length),
     }
 

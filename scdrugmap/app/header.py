@@ -105,7 +105,7 @@ def remedy(text: str) -> None:
     if words.strip():
         st.markdown(f"**What to do:** {words.strip()}")
     if found:
-        st.code(found + command.strip().removesuffix("."), language="bash")
+        st.code(found + command.strip().removesuffix("."), language="bash", wrap_lines=True)
 
 
 def nothing_yet(what: str, next_step: str, command: str = "") -> None:
@@ -114,7 +114,7 @@ def nothing_yet(what: str, next_step: str, command: str = "") -> None:
         st.markdown(f"**{what}**")
         st.markdown(next_step)
         if command:
-            st.code(command, language="bash")
+            st.code(command, language="bash", wrap_lines=True)
 
 
 def cautions(said: Sequence[str]) -> None:

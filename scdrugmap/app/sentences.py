@@ -178,12 +178,12 @@ NEVER_ALONE = (
 def privacy(keep_hours: float, *, public: bool) -> str:
     """Say what happens to a file, before it is brought."""
     where = "this shared server" if public else "the machine that runs this app"
+    sent = "" if public else ", unless you choose a model that is asked over the network and agree to what it is sent"
     return (
         f"**What happens to your file:** it is copied into a folder of its own on {where} and read only by this "
-        "app. It is "
-        f"deleted when its job is done and you have closed the page, results after {keep_hours:.0f} h; the Delete "
-        "button "
-        "removes both at once. Nothing is sent anywhere else. Whoever has the link of a job can see its result."
+        f"app. It is deleted when its job is done and you have closed the page, results after {keep_hours:.0f} h; the "
+        f"Delete button removes both at once. Nothing is sent anywhere else{sent}. Whoever has the link of a job can "
+        "see its result."
     )
 
 
