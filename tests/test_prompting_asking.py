@@ -186,3 +186,25 @@ def test_who_waits_for_another_can_be_stopped(asker, endpoint):
         assert held
         with one.replies.claimed("name", lambda: True) as twice:
             assert not twice
+
+
+def test_who_cancels_does_not_wait_for_the_next_answer(asker, endpoint, monkeypatch):
+    monkeypatch.setattr("scdrugmap.evaluation.prompting_ask.BEAT", 0.02)
+    gate = threading.Event()
+
+    def act(handler, body):
+        gate.wait(20)
+        good(handler, body)
+
+    def stop(done, total):
+        if endpoint.asked:
+            gate.set()  # what is on its way is waited for, and kept
+            raise Cancelled("stopped")
+
+    endpoint.default = act
+    with pytest.raises(Cancelled):
+        asker(concurrency=1).ask(CELLS, progress=stop)
+    assert len(endpoint.asked) == 1
+    endpoint.default = good
+    assert asker().ask(CELLS).p_resistant.tolist() == P
+    assert len(endpoint.asked) == 3

@@ -55,7 +55,9 @@ def embed(
 
 
 ReferenceName = Annotated[str | None, typer.Option("--reference", help="name of a fitted reference head")]
-ExamplesFile = Annotated[Path | None, typer.Option(help="labelled cells that a model that is asked is told of")]
+LabelledCells = Annotated[
+    str | None, typer.Option(help="for a model that is asked: a labelled file or a key of the catalogue")
+]
 Shots = Annotated[int | None, typer.Option(help="examples of each class; 5 if left out")]
 Seed = Annotated[int, typer.Option(help="of the map; of examples and requests of a model that is asked")]
 MaxCost = Annotated[float | None, typer.Option(help="US dollars that asking a remote model may cost")]
@@ -70,7 +72,7 @@ def predict(
     reference_name: ReferenceName = None,
     device: Device = "auto",
     knobs: Knobs = None,
-    examples: ExamplesFile = None,
+    examples: LabelledCells = None,
     shots: Shots = None,
     seed: Seed = 0,
     max_cost: MaxCost = None,

@@ -8,10 +8,11 @@ out: a run that was stopped, or killed, begins where it ended.
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from scdrugmap.evaluation.prompting_settings import PromptSettings
 from scdrugmap.evaluation.prompting_text import CellText, Example, messages, names_of
 from scdrugmap.progress import Progress, reporting
 
+BEAT = 1.0  # seconds between two words to who watches, where nothing is answered
 MORE_ROOM = 4  # times the room of an answer that was cut off
 MOST_ROOM = 16_384  # tokens; what GPT-4o mini writes at most. A larger room must be asked for
 
@@ -128,15 +130,25 @@ class Asker:
         tally: _Tally,
         tell: Callable[[int], None],
     ) -> None:
-        """Ask the groups at once, as many as may be; the first error stops those that have not begun."""
-        stop = threading.Event()
+        """Ask the groups at once, as many as may be; the first error stops those that have not begun.
+
+        `tell` hears of cells that are done, and of 0 every now and then: a `Cancelled` of its is not kept waiting.
+        """
+        stop, done = threading.Event(), queue.SimpleQueue[Future[None]]()
         _ = self.endpoint.client  # made once, before threads ask for it
         pool = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="ask")
         try:
-            waiting = {pool.submit(self._ask_group, rows, cells, examples, tally, stop): len(rows) for rows in groups}
-            for done in as_completed(waiting):
-                done.result()
-                tell(waiting[done])
+            sizes = {pool.submit(self._ask_group, rows, cells, examples, tally, stop): len(rows) for rows in groups}
+            for future in sizes:
+                future.add_done_callback(done.put)
+            while sizes:
+                try:
+                    future = done.get(timeout=BEAT)
+                except queue.Empty:
+                    tell(0)
+                    continue
+                future.result()
+                tell(sizes.pop(future))
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
