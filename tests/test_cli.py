@@ -180,7 +180,8 @@ def test_a_reference_goes_with_the_settings_that_it_was_fitted_with(run, tumour,
     asked = ("predict", tumour, "--model", "hvg-pca", "--reference", "small", "--output", tmp_path / "out.csv")
     code, _, err = run(*asked)
     assert code == 2
-    assert "settings" in err
+    assert "n_components 50, not 10" in err
+    assert "--set n_components=10" in err
     assert run(*asked, *set_to)[0] == 0
     code, _, err = run(*words, "--set", "nothing=1")
     assert code == 2
