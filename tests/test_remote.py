@@ -250,6 +250,8 @@ def test_remedies_of_the_command_line_become_words_of_the_form():
         "Name one that it has: --set name=... (and check OPENAI_BASE_URL).":
             "Name one that it has: “Name of the model at the endpoint” (and check OPENAI_BASE_URL).",
         "Allow a higher cost (--max-cost), or send less": "Allow a higher cost (“Limit in US dollars”), or send less",
+        "Leave the temperature to it: --set temperature=null":
+            "Leave the temperature to it: “Leave the temperature to the endpoint”",
         "Say it yourself (--set drug=...), or leave it out.": "Say it yourself (“Drug”), or leave it out.",
         "Run: scdrugmap predict FILE": "Run: scdrugmap predict FILE",
     }.items():  # fmt: skip

@@ -94,7 +94,7 @@ def in_the_app(remedy: str) -> str:
 
     def field(found: re.Match[str]) -> str:
         label = f"“{LABELS.get(found[1], found[1])}”"
-        return f"{label} = {found[2]}" if found[2] else label
+        return label if found[2] in (None, "null") else f"{label} = {found[2]}"  # null is a box that is ticked
 
     return _SETTING.sub(field, remedy.replace("--max-cost", f"“{LIMIT}”"))
 
