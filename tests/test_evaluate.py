@@ -219,6 +219,7 @@ class Broken:
     precision: str = "float32"
     weights: str = "w"
     chooses_epoch: bool = False
+    spent: dict = dataclasses.field(default_factory=dict)
 
     def fit(self, train, labels, validation, *, fold):
         raise ZeroDivisionError(f"in fold {fold}")

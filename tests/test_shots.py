@@ -208,6 +208,7 @@ class Learner:
     precision: str = "float32"
     weights: str = ""
     chooses_epoch: bool = True
+    spent: dict = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def fit(self, train, labels, validation, *, fold):

@@ -57,9 +57,12 @@ class Answers:
 
 
 @dataclass
-class _Tally:
-    """What several threads found."""
+class _Work:
+    """What is asked at once, and what several threads found."""
 
+    cells: Sequence[CellText]
+    examples: Sequence[Example]
+    stop: threading.Event = field(default_factory=threading.Event)
     found: dict[int, Answer] = field(default_factory=dict)
     problems: Counter[str] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
@@ -107,38 +110,31 @@ class Asker:
         real use passes it; `EndpointFailed` where an answer cannot be had. What was answered until then is kept.
         """
         self.budget.admit(self.estimate(cells, examples))
-        tally = _Tally()
+        work = _Work(cells, examples)
         groups = self._groups(cells)
         try:
             with reporting(progress, sum(map(len, groups)), "cell") as tell:
                 if self.settings.batch_api:
                     self._batches.run(list(self._first(cells, examples)), lambda: tell(0))
-                self._ask_all(groups, cells, examples, tally, tell)
+                self._ask_all(groups, work, tell)
         finally:
             self.endpoint.close()
         p = np.full(len(cells), np.nan, dtype=np.float32)
-        for row, answer in tally.found.items():
+        for row, answer in work.found.items():
             p[row] = answer.p_resistant
-        sources = Counter(answer.source for answer in tally.found.values())
-        return Answers(p, dict(sources), dict(tally.problems), dict(tally.forms), tuple(sorted(tally.served)))
+        sources = Counter(answer.source for answer in work.found.values())
+        return Answers(p, dict(sources), dict(work.problems), dict(work.forms), tuple(sorted(work.served)))
 
-    def _ask_all(
-        self,
-        groups: Sequence[Sequence[int]],
-        cells: Sequence[CellText],
-        examples: Sequence[Example],
-        tally: _Tally,
-        tell: Callable[[int], None],
-    ) -> None:
+    def _ask_all(self, groups: Sequence[Sequence[int]], work: _Work, tell: Callable[[int], None]) -> None:
         """Ask the groups at once, as many as may be; the first error stops those that have not begun.
 
         `tell` hears of cells that are done, and of 0 every now and then: a `Cancelled` of its is not kept waiting.
         """
-        stop, done = threading.Event(), queue.SimpleQueue[Future[None]]()
+        done = queue.SimpleQueue[Future[None]]()
         _ = self.endpoint.client  # made once, before threads ask for it
         pool = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="ask")
         try:
-            sizes = {pool.submit(self._ask_group, rows, cells, examples, tally, stop): len(rows) for rows in groups}
+            sizes = {pool.submit(self._ask_group, rows, work): len(rows) for rows in groups}
             for future in sizes:
                 future.add_done_callback(done.put)
             while sizes:
@@ -150,39 +146,33 @@ class Asker:
                 future.result()
                 tell(sizes.pop(future))
         finally:
-            stop.set()
+            work.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _ask_group(
-        self,
-        rows: Sequence[int],
-        cells: Sequence[CellText],
-        examples: Sequence[Example],
-        tally: _Tally,
-        stop: threading.Event,
-    ) -> None:
+    def _ask_group(self, rows: Sequence[int], work: _Work) -> None:
         """Ask about the cells of one request, and again about those without an answer; an error stops all others."""
         missing, room, ended = list(rows), self.settings.room, False
         try:
             for attempt in range(1 + self.settings.retries):
-                if stop.is_set() or not missing:
+                if work.stop.is_set() or not missing:
                     break
+                asked = self._request([work.cells[row] for row in missing], work.examples, attempt, room)
                 try:
-                    reply = self._reply(self._request([cells[row] for row in missing], examples, attempt, room), stop)
+                    reply = self._reply(asked, work.stop)
                 except RequestTooLong:
                     if room == self.settings.room:
                         raise
                     break  # there is no more room at this endpoint: these cells have no answer
                 if reply is None:
                     break
-                tally.add(missing, reply)
+                work.add(missing, reply)
                 if reply.finish == "length":
                     room = max(room, min(MORE_ROOM * (room + ROOM_PER_CELL * len(missing)), MOST_ROOM))
-                missing = [row for row in missing if row not in tally.found]
+                missing = [row for row in missing if row not in work.found]
             ended = True
         finally:
             if not ended:
-                stop.set()
+                work.stop.set()
 
     def _reply(self, request: Request, stop: threading.Event) -> Reply | None:
         """Return the reply to a request, asked or known; None where another process asks it and `stop` is set."""
