@@ -192,3 +192,21 @@ def test_odd_words_in_a_completion_do_no_harm(asker, endpoint, odd):
 def test_a_word_that_stands_for_a_key_is_no_secret(asker, endpoint, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "a")
     assert asker().ask(CELLS).p_resistant.tolist() == P
+
+
+def test_a_newer_model_is_asked_in_its_dialect_and_says_what_it_does_not_take(asker, endpoint):
+    def act(handler, body):
+        if "max_tokens" in body:
+            fails(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")(handler, body)
+        elif "temperature" in body:
+            fails(400, "Unsupported value: 'temperature' does not support 0.0 with this model.")(handler, body)
+        else:
+            good(handler, body)
+
+    endpoint.default = act
+    with pytest.raises(EndpointFailed, match="temperature.* does not support") as caught:
+        asker(concurrency=1).ask(CELLS)
+    assert caught.value.remedy.endswith("--set temperature=null")
+    found = asker(concurrency=1, temperature=None, cells_per_request=10).ask(CELLS)
+    assert found.p_resistant.tolist() == P
+    assert endpoint.asked[-1]["max_completion_tokens"] == 500

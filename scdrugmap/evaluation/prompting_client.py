@@ -50,8 +50,6 @@ class Dialect:
     def without(self, refusal: str) -> Dialect | None:
         """Return the dialect without what a refusal names or, if it names nothing, the next thing; None: all gone."""
         words = refusal.lower()
-        if "temperature" in words or _is_too_long(words):
-            return None
         if self.limit == "max_tokens" and "max_completion_tokens" in words:
             return replace(self, limit="max_completion_tokens")
         if self.logprobs and "logprob" in words:
@@ -124,9 +122,10 @@ class Endpoint:
                 if error.code in ("content_filter", "content_policy_violation"):
                     return Reply("", finish="content_filter", form=dialect.form, date=_now())
                 first = first or error
-                poorer = None if error.code in _FINAL else dialect.without(str(error.message))
+                final = _is_final(error)
+                poorer = None if final else dialect.without(str(error.message))
                 if poorer is None:
-                    raise self.failure(first, request.model) from None
+                    raise self.failure(error if final else first, request.model) from None
                 dialect = poorer
                 continue
             except openai.OpenAIError as error:
@@ -229,6 +228,12 @@ def _text(content: object) -> str:
     if isinstance(content, list):
         return "".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("type") == "text")
     return str(content or "")
+
+
+def _is_final(error: openai.APIStatusError) -> bool:
+    """Tell whether a refusal has nothing to do with the dialect."""
+    words = str(error.message).lower()
+    return error.code in _FINAL or "temperature" in words or _is_too_long(words)
 
 
 def _is_too_long(refusal: str) -> bool:
