@@ -204,7 +204,7 @@ def test_a_newer_model_is_asked_in_its_dialect_and_says_what_it_does_not_take(as
             good(handler, body)
 
     endpoint.default = act
-    with pytest.raises(EndpointFailed, match="temperature.* does not support") as caught:
+    with pytest.raises(EndpointFailed, match="does not support") as caught:
         asker(concurrency=1).ask(CELLS)
     assert caught.value.remedy.endswith("--set temperature=null")
     found = asker(concurrency=1, temperature=None, cells_per_request=10).ask(CELLS)
