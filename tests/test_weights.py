@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ import torch
 import scdrugmap
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import MODELS, load_model
+from scdrugmap.models import weights as store
 from scdrugmap.models.checkpoint import Checkpoint, Piece
 from scdrugmap.models.weights import fetch, home, sha256, state
 
@@ -432,3 +434,13 @@ def test_pieces_cut_fused_and_transposed_tensors():
     turned = Piece(("x",), part=1, of=3, transpose=True)
     assert turned.shape_of((2, 4)) == (4, 6)
     assert torch.equal(turned.take(whole.T), whole[2:4])
+
+
+def test_a_file_is_hashed_in_blocks_and_a_large_one_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(range(256)) * 5000)  # more than one block, and no whole number of them
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(store, "LARGE", 1000)
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "2/2" in capsys.readouterr().err

@@ -20,12 +20,14 @@ from typing import Any, Literal, cast
 
 from scdrugmap.errors import InvalidInput, WeightsMissing
 from scdrugmap.models.card import ModelCard, Weights
+from scdrugmap.progress import reporting
 
 log = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 BUNDLED = ("checkpoint.json", "model.safetensors")
 OR = " or "  # between names of which a folder needs one
 ENDPOINT: str | None = None  # of the Hub; None is huggingface_hub's own (HF_ENDPOINT moves it to a mirror)
+BLOCK, LARGE = 1 << 20, 1 << 30  # bytes that are hashed at a time, and from which on it takes more than a second
 State = Literal["ready", "needs weights", "bundled", "remote"]
 
 
@@ -167,9 +169,13 @@ def files_hash(files: Mapping[str, str]) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file, hex; a bar on stderr says how far it is in one that takes seconds."""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file, reporting(size >= LARGE, -(-size // BLOCK), "MiB") as tell:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            tell(1)
+    return digest.hexdigest()
 
 
 def digests(files: Mapping[str, Path], converted: Path) -> dict[str, str]:
