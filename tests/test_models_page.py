@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -316,6 +317,17 @@ def run_page(run_id: str, **query: str) -> AppTest:
     assert not app.exception
     assert not app.error
     return app
+
+
+def test_a_run_that_asked_a_model_says_whom_and_what_it_paid(settings):
+    run, rows = make_run(Experiment("gpt-4o-mini", "prompt", ("simulated-a",), strategy="prompt"), 1.0)
+    paid = {"host": "127.0.0.1:8000", "name": "tiny_llama", "requests": 1200, "usd": 0.0123}
+    run = replace(run, environment=replace(run.environment, asked=paid))
+    write_run(settings.precomputed, run, rows)
+    write_scores(settings.precomputed)
+    shown = said(run_page(run.run_id))
+    assert r"tiny\_llama at 127.0.0.1\:8000" in shown
+    assert "0.0123 USD for 1\u202f200 requests" in shown
 
 
 def test_every_record_of_the_matrix_opens_with_its_metrics(crossed):

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
+from scdrugmap.app import asked as endpoints
 from scdrugmap.app import boards, header, queries, queries_views, sentences_views, tables, tables_views, widgets, words
 from scdrugmap.evaluation.records import Part, Run
 
@@ -45,15 +46,20 @@ def _stated(row: dict[str, Any]) -> None:
 
 
 def _question(record: Run) -> None:
-    asked, came = record.experiment, record.outcome
+    asked, came, told = record.experiment, record.outcome, record.environment.asked
     widgets.facts({
         "Protocol": asked.protocol, "Split by": words.split(asked.split_by), "Strategy": asked.strategy,
         "Trained on": ", ".join(asked.train), "Shots": "" if asked.shots is None else str(asked.shots),
         "Cells": words.count(came.n_cells), "Samples": words.count(came.n_samples),
         "Duplicate cells removed": words.count(came.duplicates_removed), "Folds": asked.folds, "Seed": str(asked.seed),
-        "Matrix": came.value_type,
+        "Matrix": came.value_type, **(_asking(told) if told else {}),
     })  # fmt: skip
     _card(asked.model)
+
+
+def _asking(told: dict[str, Any]) -> dict[str, str]:
+    paid = f"{endpoints.usd(told['usd'])} for {words.count(told['requests'])} requests"
+    return {"Asked": words.plain(f"{told['name']} at {told['host']}"), "Paid in this run": paid}
 
 
 def _card(model: str) -> None:
