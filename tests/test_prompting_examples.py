@@ -64,6 +64,18 @@ def test_a_cell_that_is_judged_is_never_told(labelled, judged):
     assert "not to be judged" in caught.value.remedy
 
 
+def test_samples_that_are_told_and_judged_are_counted(labelled, judged, endpoint, settings, caplog):
+    labelled.obs["sample"] = ["told", "both"] * 20
+    judged.obs["sample"] = ["both", "judged", "other"] * 3
+    assert drawn(labelled, judged, shots=10).n_shared_samples == 1
+    sdm.predict(judged, MODEL, examples=labelled, shots=10, consent=True, **QUICK)
+    assert "with cells to judge: 1; their labels are no test" in caplog.text
+    labelled.obs["sample"] = "told"
+    assert drawn(labelled, judged).n_shared_samples == 0
+    del labelled.obs["sample"]
+    assert drawn(labelled, judged).n_shared_samples == 0
+
+
 def test_copies_and_cells_without_genes_are_not_told(labelled, judged):
     twice = anndata.concat([labelled, labelled], index_unique="-")
     twice.uns["scdrugmap"] = labelled.uns["scdrugmap"]

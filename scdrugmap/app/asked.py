@@ -15,6 +15,7 @@ import polars as pl
 from scdrugmap.app import told
 from scdrugmap.app.words import count, plain
 from scdrugmap.errors import EndpointFailed
+from scdrugmap.evaluation.prompting_answers import SOURCES
 from scdrugmap.evaluation.prompting_client import Endpoint
 from scdrugmap.evaluation.prompting_cost import Estimate
 from scdrugmap.models import MODELS
@@ -129,11 +130,7 @@ def was_told(provenance: Mapping[str, Any]) -> str:
 def what_it_is(provenance: Mapping[str, Any]) -> str:
     """Say what P(resistant) is here, and what it is not."""
     put, chosen = provenance["asked"], provenance["settings"]
-    ways = {
-        "logprobs": "read from how sure it was of the word (token probabilities)",
-        "stated": "as the model states it",
-    }
-    how = " or ".join(ways[name] for name in sorted(put["sources"])) or "not given for any cell"
+    how = " or ".join(SOURCES[name] for name in sorted(put["sources"])) or "not given for any cell"
     name, top_k, together = plain(put["served"] or put["name"]), chosen["top_k"], int(chosen["cells_per_request"])
     at_a_time = "one cell" if together == 1 else f"{together} cells"
     return (

@@ -26,7 +26,7 @@ from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.folds import Folds
 from scdrugmap.evaluation.material import Material
-from scdrugmap.evaluation.prompting_answers import count_failures
+from scdrugmap.evaluation.prompting_answers import SOURCES, count_failures
 from scdrugmap.evaluation.prompting_ask import Answers, Asker
 from scdrugmap.evaluation.prompting_cache import prompts_folder
 from scdrugmap.evaluation.prompting_cost import Estimate, together
@@ -180,7 +180,7 @@ class Prompted:
         if any(set(one.forms) - {"json_schema"} for one in asked):
             notes.append("the endpoint was not held to the schema of the answer for every request")
         sources = {name for one in asked for name in one.sources}
-        notes += [f"P(resistant) comes from {' and '.join(sorted(sources))}"] if sources else []
+        notes += [f"P(resistant) is {' or '.join(SOURCES[name] for name in sorted(sources))}"] if sources else []
         if n_failed:
             notes.append(f"{place}: {n_failed} of {len(rows)} cells have no readable answer and count as wrong")
         return notes

@@ -20,6 +20,10 @@ from scdrugmap.data.labels import RESISTANT, RESPONSES
 from scdrugmap.evaluation.prompting_parse import entries_of
 from scdrugmap.evaluation.prompting_text import names_of
 
+SOURCES = {  # of P(resistant), in words
+    "logprobs": "read from how sure the model was of the word (token probabilities)",
+    "stated": "as the model states it",
+}
 PROBLEMS = ("unreadable", "missing", "duplicate", "foreign id", "no label", "no probability", "contradiction")
 FAILED_SENSITIVE = np.float32(0.5)  # is called resistant
 FAILED_RESISTANT = np.nextafter(np.float32(0.5), np.float32(0))  # is called sensitive
@@ -57,7 +61,7 @@ class Answer:
     """What a model says of one cell."""
 
     p_resistant: float
-    source: str  # "logprobs" or "stated"
+    source: str  # one of SOURCES
 
 
 def read(reply: Reply, n_cells: int) -> tuple[dict[str, Answer], Counter[str]]:

@@ -33,10 +33,12 @@ class Examples:
     seed: int
     hash: str  # of the cells' genes, values and labels: names play no part
     n_left_out: int  # labelled cells that stand among the cells to judge, and so are not told
+    n_shared_samples: int  # of cells that are told and of cells to judge, by their names
 
     def record(self) -> dict[str, int | str]:
         """Return plain values that name no file, sample or cell."""
-        return {"shots": self.shots, "seed": self.seed, "hash": self.hash, "n_left_out": self.n_left_out}
+        counted = ("shots", "seed", "hash", "n_left_out", "n_shared_samples")
+        return {name: getattr(self, name) for name in counted}
 
 
 def in_order(texts: Sequence[CellText], labels: Sequence[str], seed: int) -> list[Example]:
@@ -88,7 +90,12 @@ def draw_examples(
             raise _too_few(label, shots, len(found), int(left_out[labels == label].sum()))
     chosen = np.concatenate(places)
     told = in_order([texts[place] for place in chosen], labels[chosen].tolist(), seed)
-    return Examples(tuple(told), shots, seed, _hash(hashes[chosen], labels[chosen]), int(left_out.sum()))
+    shared = _samples(adata[chosen]) & _samples(judged)
+    return Examples(tuple(told), shots, seed, _hash(hashes[chosen], labels[chosen]), int(left_out.sum()), len(shared))
+
+
+def _samples(adata: AnnData) -> set[str]:
+    return set(adata.obs["sample"].astype(str)) if "sample" in adata.obs else set()
 
 
 def _first_copies(hashes: np.ndarray) -> np.ndarray:

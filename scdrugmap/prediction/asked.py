@@ -69,6 +69,10 @@ class Terms:
         drawn = draw_examples(self.examples, shots, judged=cells, settings=settings, seed=seed)
         if drawn.n_left_out:
             log.warning("%d labelled cells are among the cells to judge, and are not told", drawn.n_left_out)
+        if drawn.n_shared_samples:
+            log.warning(
+                "samples with examples and with cells to judge: %d; their labels are no test", drawn.n_shared_samples
+            )
         return drawn
 
 
