@@ -18,6 +18,7 @@ from scdrugmap.data.simulate import simulate
 from scdrugmap.evaluation.prompting_ask import Asker
 from scdrugmap.evaluation.prompting_settings import PromptSettings
 from scdrugmap.models import MODELS
+from scdrugmap.models.toys import toy_folder
 from scdrugmap.settings import Settings
 
 
@@ -93,6 +94,13 @@ def benchmarked(
         return int(ended.value.code or 0), printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def text_folder(cells: AnnData, tmp_path: Path) -> Path:
+    """A tiny random Llama as the Hub would have it, which a test may spoil."""
+    toy_folder(MODELS["llama3-8b"], cells, tmp_path / "toy")
+    return tmp_path / "toy"
 
 
 @pytest.fixture

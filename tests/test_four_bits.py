@@ -22,10 +22,9 @@ from transformers import AutoModel
 from scdrugmap.embeddings.compute import provenance, shard_key
 from scdrugmap.errors import InvalidInput, WeightsInvalid
 from scdrugmap.evaluation.grid import benchmark
-from scdrugmap.models import MODELS, bits, load_model
+from scdrugmap.models import bits, load_model
 from scdrugmap.models.adapters import Adapters, adapted
 from scdrugmap.models.llama3_8b.load import quiet
-from scdrugmap.models.toys import toy_folder
 
 WIDE = {
     "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -37,9 +36,8 @@ ROUNDING = (0.07, 0.12)
 
 
 @pytest.fixture
-def folder(cells, tmp_path) -> Path:
-    toy_folder(MODELS["llama3-8b"], cells, tmp_path / "toy")
-    return typed(tmp_path / "toy", "llama", **WIDE)
+def folder(text_folder) -> Path:
+    return typed(text_folder, "llama", **WIDE)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,42 +16,34 @@ from scdrugmap.evaluation.grid import benchmark
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.inputs import Cells
 from scdrugmap.models.llama3_8b.load import quiet
-from scdrugmap.models.toys import toy_encoder, toy_folder
+from scdrugmap.models.toys import toy_encoder
 from scdrugmap.models.weights import home
 
 LLAMA, MINILM = MODELS["llama3-8b"], MODELS["minilm"]
-HUB_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors at 1110a24
 
 
-@pytest.fixture
-def folder(cells, tmp_path) -> Path:
-    """A tiny random Llama as the Hub would have it, which a test may spoil."""
-    toy_folder(LLAMA, cells, tmp_path / "toy")
-    return tmp_path / "toy"
-
-
-def test_a_layer_below_the_last_leaves_the_rest_out(folder, settings):
-    whole, cut = opened(folder), opened(folder, layer=1)
+def test_a_layer_below_the_last_leaves_the_rest_out(text_folder, settings):
+    whole, cut = opened(text_folder), opened(text_folder, layer=1)
     assert len(whole.network.model.layers) == 2
     assert len(cut.network.model.layers) == 1
     assert cut.network.blocks is cut.network.model.layers  # what `compile` and gradient checkpointing look for
     assert not hasattr(whole.network.model, "lm_head")
 
 
-def test_a_causal_models_head_and_a_poolers_absence_are_taken(cells, folder, settings):
-    expected = opened(folder).embed(cells[:3].copy())
+def test_a_causal_models_head_and_a_poolers_absence_are_taken(cells, text_folder, settings):
+    expected = opened(text_folder).embed(cells[:3].copy())
     with quiet():
-        base = AutoModel.from_pretrained(folder)
+        base = AutoModel.from_pretrained(text_folder)
         causal = AutoModelForCausalLM.from_config(base.config)
         causal.model.load_state_dict(base.state_dict())
-        causal.save_pretrained(folder)
-    np.testing.assert_array_equal(opened(folder).embed(cells[:3].copy()), expected)
+        causal.save_pretrained(text_folder)
+    np.testing.assert_array_equal(opened(text_folder).embed(cells[:3].copy()), expected)
 
 
-def test_bfloat16_is_how_the_weights_lie(cells, folder, settings):
-    half = load_model("llama3-8b", weights=folder, device="cpu", precision="bfloat16")
+def test_bfloat16_is_how_the_weights_lie(cells, text_folder, settings):
+    half = load_model("llama3-8b", weights=text_folder, device="cpu", precision="bfloat16")
     assert {p.dtype for p in half.network.parameters()} == {torch.bfloat16}
-    full = opened(folder).embed(cells[:5].copy())
+    full = opened(text_folder).embed(cells[:5].copy())
     z = half.embed(cells[:5].copy())
     assert z.dtype == np.float32
     assert np.abs(z - full).max() < 0.05 * np.abs(full).max()
@@ -75,9 +66,9 @@ def test_bfloat16_is_how_the_weights_lie(cells, folder, settings):
         ({"about": 5}, "names '5', which a text does not tell"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(cells, folder, settings, given, says):
+def test_settings_that_make_no_sense_are_refused(cells, text_folder, settings, given, says):
     with pytest.raises(InvalidInput, match=says):
-        opened(folder, **given).embed(cells[:2].copy())
+        opened(text_folder, **given).embed(cells[:2].copy())
 
 
 def test_a_text_is_the_sentence_of_the_cell(cells):
@@ -139,9 +130,9 @@ def test_minilm_embeds_like_transformers_own_pipeline(cells, settings):
     encoder = load_model("minilm", device="cpu", top_k=12)
     few = cells[:3].copy()
     texts = encoder.tokenizer.texts(Cells.of(few))
-    folder = home(MINILM, settings.weights)
+    text_folder = home(MINILM, settings.weights)
     with quiet():
-        words, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+        words, model = AutoTokenizer.from_pretrained(text_folder), AutoModel.from_pretrained(text_folder).eval()
     batch = words(texts, padding=True, return_tensors="pt")
     with torch.inference_mode():
         hidden, mask = model(**batch).last_hidden_state, batch["attention_mask"][..., None]

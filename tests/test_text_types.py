@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,8 @@ from text_folders import TINY, opened, typed
 from transformers import AutoModel
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.models import MODELS
 from scdrugmap.models.adapters import Adapters, adapted
 from scdrugmap.models.llama3_8b.load import quiet
-from scdrugmap.models.toys import toy_folder
 
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 4}
@@ -74,18 +71,12 @@ PADDED = sorted(set(TYPES) - {"convbert", "fnet"})
 
 
 @pytest.fixture
-def folder(cells, tmp_path) -> Path:
-    toy_folder(MODELS["llama3-8b"], cells, tmp_path / "toy")
-    return tmp_path / "toy"
-
-
-@pytest.fixture
-def of_type(folder, settings):
-    """Put a model of a type into the folder and load it."""
+def of_type(text_folder, settings):
+    """Put a model of a type into the text_folder and load it."""
 
     def load(kind: str, **given: Any):
-        typed(folder, kind, **TYPES[kind][0])
-        return opened(folder, max_length=min(TYPES[kind][2], 256), **given)
+        typed(text_folder, kind, **TYPES[kind][0])
+        return opened(text_folder, max_length=min(TYPES[kind][2], 256), **given)
 
     return load
 
@@ -99,13 +90,13 @@ def shortened(cells: AnnData, genes: list[int]) -> AnnData:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_it_is_transformers_own_answer(cells, folder, of_type, kind):
+def test_it_is_transformers_own_answer(cells, text_folder, of_type, kind):
     few = shortened(cells, [400, 60, 30])
     encoder = of_type(kind, top_k=30)
     assert encoder.card.lora_targets == tuple(TYPES[kind][1].split())
     assert encoder.tokenizer.vocabulary["positions"] == TYPES[kind][2]
     with quiet():
-        model = AutoModel.from_pretrained(folder).eval()
+        model = AutoModel.from_pretrained(text_folder).eval()
     tokens = encoder.tokenize(few)
     rows = [torch.from_numpy(tokens.ids[tokens.cell(cell)]).long()[None] for cell in range(3)]
     assert len({row.shape for row in rows}) > 1
@@ -118,7 +109,7 @@ def test_it_is_transformers_own_answer(cells, folder, of_type, kind):
     if kind in OWN_STATES:
         return
     inner = np.stack([answer.hidden_states[2][0].mean(dim=0).numpy() for answer in every])
-    cut = opened(folder, max_length=256, top_k=30, layer=2)
+    cut = opened(text_folder, max_length=256, top_k=30, layer=2)
     np.testing.assert_allclose(cut.embed(few), inner, rtol=0, atol=5e-5 * np.abs(inner).max())
     assert len(cut.network.blocks) == 2
 
@@ -199,11 +190,11 @@ def test_a_network_without_such_linears_has_no_adapters_and_says_so(of_type, kin
         ),  # (L, C, D)
     ],
 )
-def test_layers_that_cannot_be_caught_are_refused_before_any_cell(folder, settings, kind, fields, says):
-    typed(folder, kind, **fields)
-    assert opened(folder).dim == 16
+def test_layers_that_cannot_be_caught_are_refused_before_any_cell(text_folder, settings, kind, fields, says):
+    typed(text_folder, kind, **fields)
+    assert opened(text_folder).dim == 16
     with pytest.raises(InvalidInput, match=says) as caught:
-        opened(folder, layer=1)
+        opened(text_folder, layer=1)
     assert "last hidden state" in caught.value.remedy
 
 
@@ -215,19 +206,19 @@ def test_layers_that_cannot_be_caught_are_refused_before_any_cell(folder, settin
         ("vit", {"image_size": 28, "patch_size": 14}, "cannot be read as a text model"),
     ],
 )
-def test_what_is_no_text_model_of_one_part_is_refused_in_a_line(folder, settings, kind, fields, says):
-    typed(folder, kind, **fields)
+def test_what_is_no_text_model_of_one_part_is_refused_in_a_line(text_folder, settings, kind, fields, says):
+    typed(text_folder, kind, **fields)
     with pytest.raises(WeightsInvalid, match=says) as caught:
-        opened(folder)
+        opened(text_folder)
     assert "\n" not in caught.value.line
 
 
-def test_beyond_the_trained_length_longrope_would_follow_the_longest_text_of_a_batch(folder, settings):
+def test_beyond_the_trained_length_longrope_would_follow_the_longest_text_of_a_batch(text_folder, settings):
     rope = {
         "rope_type": "longrope", "rope_theta": 1e4, "long_factor": [2.0] * 4, "short_factor": [1.0] * 4,
         "original_max_position_embeddings": 512, "partial_rotary_factor": 1.0,
     }  # fmt: skip
-    typed(folder, "phi3", **SPECIAL, rope_parameters=rope, original_max_position_embeddings=512)
+    typed(text_folder, "phi3", **SPECIAL, rope_parameters=rope, original_max_position_embeddings=512)
     with pytest.raises(InvalidInput, match=r"max_length=4096 .* reads up to 512 tokens") as caught:
-        opened(folder)
+        opened(text_folder)
     assert "--set max_length=512" in caught.value.remedy

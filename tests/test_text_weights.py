@@ -24,30 +24,22 @@ from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.llama3_8b.load import _pretrained, placement, quiet
 from scdrugmap.models.llama3_8b.tokens import read_tokenizer
-from scdrugmap.models.toys import toy_folder
 from scdrugmap.models.weights import fetch, home, sha256, state
 
 LLAMA, MINILM = MODELS["llama3-8b"], MODELS["minilm"]
 HUB_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors at 1110a24
 
 
-@pytest.fixture
-def folder(cells, tmp_path) -> Path:
-    """A tiny random Llama as the Hub would have it, which a test may spoil."""
-    toy_folder(LLAMA, cells, tmp_path / "toy")
-    return tmp_path / "toy"
-
-
-def test_tensors_in_several_files_are_one_model(cells, folder, settings):
-    first = opened(folder)
+def test_tensors_in_several_files_are_one_model(cells, text_folder, settings):
+    first = opened(text_folder)
     with quiet():
-        AutoModel.from_pretrained(folder).save_pretrained(folder, max_shard_size="4KB")
-    (folder / "model.safetensors").unlink(missing_ok=True)
-    assert len(list(folder.glob("*.safetensors"))) > 1
-    np.testing.assert_array_equal(opened(folder).embed(cells[:3].copy()), first.embed(cells[:3].copy()))
-    next(folder.glob("*.safetensors")).unlink()
+        AutoModel.from_pretrained(text_folder).save_pretrained(text_folder, max_shard_size="4KB")
+    (text_folder / "model.safetensors").unlink(missing_ok=True)
+    assert len(list(text_folder.glob("*.safetensors"))) > 1
+    np.testing.assert_array_equal(opened(text_folder).embed(cells[:3].copy()), first.embed(cells[:3].copy()))
+    next(text_folder.glob("*.safetensors")).unlink()
     with pytest.raises(WeightsMissing, match=r"lacks model-0.*\.safetensors"):
-        opened(folder)
+        opened(text_folder)
 
 
 @pytest.mark.parametrize(
@@ -62,39 +54,39 @@ def test_tensors_in_several_files_are_one_model(cells, folder, settings):
         ("bert", {}, "AutoModelForTokenClassification", "classifier.weight"),
     ],
 )
-def test_heads_of_all_kinds_are_done_without(cells, folder, settings, kind, fields, whole, extra):
+def test_heads_of_all_kinds_are_done_without(cells, text_folder, settings, kind, fields, whole, extra):
     few = cells[:3].copy()
-    expected = opened(typed(folder, kind, **fields), top_k=20).embed(few)
+    expected = opened(typed(text_folder, kind, **fields), top_k=20).embed(few)
     with quiet():
-        base = AutoModel.from_pretrained(folder)
+        base = AutoModel.from_pretrained(text_folder)
         model = getattr(transformers, whole).from_config(base.config)
         lost = getattr(model, model.base_model_prefix).load_state_dict(base.state_dict(), strict=False)
-        model.save_pretrained(folder)
+        model.save_pretrained(text_folder)
     assert not lost.missing_keys
-    with safe_open(folder / "model.safetensors", "pt") as file:
+    with safe_open(text_folder / "model.safetensors", "pt") as file:
         assert any(name.startswith(extra) for name in file.keys())  # noqa: SIM118
-    np.testing.assert_array_equal(opened(folder, top_k=20).embed(few), expected)
+    np.testing.assert_array_equal(opened(text_folder, top_k=20).embed(few), expected)
 
 
-def test_buffers_that_older_versions_wrote_are_no_weights(cells, folder, settings):
+def test_buffers_that_older_versions_wrote_are_no_weights(cells, text_folder, settings):
     few = cells[:3].copy()
-    expected = opened(folder, top_k=20).embed(few)
-    path = folder / "model.safetensors"
+    expected = opened(text_folder, top_k=20).embed(few)
+    path = text_folder / "model.safetensors"
     tensors = load_file(path)
     tensors["layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
     save_file(tensors, path, {"format": "pt"})
-    np.testing.assert_array_equal(opened(folder, top_k=20).embed(few), expected)
+    np.testing.assert_array_equal(opened(text_folder, top_k=20).embed(few), expected)
     save_file({f"model.{name}": tensor for name, tensor in tensors.items()}, path, {"format": "pt"})
-    np.testing.assert_array_equal(opened(folder, top_k=20).embed(few), expected)
+    np.testing.assert_array_equal(opened(text_folder, top_k=20).embed(few), expected)
     tensors["layers.2.mlp.up_proj.weight"] = torch.ones(4)
     for prefix in ("", "model."):
         save_file({f"{prefix}{name}": tensor for name, tensor in tensors.items()}, path, {"format": "pt"})
         with pytest.raises(WeightsInvalid, match=r"holds the tensor 'layers\.2\."):
-            opened(folder)
+            opened(text_folder)
 
 
-def test_the_hash_is_over_the_files_and_is_remembered(folder, settings, monkeypatch):
-    first = opened(folder).weights_hash
+def test_the_hash_is_over_the_files_and_is_remembered(text_folder, settings, monkeypatch):
+    first = opened(text_folder).weights_hash
     (note,) = settings.weights.glob("llama3-8b/converted/*/manifest.json")
     assert {entry["role"] for entry in json.loads(note.read_text())["files"]} == {"config", "tokenizer", "weights"}
 
@@ -103,28 +95,28 @@ def test_the_hash_is_over_the_files_and_is_remembered(folder, settings, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr("scdrugmap.models.weights.sha256", never)
-        assert opened(folder).weights_hash == first
-    edit(folder / "config.json", rms_norm_eps=1e-3)
-    assert opened(folder).weights_hash != first
+        assert opened(text_folder).weights_hash == first
+    edit(text_folder / "config.json", rms_norm_eps=1e-3)
+    assert opened(text_folder).weights_hash != first
 
 
-def test_pickles_are_refused(folder, settings):
-    tensors = AutoModel.from_pretrained(folder).state_dict()
-    torch.save(tensors, folder / "pytorch_model.bin")
-    assert opened(folder).dim == 16  # beside safetensors nobody looks at it
-    (folder / "model.safetensors").unlink()
+def test_pickles_are_refused(text_folder, settings):
+    tensors = AutoModel.from_pretrained(text_folder).state_dict()
+    torch.save(tensors, text_folder / "pytorch_model.bin")
+    assert opened(text_folder).dim == 16  # beside safetensors nobody looks at it
+    (text_folder / "model.safetensors").unlink()
     with pytest.raises(WeightsInvalid, match=r"as a pickle \(pytorch_model.bin\)"):
-        opened(folder)
+        opened(text_folder)
 
 
-def test_code_of_a_repository_is_never_run(folder, settings, tmp_path, monkeypatch):
+def test_code_of_a_repository_is_never_run(text_folder, settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (folder / "own.py").write_text("from pathlib import Path\nPath('owned').touch()\n")
-    edit(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModel": "own.Model"})
+    (text_folder / "own.py").write_text("from pathlib import Path\nPath('owned').touch()\n")
+    edit(text_folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModel": "own.Model"})
     with pytest.raises(WeightsInvalid, match="type 'own', no text model that transformers runs by itself"):
-        opened(folder)
-    edit(folder / "config.json", model_type="llama")
-    opened(folder)
+        opened(text_folder)
+    edit(text_folder / "config.json", model_type="llama")
+    opened(text_folder)
     assert not (tmp_path / "owned").exists()
 
 
@@ -140,29 +132,29 @@ def test_code_of_a_repository_is_never_run(folder, settings, tmp_path, monkeypat
         ("tokenizer.json", {"model": {"type": "nothing"}}, "tokenizer.json cannot be read"),
     ],
 )
-def test_files_that_do_not_fit_are_named(folder, settings, name, fields, says):
-    edit(folder / name, **fields)
+def test_files_that_do_not_fit_are_named(text_folder, settings, name, fields, says):
+    edit(text_folder / name, **fields)
     with pytest.raises(WeightsInvalid, match=says) as caught:
-        opened(folder)
+        opened(text_folder)
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [0, 100, 5_000])
-def test_truncated_tensors_are_refused(folder, settings, size):
-    path = folder / "model.safetensors"
+def test_truncated_tensors_are_refused(text_folder, settings, size):
+    path = text_folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(WeightsInvalid, match="cannot be read as a text model"):
-        opened(folder)
+        opened(text_folder)
 
 
-def test_nan_is_refused(folder, settings):
+def test_nan_is_refused(text_folder, settings):
     with quiet():
-        model = AutoModel.from_pretrained(folder)
+        model = AutoModel.from_pretrained(text_folder)
         model.norm.weight.data[3] = torch.nan
-        model.save_pretrained(folder)
+        model.save_pretrained(text_folder)
     with pytest.raises(WeightsInvalid, match="NaN"):
-        opened(folder)
+        opened(text_folder)
 
 
 def test_gated_weights_are_explained_before_anything_is_asked(settings, monkeypatch):
@@ -198,10 +190,10 @@ def test_hub_ids_of_other_models_are_not_taken_for_gated(settings, monkeypatch):
 
 
 @contextmanager
-def serving(handler: type[Hub], folder: Path) -> Iterator[list[str]]:
+def serving(handler: type[Hub], text_folder: Path) -> Iterator[list[str]]:
     """A Hub on this machine with one repository, lab/tiny; gives what it was asked for."""
     asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (handler,), {"folder": folder, "asked": asked}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (handler,), {"folder": text_folder, "asked": asked}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     with pytest.MonkeyPatch.context() as patched:
@@ -212,11 +204,11 @@ def serving(handler: type[Hub], folder: Path) -> Iterator[list[str]]:
     thread.join()
 
 
-def test_any_repository_of_the_hub_is_a_model_and_only_its_files_are_fetched(cells, folder, settings):
-    expected = opened(folder).embed(cells[:3].copy())
+def test_any_repository_of_the_hub_is_a_model_and_only_its_files_are_fetched(cells, text_folder, settings):
+    expected = opened(text_folder).embed(cells[:3].copy())
     for name in ("README.md", "training_args.bin", "pytorch_model.bin", "own.py"):
-        (folder / name).write_text("never fetched")
-    with serving(Hub, folder) as asked:
+        (text_folder / name).write_text("never fetched")
+    with serving(Hub, text_folder) as asked:
         encoder = load_model("llama3-8b", weights="lab/tiny", device="cpu")
     np.testing.assert_array_equal(encoder.embed(cells[:3].copy()), expected)
     fetched = {Path(path).name for path in asked if "/resolve/" in path}
@@ -233,8 +225,9 @@ class Gate(Hub):
         self.end_headers()
 
 
-def test_a_licence_that_was_not_accepted_is_one_line(folder, settings):
-    with serving(Gate, folder), pytest.raises(WeightsMissing, match="lab/tiny only to accounts that acc") as caught:
+def test_a_licence_that_was_not_accepted_is_one_line(text_folder, settings):
+    wanted = "lab/tiny only to accounts that acc"
+    with serving(Gate, text_folder), pytest.raises(WeightsMissing, match=wanted) as caught:
         load_model("llama3-8b", weights="lab/tiny", device="cpu")
     assert "\n" not in caught.value.line
     assert "https://huggingface.co/lab/tiny" in caught.value.remedy
@@ -254,30 +247,30 @@ def test_a_model_is_read_onto_its_device_and_shared_unless_one_is_named(monkeypa
     assert placement(torch.device("cuda:1")) == {"device_map": {"": torch.device("cuda:1")}}
 
 
-def test_a_device_without_the_memory_is_told_what_takes_less(folder, settings, monkeypatch):
+def test_a_device_without_the_memory_is_told_what_takes_less(text_folder, settings, monkeypatch):
     def full(*given: object, **how: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(AutoModel, "from_pretrained", full)
     with pytest.raises(InvalidInput, match="memory of cpu does not hold the model") as caught:
-        opened(folder)
+        opened(text_folder)
     for way in ("quantise='16bit'", "--set quantise=4bit", "device='cpu'"):
         assert way in caught.value.remedy
 
 
-def test_a_model_of_which_a_part_stays_outside_its_devices_is_refused(folder, settings, tmp_path):
+def test_a_model_of_which_a_part_stays_outside_its_devices_is_refused(text_folder, settings, tmp_path):
     """As accelerate spreads what the devices together do not hold; adapters could not be put into it."""
     spread = {"embed_tokens": "cpu", "layers.0": "cpu", "layers.1": "disk", "norm": "cpu", "rotary_emb": "cpu"}
     how = {"device_map": spread, "offload_folder": tmp_path / "outside", "dtype": torch.float32}
     with pytest.raises(InvalidInput, match="memory of cuda does not hold"):
-        _pretrained(folder, how, torch.device("cuda"))
+        _pretrained(text_folder, how, torch.device("cuda"))
 
 
-def test_what_the_settings_ask_for_is_refused_before_weights_are_read(folder, settings, monkeypatch):
+def test_what_the_settings_ask_for_is_refused_before_weights_are_read(text_folder, settings, monkeypatch):
     def never(*given: object, **how: object) -> None:
         raise AssertionError("the weights are read")
 
     monkeypatch.setattr(AutoModel, "from_pretrained", never)
     for wrong in ({"layer": 9}, {"pooling": "max"}, {"max_length": 9000}, {"about": "study"}, {"quantise": "8bit"}):
         with pytest.raises(InvalidInput, match=next(iter(wrong))):
-            opened(folder, **wrong)
+            opened(text_folder, **wrong)
