@@ -165,7 +165,7 @@ def _limit(estimate: Estimate) -> float | None:
         state["max_cost"] = least
     state["proposed_limit"] = least
     limit = st.number_input(
-        told.LIMIT, min_value=0.0, step=0.1, format="%.2f", key="max_cost",
+        told.LIMIT, min_value=0.0, step=0.1, format="%.3f", key="max_cost",
         help="Asking stops before this is passed. What was answered until then is kept.",
     )  # fmt: skip
     found = least if limit is None else float(limit)
