@@ -137,6 +137,20 @@ def test_the_estimate_counts_the_examples_of_every_fold(material, endpoint, tmp_
     assert "labelled" not in plain.sent
 
 
+@pytest.mark.parametrize("shots", [0, 5])
+def test_where_no_fold_can_be_scored_nothing_is_asked_and_the_record_says_why(shots, endpoint, tmp_path, allowed):
+    cells = [simulate(n_cells=40, n_genes=300, n_samples=4, seed=seed) for seed in (0, 1)]
+    for label, adata in zip(("sensitive", "resistant"), cells, strict=True):
+        adata.obs["dataset"] = adata.obs["study"] = f"only-{label}"
+        adata.obs["response"] = label
+    one_class = Material.of(load_sources(cells))
+    asked = experiment(one_class, protocol="cross-data", split_by="dataset", shots=shots, reserve=shots)
+    done, predictions = run(asked, one_class, tmp_path)
+    assert (done.outcome.state, done.outcome.error, predictions) == ("failed", "LabelsMissing", None)
+    assert "report it" not in done.outcome.remedy
+    assert not endpoint.asked
+
+
 def test_data_sets_that_are_not_tested_are_not_paid(material, endpoint, tmp_path, allowed):
     first = material.sources[0]
     asked = experiment(material, protocol="cross-data", split_by="dataset", shots=0, train=(first.name,))

@@ -87,17 +87,21 @@ class PromptLearner:
         return learner
 
     def estimate(self) -> Estimate:
-        """Say what all folds would send and cost: each data set once at 0 shots, else each fold with its examples."""
+        """Say what all folds would send and cost: each data set once at 0 shots, else each fold with its examples.
+
+        Where no fold can be scored that is nothing; the record says why.
+        """
         folds = Folds.of(self.experiment, self.material)
         tested = [(folds.rows[split.test], split) for split in folds.splits if not split.reason]
-        if not self.experiment.shots:
-            sources = sorted({source for rows, _ in tested for source in self.source_of[rows].tolist()})
-            return together([self.asker.estimate(self.texts(source)) for source in sources])
         parts = []
-        for rows, split in tested:
-            examples = self.examples(folds.rows[split.train], folds.cells.label[split.train], rows)
-            parts.append(self.asker.estimate(self.texts_of(rows), examples))
-        return together(parts)
+        if self.experiment.shots:
+            for rows, split in tested:
+                examples = self.examples(folds.rows[split.train], folds.cells.label[split.train], rows)
+                parts.append(self.asker.estimate(self.texts_of(rows), examples))
+        else:
+            sources = sorted({source for rows, _ in tested for source in self.source_of[rows].tolist()})
+            parts = [self.asker.estimate(self.texts(source)) for source in sources]
+        return together(parts or [self.asker.estimate([])])
 
     def examples(self, train: np.ndarray, labels: np.ndarray, tested: np.ndarray) -> list[Example]:
         """Return the training rows of the tested data sets or studies, in a seeded order; none at 0 shots."""
