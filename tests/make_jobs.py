@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdrugmap.app import jobs_store as store
+from scdrugmap.files import write_json
 from scdrugmap.prediction import output
 from scdrugmap.prediction.summary import summary
 from scdrugmap.settings import Settings
@@ -84,5 +85,5 @@ def make_job(settings: Settings, state: store.State, adata: AnnData | None = Non
     if adata is not None:
         output.write(adata, job / store.RESULTS["csv"])
         output.write(adata, job / store.RESULTS["h5ad"])
-        store.write_json(job / store.RESULTS["summary"], summary(adata))
+        write_json(job / store.RESULTS["summary"], summary(adata))
     return job_id

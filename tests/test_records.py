@@ -2,11 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from hypothesis import given
@@ -15,7 +10,7 @@ from make_results import make_failure, make_run
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.experiment import PROTOCOLS, SPLITS, Experiment, sorted_options
-from scdrugmap.evaluation.records import SCHEMA, Run, defined, write_once
+from scdrugmap.evaluation.records import SCHEMA, Run, defined
 
 EXPERIMENT = Experiment("hvg", "logistic", ("a", "b"), ("sha256:1", "sha256:2"), settings=(("n_genes", 500),))
 
@@ -116,34 +111,3 @@ def test_another_schema_is_refused(text):
 
 def test_undefined_numbers_are_null():
     assert defined({"auroc": float("nan"), "f1": 0.5}) == {"auroc": None, "f1": 0.5}
-
-
-def test_a_file_is_written_whole_and_once(tmp_path):
-    path = tmp_path / "new" / "run.json"
-    assert write_once(path, "first")
-    assert not write_once(path, "second")
-    assert path.read_text() == "first"
-    assert write_once(path, b"third", replace=True)
-    assert path.read_text() == "third"
-    assert [file.name for file in path.parent.iterdir()] == ["run.json"]
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from scdrugmap.evaluation.records import write_once
-while True:
-    for letter in "ab":
-        write_once(Path(sys.argv[1]), letter * 1_000_000, replace=True)
-"""
-
-
-def test_a_killed_writer_leaves_a_whole_file(tmp_path):
-    path = tmp_path / "run.json"
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
-    while not path.exists():
-        time.sleep(0.01)
-    time.sleep(0.1)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
-    assert path.read_text() in ("a" * 1_000_000, "b" * 1_000_000)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Literal
 
 from scdrugmap.app import told
 from scdrugmap.errors import ConsentMissing, InvalidInput, UnknownName
+from scdrugmap.files import write_json
 from scdrugmap.models import MODELS
 
 State = Literal["uploaded", "queued", "running", "checked", "done", "failed", "cancelled"]
@@ -191,13 +192,6 @@ def read_status(job: Path) -> JobStatus:
 def write_status(job: Path, status: JobStatus) -> None:
     """Replace `status.json` in one step; raises `FileNotFoundError` when the job's folder is gone."""
     write_json(job / STATUS, asdict(status))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside `path` and rename it over, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.write_text(json.dumps(value))
-    temporary.replace(path)
 
 
 def cancel_marker(job: Path, run: str) -> Path:

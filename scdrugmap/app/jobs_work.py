@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scdrugmap.app import jobs_store as store
 from scdrugmap.errors import Cancelled, ScDrugMapError
+from scdrugmap.files import write_json
 from scdrugmap.models.inputs import ABOUT
 from scdrugmap.settings import Settings
 
@@ -125,7 +126,7 @@ def _predict(report: Reporter, options: dict[str, Any], settings: Settings) -> N
     report.stage("write")
     write(adata, report.job / store.RESULTS["csv"])
     write(adata, report.job / store.RESULTS["h5ad"])
-    store.write_json(report.job / store.RESULTS["summary"], summary(adata))
+    write_json(report.job / store.RESULTS["summary"], summary(adata))
     report.finish("done")
 
 

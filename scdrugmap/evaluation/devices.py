@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import warnings
 from pathlib import Path
-from typing import IO
 
-_held: list[IO[str]] = []  # a lock lasts as long as its file is open; the system lets go of it when the process ends
+from filelock import BaseFileLock
+
+from scdrugmap.files import take
+
+_held: list[BaseFileLock] = []  # for the life of this process; the system lets go of them when it ends
 
 
 def cards() -> int:
@@ -26,14 +28,9 @@ def own_device(locks: Path, n_cards: int) -> str:
 
     `locks` is a folder that all processes of this machine see; what is decided stays for the life of the process.
     """
-    locks.mkdir(parents=True, exist_ok=True)
     for index in range(n_cards):
-        file = (locks / f"gpu-{index}").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        _held.append(file)
-        return f"cuda:{index}"
+        lock = take(locks / f"gpu-{index}")
+        if lock is not None:
+            _held.append(lock)
+            return f"cuda:{index}"
     return "auto"

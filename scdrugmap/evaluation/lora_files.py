@@ -7,8 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.lora_options import LoraOptions
 from scdrugmap.evaluation.lora_training import History, Pool
 from scdrugmap.evaluation.mlp import MLP
+from scdrugmap.files import replacing_folder
 from scdrugmap.models.adapters import Adapters, adapted
 from scdrugmap.models.encoder import Encoder
 
@@ -64,16 +63,11 @@ def folder_of(cache: Path, run_id: str, fold: str) -> Path:
 
 def save_adapted(learned: Adapted, folder: Path, experiment: Experiment, fold: str, history: History) -> None:
     """Write adapters, head and card, all or nothing; what stood there is replaced. Raises `OSError`."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as draft:
-        part = Path(draft) / "part"
-        learned.adapters.save(learned.encoder.network, part)
-        save_file({name: np.ascontiguousarray(value) for name, value in learned.head.state().items()}, part / HEAD)
+    with replacing_folder(folder) as draft:
+        learned.adapters.save(learned.encoder.network, draft)
+        save_file({name: np.ascontiguousarray(value) for name, value in learned.head.state().items()}, draft / HEAD)
         text = json.dumps(_card(learned, experiment, fold, history), indent=1, sort_keys=True, allow_nan=False)
-        (part / CARD).write_text(text + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.replace(folder)
+        (draft / CARD).write_text(text + "\n")
 
 
 def load_adapted(folder: str | Path, encoder: Encoder) -> Adapted:

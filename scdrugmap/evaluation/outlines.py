@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata
-import numpy as np
 
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.data.load import COLUMNS
 from scdrugmap.evaluation import cells, material
 from scdrugmap.evaluation.material import FACET_COLUMNS, Source, by_name, load_sources
-from scdrugmap.evaluation.records import write_once
+from scdrugmap.files import replacing, write_once
 from scdrugmap.settings import PACKAGE, Settings
 
 if TYPE_CHECKING:
@@ -133,8 +132,6 @@ def store(source: Source, settings: Settings) -> Stored:
         marks = adata.uns.get("scdrugmap", {})
         known = {"input": {"value_type": source.value_type}, "simulated": bool(marks.get("simulated", False))}
         bare = anndata.AnnData(adata.X, obs=adata.obs[kept].copy(), var=adata.var.copy(), uns={"scdrugmap": known})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{np.random.default_rng().integers(2**63):x}.tmp")
-        bare.write_h5ad(part)
-        part.replace(path)
+        with replacing(path) as draft:
+            bare.write_h5ad(draft)
     return Stored(path)

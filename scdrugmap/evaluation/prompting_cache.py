@@ -7,17 +7,14 @@ of a benchmark, ask a question once: whoever asks it holds a lock, which the sys
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scdrugmap import files
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.prompting_answers import Reply
 from scdrugmap.settings import Settings
@@ -70,27 +67,13 @@ class Replies:
         path = self.folder / "locks" / name
         make_folder(path.parent)
         try:
-            file = path.open("w")
+            with files.claimed(path, stopped, look) as held:
+                yield held
         except OSError as error:
             raise _not_kept(path.parent, error) from None
-        with file:
-            while not (held := _locked(file.fileno())) and not stopped():
-                time.sleep(look)
-            yield held
 
     def __contains__(self, key: str) -> bool:
         return self.get(key) is not None
-
-
-def _locked(file: int) -> bool:
-    """Take the lock of an open file; False where another holds it. It is released when the file is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # there are no locks here
-    return True
 
 
 def make_folder(folder: Path) -> None:
@@ -111,18 +94,10 @@ def _path(folder: Path, key: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside `path`, flushed to the disk, and rename it over; raises `InvalidInput` where that fails."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    make_folder(path.parent)
+    """Write JSON in one step; raises `InvalidInput` where that fails."""
     try:
-        with temporary.open("w") as file:
-            json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        files.write_json(path, value)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise _not_kept(path.parent, error) from None
 
 

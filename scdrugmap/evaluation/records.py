@@ -11,15 +11,12 @@ import functools
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from scdrugmap.errors import InvalidInput
@@ -137,27 +134,6 @@ class Run:
 def defined(values: Mapping[str, float]) -> dict[str, float | None]:
     """Return the values with None for NaN, as JSON can hold them."""
     return {key: None if math.isnan(value) else float(value) for key, value in values.items()}
-
-
-def write_once(path: Path, text: str | bytes, *, replace: bool = False) -> bool:
-    """Write a file whole or not at all; return False, and leave it, where it stands already.
-
-    A reader sees the old file, or the new one, never half of it; killing the writer leaves at most a `.tmp` file.
-    """
-    if path.exists() and not replace:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode() if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return True
 
 
 def environment(

@@ -18,12 +18,13 @@ from scdrugmap.evaluation import report_tables as tables
 from scdrugmap.evaluation.curves import curves
 from scdrugmap.evaluation.gap import gaps
 from scdrugmap.evaluation.planned import Grid
-from scdrugmap.evaluation.records import git_commit, write_once
+from scdrugmap.evaluation.records import git_commit
 from scdrugmap.evaluation.report_figures import Figure
 from scdrugmap.evaluation.results import read_predictions, read_runs, read_scores
 from scdrugmap.evaluation.statistics import compare
 from scdrugmap.evaluation.tables import averaged, labelled, simulated
 from scdrugmap.evaluation.transfer import entries, matrix
+from scdrugmap.files import write
 from scdrugmap.settings import Settings
 
 DRAWN = ("auroc_within", "f1")  # of pooled runs
@@ -195,7 +196,7 @@ def _written(page: Page, output: Path, title: str) -> Iterator[Path]:
     files: dict[Path, str] = {output / "report.md": text, output / "report.html": as_html(text, page.figures, title)}
     files |= {output / "figures" / f"{figure.name}.svg": figure.svg for figure in page.figures}
     for path, content in files.items():
-        write_once(path, content, replace=True)
+        write(path, content)
         yield path
 
 

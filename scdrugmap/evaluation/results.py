@@ -15,9 +15,10 @@ from typing import Any
 
 import polars as pl
 
+from scdrugmap import files
 from scdrugmap.errors import UnknownName
 from scdrugmap.evaluation.metrics import METRICS
-from scdrugmap.evaluation.records import Part, Run, write_once
+from scdrugmap.evaluation.records import Part, Run
 from scdrugmap.evaluation.reported import reported
 from scdrugmap.settings import Settings
 
@@ -66,8 +67,9 @@ def write_run(root: Path, run: Run, predictions: pl.DataFrame | None = None) -> 
         return False
     if predictions is not None:
         table = predictions.select(list(PREDICTIONS)).cast(PREDICTIONS)  # type: ignore[arg-type]
-        write_once(root / "predictions" / f"{run.run_id}.parquet", _parquet(table), replace=True)
-    return write_once(path, run.to_json(), replace=True)
+        files.write(root / "predictions" / f"{run.run_id}.parquet", _parquet(table))
+    files.write(path, run.to_json())
+    return True
 
 
 def runs(root: Path) -> Iterator[Run]:
@@ -90,7 +92,7 @@ def scores_of(of: Iterable[Run]) -> pl.DataFrame:
 def write_scores(root: Path) -> pl.DataFrame:
     """Derive the table of scores, write it to `root`/scores.parquet, and return it."""
     scores = build_scores(root)
-    write_once(root / "scores.parquet", _parquet(scores), replace=True)
+    files.write(root / "scores.parquet", _parquet(scores))
     return scores
 
 

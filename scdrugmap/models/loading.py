@@ -21,7 +21,6 @@ import importlib
 import importlib.util
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ import torch
 from torch import nn
 
 from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid
+from scdrugmap.files import replacing_folder
 from scdrugmap.models import weights as store
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoint import DESCRIPTION, Checkpoint, account
@@ -163,13 +163,9 @@ def _keep(
 ) -> None:
     """Write the converted checkpoint, whole or not at all; a cache that cannot be written is only a pity."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as draft:
-            part = Path(draft) / "part"
-            checkpoint.save(part)
-            store.write_manifest(part, files, hashes, weights_hash)
-            if not target.exists():
-                part.rename(target)
+        with replacing_folder(target, once=True) as draft:
+            checkpoint.save(draft)
+            store.write_manifest(draft, files, hashes, weights_hash)
     except OSError as error:
         log.warning("converted weights are not kept: %s", error)
 

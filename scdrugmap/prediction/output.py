@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import polars as pl
 from anndata import AnnData
 
 from scdrugmap.errors import InvalidInput
+from scdrugmap.files import replacing
 
 SUFFIXES = (".csv", ".h5ad")
 
@@ -62,12 +62,8 @@ def check_target(path: Path, source: Path | None = None) -> Path:
 def write(adata: AnnData, path: Path) -> None:
     """Write the table (.csv) or the AnnData (.h5ad) of predicted cells beside `path`, and rename it into place."""
     path = check_target(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
+    with replacing(path) as draft:
         if path.suffix.lower() == ".csv":
-            to_table(adata).write_csv(temporary, float_precision=6)
+            to_table(adata).write_csv(draft, float_precision=6)
         else:
-            adata.write_h5ad(temporary, compression="gzip")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            adata.write_h5ad(draft, compression="gzip")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from scdrugmap.errors import InvalidInput, ReferenceMissing
 from scdrugmap.evaluation.heads import Head, head_from_state
+from scdrugmap.files import READABLE, replacing_folder
 from scdrugmap.models import MODELS
 from scdrugmap.models.encoder import Encoder
 from scdrugmap.prediction.calibration import Calibration
@@ -84,18 +83,10 @@ class Reference:
             for part, state in parts.items()
             for name, value in state.items()
         }
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-        temporary.mkdir()
-        try:
-            save_file(arrays, temporary / HEAD)
-            (temporary / HEAD).chmod(0o644)  # safetensors writes for its owner only; a server may run as another user
-            self.card.write(temporary)
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with replacing_folder(folder) as draft:
+            save_file(arrays, draft / HEAD)
+            (draft / HEAD).chmod(READABLE)  # safetensors writes for its owner only
+            self.card.write(draft)
         return folder
 
 
