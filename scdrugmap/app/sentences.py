@@ -11,6 +11,7 @@ from scdrugmap.app.words import count, duration, interval, number, percent, spli
 from scdrugmap.data.catalog import CellCount
 from scdrugmap.evaluation.metrics import METRICS
 
+GROUPS = 40  # samples or clusters that are drawn
 WHY_THE_TWO_DIFFER = """
 Cells of one patient, plate or time point resemble each other far more than cells of another. When cells are divided at
 random, the test half holds neighbours of the training half, and a classifier can score by recognising *where a cell
@@ -204,6 +205,22 @@ def spread(p_resistant: pl.Series, cut: float) -> str:
         f"**{percent(above)}** of all cells reach {number(cut)}; the middle half lies between {number(low)} and "
         f"{number(high)}."
     )
+
+
+def drawn(shown: int, cells: int) -> str:
+    """Say how many of the cells a map shows."""
+    some = f"{count(shown)} of {count(cells)} cells drawn, chosen at random"
+    return some if shown < cells else f"all {count(cells)} cells drawn"
+
+
+def only_the_largest(groups: int) -> str:
+    """Say that only the largest samples or clusters are drawn; empty where all are."""
+    return f"the {GROUPS} largest are drawn" if groups > GROUPS else ""
+
+
+def untaught(metrics: Mapping[str, Any]) -> str:
+    """Say that scores against a file's labels test something; empty where a caveat says that they do not."""
+    return "" if metrics["caveat"] else "nothing was learnt from these labels"
 
 
 def no_evidence(provenance: Mapping[str, Any]) -> str:

@@ -71,6 +71,18 @@ def follows(pickers: str, shown: str) -> str:
     return f"This view follows {pickers} of the choices above, and shows {shown}."
 
 
+def reported_caption(rows: pl.DataFrame) -> list[str]:
+    """Caption of the numbers that the paper states, and how many of them are below their constant."""
+    below = rows.filter(pl.col("value") < pl.col("constant")).height
+    return [
+        f"{rows.height} numbers that the paper or its readers state, none reproduced here",
+        "hollow: reported",
+        "vertical tick: 2p/(1+p), p the share of sensitive cells in that stratum by the paper's supplementary tables",
+        f"{below} of {rows.height} lie below it",
+        "no intervals were published",
+    ]
+
+
 def run_caption(whole: Part, record: Run) -> list[str]:
     """Caption of the metrics of one run."""
     unit = (
