@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -22,11 +22,22 @@ HATCHED = {
 INTERVAL = "95 % bootstrap interval, over samples where there are several, else over cells"
 
 
+def against_constant(better: float | None, crosses: bool | None) -> Literal["better", "worse", ""]:
+    """Return on which side of its constant a score lies, "" where the two cannot be told apart.
+
+    `better` is their difference, turned so that more is better; `crosses` tells whether the interval holds the
+    constant, None where there is no interval: then nothing can be told.
+    """
+    if crosses is not False or not better:
+        return ""
+    return "better" if better > 0 else "worse"
+
+
 def transfer(table: pl.DataFrame, picks: Mapping[str, Any]) -> str:
     """Say in one sentence what the matrix shows, and how many pairs are better than their constant."""
     rows = table.filter(state="measured")
-    above = rows.filter((pl.col("better") > 0) & ~pl.col("crosses").fill_null(True)).height
-    below = rows.filter((pl.col("better") < 0) & ~pl.col("crosses").fill_null(True)).height
+    came = [against_constant(*row) for row in rows.select("better", "crosses").iter_rows()]
+    above, below = came.count("better"), came.count("worse")
     shots = f" after {picks['shots']} labelled target cells a class" if picks["shots"] != "0" else ", zero-shot"
     text = (
         f"You are looking at **{picks['metric']}** of **{picks['entry']}** ({picks['strategy']}{shots}), trained on "
@@ -111,11 +122,9 @@ def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str) ->
 
 def pair(row: Mapping[str, Any], picks: Mapping[str, Any]) -> str:
     """Say how a pair came out against its constant."""
-    told = (
-        "which cannot be told from it"
-        if row["crosses"]
-        else "clearly better" if (row["better"] or 0) > 0 else "clearly worse"
-    )  # fmt: skip
+    told = {"better": "clearly better", "worse": "clearly worse", "": "which cannot be told from it"}[
+        against_constant(row["better"], row["crosses"])
+    ]
     return (
         f"**{picks['entry']}**, trained on *{row['train']}*, scores {picks['metric']} "
         f"**{score(row['value'], row['ci_low'], row['ci_high'])}** on *{row['test']}*. A classifier that looks at "
