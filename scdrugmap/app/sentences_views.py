@@ -122,9 +122,11 @@ def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str) ->
 
 def pair(row: Mapping[str, Any], picks: Mapping[str, Any]) -> str:
     """Say how a pair came out against its constant."""
-    told = {"better": "clearly better", "worse": "clearly worse", "": "which cannot be told from it"}[
-        against_constant(row["better"], row["crosses"])
-    ]
+    told = {
+        "better": "the model is clearly better",
+        "worse": "the model is clearly worse",
+        "": "the two cannot be told apart",
+    }[against_constant(row["better"], row["crosses"])]
     return (
         f"**{picks['entry']}**, trained on *{row['train']}*, scores {picks['metric']} "
         f"**{score(row['value'], row['ci_low'], row['ci_high'])}** on *{row['test']}*. A classifier that looks at "
