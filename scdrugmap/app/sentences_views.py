@@ -43,7 +43,7 @@ def transfer(table: pl.DataFrame, picks: Mapping[str, Any]) -> str:
         f"You are looking at **{picks['metric']}** of **{picks['entry']}** ({picks['strategy']}{shots}), trained on "
         "one data set and tested on another. "
         f"Of **{rows.height}** measured pairs, **{above}** clear the constant classifier of the tested data set, "
-        f"**{below}** fall below it, and {rows.height - above - below} cannot be told from it."
+        f"**{below}** fall short of it, and {rows.height - above - below} cannot be told from it."
     )
     if picks["other"]:
         text += f" Colours show the difference to **{picks['with']}** on the same pairs."
