@@ -186,7 +186,14 @@ def calibration(table: pl.DataFrame) -> str:
     """Say what the curves mean for the entries in view."""
     lines = []
     for row in table.iter_rows(named=True):
-        sure = "more sure than it is right" if row["overconfident"] > 0 else "less sure than it could be"
+        off = round(row["overconfident"], 2)  # as the table beside it prints it
+        sure = (
+            "more sure than it is right"
+            if off > 0
+            else "less sure than it could be"
+            if off < 0
+            else "neither too sure nor too little"
+        )
         brier = "below" if round(row["brier"], 3) < round(row["constant"], 3) else "not below"
         lines.append(
             f"**{row['title']}** is off by {number(row['ece'])} on average, {sure}. Its Brier score "
