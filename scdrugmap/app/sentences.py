@@ -224,15 +224,20 @@ def untaught(metrics: Mapping[str, Any]) -> str:
 
 
 def no_evidence(provenance: Mapping[str, Any]) -> str:
-    """Warn where the reference could not be told from chance on studies it had not seen; empty where it could."""
+    """Warn where the reference was not shown to beat chance on studies it had not seen; empty where it was."""
     found = provenance["held_out"]
-    low, constant = found.get("low"), found.get("constant")
+    low, high, constant = found.get("low"), found.get("high"), found.get("constant")
     if low is not None and constant is not None and low > constant:
         return ""
-    return (
-        "On studies that it had not seen, this reference could not be told from a classifier that looks at nothing. "
-        "Read what follows as a demonstration, not as evidence about these cells."
-    )
+    if found.get("value") is None:
+        why = "No study was left to test this reference on."
+    elif high is not None and constant is not None and high < constant:
+        why = "On studies that it had not seen, this reference did worse than a classifier that looks at nothing."
+    else:
+        why = (
+            "On studies that it had not seen, this reference could not be told from a classifier that looks at nothing."
+        )
+    return f"{why} Read what follows as a demonstration, not as evidence about these cells."
 
 
 def what_it_is(provenance: Mapping[str, Any]) -> str:
