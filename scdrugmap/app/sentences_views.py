@@ -232,9 +232,10 @@ def gap_note(rows: pl.DataFrame) -> str:
     if not units:
         return "No interval: the predictions of these runs are not on this machine."
     seeds = max(rows["gap_seeds"].drop_nulls(), default=1)
+    mean = f", means of {seeds} seeds" if seeds > 1 else ""
     return (
-        f"Gap: by cell minus leak-safe, 95 % bootstrap interval over {' or '.join(units)}, both splits scored on the "
-        f"same draws{f', means of {seeds} seeds' if seeds > 1 else ''}. "
+        "Gap: how much better the score is by cell than leak-safe, 95 % bootstrap interval over "
+        f"{' or '.join(units)}, both splits scored on the same draws{mean}. "
         "An interval above 0: the split by cell flatters."
     )
 
