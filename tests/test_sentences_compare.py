@@ -247,3 +247,36 @@ def test_the_caption_of_mean_ranks_says_where_data_sets_are_few(smallest, few):
 
 def test_the_table_of_tests_says_which_sign_is_better():
     assert columns_of_tests()["median_difference"]["help"] == "Over data sets; positive where the first is better."
+
+
+# ---- captions that say what is not compared ------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("split_by", "leaks"),
+    [("cell", True), ("sample", False), ("patient_or_line", False), ("dataset", False), ("study", False)],
+    ids=["by cell", "by sample", "by patient or line", "by data set", "by study"],
+)
+def test_only_a_split_by_cell_is_said_to_have_a_patient_on_both_sides(split_by, leaks):
+    picks = {"split_by": split_by, "strategy": "any", "protocol": "pooled", "metric": "F1", "on": "a"}
+    said = sentences.looking_at(picks, pl.DataFrame(schema={"source": pl.String}))
+    assert ("cells of one patient stand on both sides" in said) == leaks
+    assert ("were held out. Shown: nothing." in said) == (not leaks)
+
+
+@pytest.mark.parametrize(
+    ("same", "said"),
+    [
+        pytest.param(True, "", id="all points are tested on the same cells"),
+        pytest.param(False, "5: tested on other cells of the target than the rest", id="one point is not"),
+    ],
+)
+def test_a_point_of_a_few_shot_curve_on_other_cells_is_told(same, said):
+    rows = {"train": ["a+b"] * 2, "shots": ["0", "5"], "n": [9, 8], "seeds": [1, 1], "same_cells": [True, same]}
+    frame = pl.DataFrame(rows | {"interval": ["cells"] * 2, "test": ["c", "c"]})
+    assert sentences_views.few_shot_caption(frame, "c", PICKS, "")[3] == said
+
+
+@pytest.mark.parametrize("uncounted", [(), ("a",)], ids=["all cells are counted", "one data set has no count"])
+def test_the_catalogue_says_of_how_many_data_sets_nobody_gives_the_cells(uncounted):
+    cells: Any = SimpleNamespace(uncounted=uncounted, total=9)
+    said = sentences.catalogue_caption(pl.DataFrame({"key": ["a", "b"]}), cells)[2]
+    assert said == ("no source gives the cells of 1 of them" if uncounted else "")

@@ -189,6 +189,7 @@ def test_samples_and_clusters_are_listed_with_the_largest_first():
     for table in ("by_sample", "by_cluster"):
         assert [row["group"] for row in found[table]] == ["large", "middle", "small"]
         assert [row["share"] for row in found[table]] == [1, 1, 1]  # a cell at the threshold is called resistant
+    assert found["resistant"]["share"] == 1
 
 
 # ---- colours that stand for better and worse -----------------------------------------------------------------------
