@@ -91,6 +91,15 @@ def usd(amount: float) -> str:
     return f"{amount:.2f} USD" if amount >= 0.1 or not amount else f"{amount:.4f} USD"
 
 
+def over_limit(estimated: float, limit: float) -> str:
+    """Say that nothing would be sent, where an estimate in US dollars is over the limit; empty where it is not."""
+    text = (
+        f"The estimate of {usd(estimated)} is over this limit, so nothing would be sent. Allow more, or tell fewer "
+        "genes of a cell."
+    )
+    return text if estimated > limit else ""
+
+
 def drawable(cells: pl.DataFrame) -> pl.DataFrame:
     """Return the cells that have an answer, with the columns of novelty that a chart asks for: nothing is novel."""
     told = {"novel": pl.lit(value=False), "novelty": pl.lit(None, pl.Float32)}

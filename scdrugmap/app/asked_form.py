@@ -169,7 +169,6 @@ def _limit(estimate: Estimate) -> float | None:
         help="Asking stops before this is passed. What was answered until then is kept.",
     )  # fmt: skip
     found = least if limit is None else float(limit)
-    if found < estimate.usd:
-        _wrong(f"The estimate of {asked.usd(estimate.usd)} is over this limit, so nothing would be sent. Allow "
-               "more, or tell fewer genes of a cell.")  # fmt: skip
+    if wrong := asked.over_limit(estimate.usd, found):
+        _wrong(wrong)
     return found

@@ -133,10 +133,10 @@ def pairs(board: pl.DataFrame, *, metric: str) -> pl.DataFrame:
         .rename({"value": "safe", "ci_low": "safe_low", "ci_high": "safe_high"})
         .with_columns(safe_name=pl.col("split_by").str.replace_all("_", " "))
     )
-    joined = safe.join(cell, on=join, how="inner", nulls_equal=True).with_columns(
-        gap=pl.col("by_cell") - pl.col("safe")
-    )
-    return joined.sort("safe", descending=METRICS[metric].higher_is_better)
+    higher = METRICS[metric].higher_is_better
+    gap = (1 if higher else -1) * (pl.col("by_cell") - pl.col("safe"))  # turned as its interval is: above 0 flatters
+    joined = safe.join(cell, on=join, how="inner", nulls_equal=True).with_columns(gap=gap)
+    return joined.sort("safe", descending=higher)
 
 
 def headline(board: pl.DataFrame, *, metric: str, best: int = 3) -> pl.DataFrame:

@@ -42,6 +42,11 @@ def compared(table: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([cells, *rows], how="diagonal")
 
 
+def best_first(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the pairs of two data sets, the best against their constant first, those without a score last."""
+    return table.filter(pl.col("state") != "itself").sort("better", descending=True, nulls_last=True)
+
+
 def states(table: pl.DataFrame) -> list[tuple[str, int]]:
     """Return how many pairs of two data sets are in each state that has a sign of its own."""
     counts = dict(table.group_by("state").len().iter_rows())

@@ -121,13 +121,12 @@ def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) ->
         cut = widgets.threshold()
         st.altair_chart(charts_cells.histogram(cells, cut, ink), alt="distribution of P(resistant)")
         st.markdown(sentences.spread(cells["p_resistant"], cut))
-    drawn = f"{words.count(shown.height)} of {words.count(cells.height)} cells drawn, chosen at random"
     is_asked = "asked" in summary["provenance"]
     header.caption(
         "UMAP of the cells' expression (HVG-PCA), as the model has no embedding"
         if is_asked
         else "UMAP of the model's embedding",
-        drawn if shown.height < cells.height else f"all {words.count(cells.height)} cells drawn",
+        sentences.drawn(shown.height, cells.height),
         "cells without an answer are not drawn" if is_asked else "novel cells are hollow",
         "simulated cells" if status.simulated else "",
         summary["provenance"]["date"][:10],
@@ -147,12 +146,14 @@ def groups(summary: dict[str, Any]) -> None:
             st.markdown(f"No {name} has a cell with an answer.")
             continue
         st.markdown(f"**By {name}**")
-        st.altair_chart(charts_cells.shares(frame.head(40), ink), alt=f"share predicted resistant by {name}")
+        st.altair_chart(
+            charts_cells.shares(frame.head(sentences.GROUPS), ink), alt=f"share predicted resistant by {name}"
+        )
         units = sentences.listed(sorted(frame["unit"].unique().to_list()))
         header.caption(
             f"share of cells with P(resistant) ≥ {words.number(summary['threshold'])}, {frame.height} {name}s",
             f"95 % interval over {units}s",
-            "the 40 largest are drawn" if frame.height > 40 else "",
+            sentences.only_the_largest(frame.height),
         )
         widgets.table(tables.groups(frame), tables.group_columns(name), f"by_{name}")
 
@@ -166,7 +167,7 @@ def against_labels(metrics: dict[str, Any]) -> None:
     header.caption(
         f"{words.count(metrics['n'])} labelled cells, {words.percent(metrics['prevalence'])} of them sensitive",
         f"95 % bootstrap interval over {words.count(metrics['n_units'])} {metrics['unit']}s",
-        "" if metrics["caveat"] else "nothing was learnt from these labels",
+        sentences.untaught(metrics),
     )
 
 

@@ -11,6 +11,7 @@ from scdrugmap.app.words import count, duration, interval, number, percent, spli
 from scdrugmap.data.catalog import CellCount
 from scdrugmap.evaluation.metrics import METRICS
 
+GROUPS = 40  # samples or clusters that are drawn
 WHY_THE_TWO_DIFFER = """
 Cells of one patient, plate or time point resemble each other far more than cells of another. When cells are divided at
 random, the test half holds neighbours of the training half, and a classifier can score by recognising *where a cell
@@ -28,7 +29,7 @@ def headline(rows: pl.DataFrame, metric: str) -> str:
     best = best if best.height else rows.head(1)
     title, by_cell, safe, constant = (best[c].item() for c in ("title", "by_cell", "safe", "constant"))
     base = rows.filter(pl.col("kind") == "baseline").head(1)
-    verdict = "above" if safe > constant else "not above"
+    verdict = "above" if round(safe, 2) > round(constant, 2) else "not above"  # as printed: 0.80 is not above 0.80
     text = (
         f"Split by cell, as in the paper, **{title}** scores {metric} **{number(by_cell)}**. With each "
         f"{best['safe_name'].item()} kept whole it scores **{number(safe)}**, {verdict} the {number(constant)} of "
@@ -206,16 +207,37 @@ def spread(p_resistant: pl.Series, cut: float) -> str:
     )
 
 
+def drawn(shown: int, cells: int) -> str:
+    """Say how many of the cells a map shows."""
+    some = f"{count(shown)} of {count(cells)} cells drawn, chosen at random"
+    return some if shown < cells else f"all {count(cells)} cells drawn"
+
+
+def only_the_largest(groups: int) -> str:
+    """Say that only the largest samples or clusters are drawn; empty where all are."""
+    return f"the {GROUPS} largest are drawn" if groups > GROUPS else ""
+
+
+def untaught(metrics: Mapping[str, Any]) -> str:
+    """Say that scores against a file's labels test something; empty where a caveat says that they do not."""
+    return "" if metrics["caveat"] else "nothing was learnt from these labels"
+
+
 def no_evidence(provenance: Mapping[str, Any]) -> str:
-    """Warn where the reference could not be told from chance on studies it had not seen; empty where it could."""
+    """Warn where the reference was not shown to beat chance on studies it had not seen; empty where it was."""
     found = provenance["held_out"]
-    low, constant = found.get("low"), found.get("constant")
+    low, high, constant = found.get("low"), found.get("high"), found.get("constant")
     if low is not None and constant is not None and low > constant:
         return ""
-    return (
-        "On studies that it had not seen, this reference could not be told from a classifier that looks at nothing. "
-        "Read what follows as a demonstration, not as evidence about these cells."
-    )
+    if found.get("value") is None:
+        why = "No study was left to test this reference on."
+    elif high is not None and constant is not None and high < constant:
+        why = "On studies that it had not seen, this reference did worse than a classifier that looks at nothing."
+    else:
+        why = (
+            "On studies that it had not seen, this reference could not be told from a classifier that looks at nothing."
+        )
+    return f"{why} Read what follows as a demonstration, not as evidence about these cells."
 
 
 def what_it_is(provenance: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -22,17 +22,28 @@ HATCHED = {
 INTERVAL = "95 % bootstrap interval, over samples where there are several, else over cells"
 
 
+def against_constant(better: float | None, crosses: bool | None) -> Literal["better", "worse", ""]:
+    """Return on which side of its constant a score lies, "" where the two cannot be told apart.
+
+    `better` is their difference, turned so that more is better; `crosses` tells whether the interval holds the
+    constant, None where there is no interval: then nothing can be told.
+    """
+    if crosses is not False or not better:
+        return ""
+    return "better" if better > 0 else "worse"
+
+
 def transfer(table: pl.DataFrame, picks: Mapping[str, Any]) -> str:
     """Say in one sentence what the matrix shows, and how many pairs are better than their constant."""
     rows = table.filter(state="measured")
-    above = rows.filter((pl.col("better") > 0) & ~pl.col("crosses").fill_null(True)).height
-    below = rows.filter((pl.col("better") < 0) & ~pl.col("crosses").fill_null(True)).height
+    came = [against_constant(*row) for row in rows.select("better", "crosses").iter_rows()]
+    above, below = came.count("better"), came.count("worse")
     shots = f" after {picks['shots']} labelled target cells a class" if picks["shots"] != "0" else ", zero-shot"
     text = (
         f"You are looking at **{picks['metric']}** of **{picks['entry']}** ({picks['strategy']}{shots}), trained on "
         "one data set and tested on another. "
         f"Of **{rows.height}** measured pairs, **{above}** clear the constant classifier of the tested data set, "
-        f"**{below}** fall below it, and {rows.height - above - below} cannot be told from it."
+        f"**{below}** fall short of it, and {rows.height - above - below} cannot be told from it."
     )
     if picks["other"]:
         text += f" Colours show the difference to **{picks['with']}** on the same pairs."
@@ -71,6 +82,18 @@ def follows(pickers: str, shown: str) -> str:
     return f"This view follows {pickers} of the choices above, and shows {shown}."
 
 
+def reported_caption(rows: pl.DataFrame) -> list[str]:
+    """Caption of the numbers that the paper states, and how many of them are below their constant."""
+    below = rows.filter(pl.col("value") < pl.col("constant")).height
+    return [
+        f"{rows.height} numbers that the paper or its readers state, none reproduced here",
+        "hollow: reported",
+        "vertical tick: 2p/(1+p), p the share of sensitive cells in that stratum by the paper's supplementary tables",
+        f"{below} of {rows.height} lie below it",
+        "no intervals were published",
+    ]
+
+
 def run_caption(whole: Part, record: Run) -> list[str]:
     """Caption of the metrics of one run."""
     unit = (
@@ -99,11 +122,11 @@ def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str) ->
 
 def pair(row: Mapping[str, Any], picks: Mapping[str, Any]) -> str:
     """Say how a pair came out against its constant."""
-    told = (
-        "which cannot be told from it"
-        if row["crosses"]
-        else "clearly better" if (row["better"] or 0) > 0 else "clearly worse"
-    )  # fmt: skip
+    told = {
+        "better": "the model is clearly better",
+        "worse": "the model is clearly worse",
+        "": "the two cannot be told apart",
+    }[against_constant(row["better"], row["crosses"])]
     return (
         f"**{picks['entry']}**, trained on *{row['train']}*, scores {picks['metric']} "
         f"**{score(row['value'], row['ci_low'], row['ci_high'])}** on *{row['test']}*. A classifier that looks at "
@@ -163,7 +186,14 @@ def calibration(table: pl.DataFrame) -> str:
     """Say what the curves mean for the entries in view."""
     lines = []
     for row in table.iter_rows(named=True):
-        sure = "more sure than it is right" if row["overconfident"] > 0 else "less sure than it could be"
+        off = round(row["overconfident"], 2)  # as the table beside it prints it
+        sure = (
+            "more sure than it is right"
+            if off > 0
+            else "less sure than it could be"
+            if off < 0
+            else "neither too sure nor too little"
+        )
         brier = "below" if round(row["brier"], 3) < round(row["constant"], 3) else "not below"
         lines.append(
             f"**{row['title']}** is off by {number(row['ece'])} on average, {sure}. Its Brier score "
@@ -202,9 +232,10 @@ def gap_note(rows: pl.DataFrame) -> str:
     if not units:
         return "No interval: the predictions of these runs are not on this machine."
     seeds = max(rows["gap_seeds"].drop_nulls(), default=1)
+    mean = f", means of {seeds} seeds" if seeds > 1 else ""
     return (
-        f"Gap: by cell minus leak-safe, 95 % bootstrap interval over {' or '.join(units)}, both splits scored on the "
-        f"same draws{f', means of {seeds} seeds' if seeds > 1 else ''}. "
+        "Gap: how much better the score is by cell than leak-safe, 95 % bootstrap interval over "
+        f"{' or '.join(units)}, both splits scored on the same draws{mean}. "
         "An interval above 0: the split by cell flatters."
     )
 

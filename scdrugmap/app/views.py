@@ -95,11 +95,4 @@ def reported(board: pl.DataFrame) -> None:
         part = rows.filter(pl.col("protocol") == protocol)
         st.markdown(f"**{protocol}**, F1 as the paper states it", help=words.tip("protocol"))
         st.altair_chart(charts.ranking(part, "F1", header.ink(), span), alt=f"reported F1, {protocol}")
-    below = rows.filter(pl.col("value") < pl.col("constant")).height
-    header.caption(
-        f"{rows.height} numbers that the paper or its readers state, none reproduced here",
-        "hollow: reported",
-        "vertical tick: 2p/(1+p), p the share of sensitive cells in that stratum by the paper's supplementary tables",
-        f"{below} of {rows.height} lie below it",
-        "no intervals were published",
-    )
+    header.caption(*sentences_views.reported_caption(rows))

@@ -89,7 +89,7 @@ def _opened(names: list[str]) -> None:
 
 def pairs(table: pl.DataFrame, picks: Picks) -> None:
     """List the pairs, worst against their constant last; a row opens the pair, which a finger may find easier."""
-    rows = table.filter(pl.col("state") != "itself").sort("better", descending=True, nulls_last=True)
+    rows = boards_transfer.best_first(table)
     keys = [f"{train}\t{test}" for train, test in rows.select("train", "test").iter_rows()]
     with st.expander(f"All {rows.height} pairs as a table", icon=":material/table_rows:"):
         widgets.table(tables_views.pairs(rows), tables_views.pairs_columns(picks["metric"]), "pairs", opens="pair",

@@ -48,8 +48,8 @@ WORDS = {
     "useful.",
     "interval": "95 % bootstrap interval. It is drawn over samples where there are several, else over cells; "
     "the caption says which.",
-    "leakage gap": "Score when split by cell minus score of the leak-safe split on the same cells: how much of the "
-    "score "
+    "leakage gap": "How much better the score is when split by cell than under the leak-safe split on the same "
+    "cells: how much of the score "
     "was recognising the patient or plate instead of the response.",
     "delta": "Score minus that of the best baseline on the same cells and split.",
     "measured": "Computed here, from a run whose record you can open. Drawn filled.",

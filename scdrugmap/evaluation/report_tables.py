@@ -119,7 +119,7 @@ def comparison(found: Comparison) -> str:
         ),
     )
     pairs = table(
-        ["better", "than", "median difference", "won / lost / tied", "p (Wilcoxon, Holm)", "p (Nemenyi)"],
+        ["entry", "against", "median difference", "won / lost / tied", "p (Wilcoxon, Holm)", "p (Nemenyi)"],
         (
             [
                 *(row["a"], row["b"], number(row["median_difference"], row["low"], row["high"])),
