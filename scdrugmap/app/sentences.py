@@ -207,13 +207,15 @@ def spread(p_resistant: pl.Series, cut: float) -> str:
 
 
 def no_evidence(provenance: Mapping[str, Any]) -> str:
-    """Warn where the reference could not be told from chance on studies it had not seen; empty where it could."""
+    """Warn where the reference was not better than chance on studies it had not seen; empty where it was."""
     found = provenance["held_out"]
-    low, constant = found.get("low"), found.get("constant")
-    if low is not None and constant is not None and low > constant:
+    low, high, constant = (found.get(name) for name in ("low", "high", "constant"))
+    tested = None not in (low, high, constant)
+    if tested and low > constant:
         return ""
+    how = "did worse than" if tested and high < constant else "could not be told from"
     return (
-        "On studies that it had not seen, this reference could not be told from a classifier that looks at nothing. "
+        f"On studies that it had not seen, this reference {how} a classifier that looks at nothing. "
         "Read what follows as a demonstration, not as evidence about these cells."
     )
 
