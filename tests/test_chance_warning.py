@@ -108,7 +108,8 @@ def test_the_bundled_references_are_warned_of(settings):
 
 
 def test_a_reference_that_was_never_tested_is_warned_of():
-    assert NOT_TOLD in sentences.no_evidence({"held_out": {"verdict": "Unknown: no study has both classes."}})
+    said = sentences.no_evidence({"held_out": {"verdict": "Unknown: no study has both classes."}})
+    assert said.startswith("No study was left to test this reference on.")
 
 
 # ---- what leaves the page: the verdict, and the numbers that it rests on --------------------------------------------
