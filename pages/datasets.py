@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 import streamlit as st
-from scdrugmap.app import cards, charts_catalogue, header, queries, sentences, tables, widgets
+from scdrugmap.app import cards, header, queries, sentences, tables, widgets
+from scdrugmap.plots import catalogue as charts_catalogue
 
 FILTERS = {
     "collection": ("Collection", "collection"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import streamlit as st
-from scdrugmap.app import boards, charts, header, queries, sentences, words
+from scdrugmap.app import boards, header, queries, sentences, words
 from scdrugmap.app.pages import PAGES
+from scdrugmap.plots import scores
 
 METRIC = "F1"
 
@@ -36,7 +37,7 @@ with header.page("home"):
         with st.container(border=True):
             st.markdown(sentences.headline(rows, METRIC))
             st.altair_chart(
-                charts.dumbbell(rows.sort("safe", descending=True), METRIC, header.ink()),
+                scores.dumbbell(rows.sort("safe", descending=True), METRIC, header.ink()),
                 alt="F1 by cell and leak-safe, per model",
             )
             rule = queries.rule(queries.SHOWN[METRIC])

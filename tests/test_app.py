@@ -12,12 +12,13 @@ from make_jobs import make_job, predicted
 from make_results import make_run
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import boards, palette, queries, queries_predict, sentences, words
+from scdrugmap.app import boards, queries, queries_predict, sentences, words
 from scdrugmap.app.pages import PAGES
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results import write_run, write_scores
 from scdrugmap.models import MODELS
+from scdrugmap.plots import palette
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())

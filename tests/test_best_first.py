@@ -11,10 +11,12 @@ import streamlit as st
 from make_results import make_run
 from opened_pages import charts_on, opened, text_of
 
-from scdrugmap.app import boards, charts, palette, queries, words
+from scdrugmap.app import boards, queries, words
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.reported import reported
 from scdrugmap.evaluation.results import write_run, write_scores
+from scdrugmap.plots import palette
+from scdrugmap.plots import scores as scores_
 
 # From best to worst where each sample is kept whole; split by cell the order is the other way round.
 MODELS = ("excellent", "good", "middling", "poor", "worst")
@@ -94,7 +96,7 @@ def test_the_split_that_matters_is_sorted_by_the_leak_safe_side(metric):
 
 def test_the_figure_keeps_the_order_of_its_rows(metric):
     rows = boards.headline(boards.tidy(scores(metric), KNOWN), metric=metric)
-    drawn = json.loads(charts.dumbbell(rows, metric, palette.LIGHT).to_json())
+    drawn = json.loads(scores_.dumbbell(rows, metric, palette.LIGHT).to_json())
     orders = [layer["encoding"]["y"]["sort"] for layer in drawn["layer"] if "sort" in layer["encoding"].get("y", {})]
     assert orders
     assert all(order == rows["title"].to_list() for order in orders)

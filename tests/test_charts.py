@@ -7,8 +7,12 @@ import polars as pl
 import pytest
 from make_jobs import predicted
 
-from scdrugmap.app import boards, charts, charts_catalogue, charts_cells, palette, queries
+from scdrugmap.app import boards, queries
 from scdrugmap.evaluation.reported import reported
+from scdrugmap.plots import base as charts
+from scdrugmap.plots import catalogue, palette
+from scdrugmap.plots import cells as charts_cells
+from scdrugmap.plots import scores as scores_
 
 INKS = [palette.LIGHT, palette.DARK]
 MODELS = pl.DataFrame(
@@ -107,7 +111,7 @@ def test_uce_on_tumour_tissue_is_the_constant_classifier():
 def test_ranking_chart_tells_measured_from_reported(ink):
     rows = scores({"value": 0.9}, {"value": 0.8, "source": "reported", "model": "b", "ci_low": None, "ci_high": None})
     board = boards.tidy(rows, MODELS)
-    drawn = spec(charts.ranking(board, "F1", ink))
+    drawn = spec(scores_.ranking(board, "F1", ink))
     dots = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "point")
     fill = dots["encoding"]["fill"]["scale"]
     assert dict(zip(fill["domain"], fill["range"], strict=True)) == {
@@ -121,7 +125,7 @@ def test_ranking_chart_tells_measured_from_reported(ink):
 
 def test_axes_span_every_mark(ink):
     board = boards.tidy(scores({"value": 0.2, "ci_low": -0.3, "ci_high": 0.4, "metric": "mcc"}), MODELS)
-    drawn = spec(charts.ranking(board, "MCC", ink))
+    drawn = spec(scores_.ranking(board, "MCC", ink))
     dots = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "point")
     low, high = dots["encoding"]["x"]["scale"]["domain"]
     assert low < -0.3
@@ -132,7 +136,7 @@ def test_the_best_stands_first_where_less_is_better(ink):
     rows = scores(*({"model": model, "metric": "brier", "value": value} for model, value in (("a", 0.3), ("b", 0.1))))
     view = {"protocol": "pooled", "facet": "all", "on": "set", "strategy": "freeze"}
     board = boards.ranking(rows, MODELS, metric="brier", split_by="cell", **view)
-    drawn = spec(charts.ranking(board, "Brier", ink))
+    drawn = spec(scores_.ranking(board, "Brier", ink))
     assert drawn["layer"][0]["encoding"]["y"]["sort"] == ["Model B + MLP", "Model A + MLP"]
     said = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "text")
     assert [row["label"] for row in drawn["datasets"][said["data"]["name"]]] == ["constant"]
@@ -152,18 +156,18 @@ def test_long_names_break_in_two_and_short_ones_stay():
 
 
 def test_words_on_axes_can_be_read(ink):
-    config = spec(charts.ranking(boards.tidy(both_ways(), MODELS), "F1", ink))["config"]
+    config = spec(scores_.ranking(boards.tidy(both_ways(), MODELS), "F1", ink))["config"]
     assert {config[part][word] for part in ("axis", "legend") for word in ("labelColor", "titleColor")} == {ink.soft}
 
 
 @pytest.mark.parametrize("constant", [0.5, None])
 def test_ranking_chart_survives_a_missing_constant(constant, ink):
     board = boards.tidy(scores({"prevalence": constant}), MODELS)
-    assert spec(charts.ranking(board, "F1", ink))["layer"]
+    assert spec(scores_.ranking(board, "F1", ink))["layer"]
 
 
 def test_dumbbell_draws_both_splits(ink):
-    drawn = spec(charts.dumbbell(boards.headline(boards.tidy(both_ways(), MODELS), metric="f1"), "F1", ink))
+    drawn = spec(scores_.dumbbell(boards.headline(boards.tidy(both_ways(), MODELS), metric="f1"), "F1", ink))
     fields = {layer["encoding"]["x"]["field"] for layer in drawn["layer"] if layer["mark"]["type"] == "point"}
     assert fields == {"by_cell", "safe"}
 
@@ -173,15 +177,15 @@ def test_catalogue_bars_add_up(column, ink):
     rows = queries.catalogue().filter(pl.col("collection") == "primary")
     sums = queries.cells_by(rows, column)
     assert sums["datasets"].sum() == rows.height
-    assert spec(charts_catalogue.cells_by(sums, ink))["layer"]
+    assert spec(catalogue.cells_by(sums, ink))["layer"]
 
 
 def test_other_catalogue_charts_draw(ink):
     rows = queries.catalogue()
-    assert spec(charts_catalogue.coverage(rows, ink))["layer"]
-    drawn = spec(charts_catalogue.timeline(rows, ink))
+    assert spec(catalogue.coverage(rows, ink))["layer"]
+    drawn = spec(catalogue.timeline(rows, ink))
     assert len(next(iter(drawn["datasets"].values()))) == rows.height
-    assert spec(charts_catalogue.balance(0, 5, ink))["layer"]
+    assert spec(catalogue.balance(0, 5, ink))["layer"]
 
 
 @pytest.mark.parametrize("by", ["p_resistant", "response", "novelty", "cluster", "n_genes_by_counts", "cell type [x]"])

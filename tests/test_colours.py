@@ -12,8 +12,10 @@ import streamlit as st
 from make_jobs import make_job, predicted
 from opened_pages import ROOT, charts_on, colour_scales, opened
 
-from scdrugmap.app import charts_catalogue, charts_cells, charts_pair, palette, tables
+from scdrugmap.app import tables
 from scdrugmap.data.catalog import DATASETS
+from scdrugmap.plots import catalogue, palette, predictions
+from scdrugmap.plots import cells as charts_cells
 
 BLUE, ORANGE, GREY = "#2F7FC1", "#DB7316", "#8B95A1"
 MEANING = {"sensitive": BLUE, "resistant": ORANGE}
@@ -94,19 +96,19 @@ def test_the_documentation_says_what_the_colours_mean():
 # ---- every chart in which a colour is a response --------------------------------------------------------------------
 def by_group(ink: palette.Ink):
     frame = {"group": ["Melanoma"], "datasets": [2], "sensitive": [3], "resistant": [9], "uncounted": [0]}
-    return charts_catalogue.cells_by(pl.DataFrame(frame), ink)
+    return catalogue.cells_by(pl.DataFrame(frame), ink)
 
 
 def by_sample(ink: palette.Ink):
     quantiles = {f"p{q}": [q / 200, q / 100] for q in (5, 25, 50, 75, 95)}
     frame = {"sample": ["a", "b"], "label": ["sensitive", "resistant"], "n": [5, 6], **quantiles}
-    return charts_pair.by_sample(pl.DataFrame(frame), 0.5, ink)
+    return predictions.by_sample(pl.DataFrame(frame), 0.5, ink)
 
 
 TWO_COLOURS = {
     "cells by cancer": by_group,
-    "label balance": lambda ink: charts_catalogue.balance(3, 9, ink),
-    "samples": lambda ink: charts_catalogue.samples(
+    "label balance": lambda ink: catalogue.balance(3, 9, ink),
+    "samples": lambda ink: catalogue.samples(
         pl.DataFrame({"response": ["sensitive", "resistant"], "sample": [0, 0]}), ink
     ),
     "spread by sample": by_sample,

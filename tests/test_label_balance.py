@@ -10,8 +10,9 @@ import pytest
 import streamlit as st
 from opened_pages import charts_on, opened, text_of
 
-from scdrugmap.app import charts_catalogue, palette, queries, tables, words
+from scdrugmap.app import queries, tables, words
 from scdrugmap.data.catalog import DATASETS
+from scdrugmap.plots import catalogue, palette
 
 UNEQUAL = next(key for key, card in DATASETS.items() if card.cells_sensitive and card.cells_resistant
                and card.cells_sensitive > 1.5 * card.cells_resistant)  # fmt: skip
@@ -49,7 +50,7 @@ def check_balance(spec: dict[str, Any], sensitive: int, resistant: int) -> None:
 
 @pytest.mark.parametrize(("sensitive", "resistant"), [(30, 90), (90, 30), (0, 5), (5, 0)])
 def test_the_bar_divides_sensitive_from_resistant(sensitive, resistant):
-    drawn = json.loads(charts_catalogue.balance(sensitive, resistant, palette.LIGHT).to_json())
+    drawn = json.loads(catalogue.balance(sensitive, resistant, palette.LIGHT).to_json())
     check_balance(drawn, sensitive, resistant)
 
 
@@ -87,7 +88,7 @@ def test_the_bars_of_a_group_count_its_sensitive_and_its_resistant_cells(setting
     (group,) = queries.cells_by(rows, "cancer_group").to_dicts()
     card = DATASETS[UNEQUAL]
     assert (group["sensitive"], group["resistant"]) == (card.cells_sensitive, card.cells_resistant)
-    drawn = json.loads(charts_catalogue.cells_by(pl.DataFrame([group]), palette.LIGHT).to_json())
+    drawn = json.loads(catalogue.cells_by(pl.DataFrame([group]), palette.LIGHT).to_json())
     bars = rows_of(drawn["layer"][0], drawn)
     assert {row["response"]: row["cells"] for row in bars} == {
         "sensitive": card.cells_sensitive,

@@ -13,7 +13,7 @@ import streamlit as st
 from make_results import REAL, SHOTS, make_run
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import boards, boards_views, cards, charts, charts_models, palette, queries, queries_views, share
+from scdrugmap.app import boards, boards_views, cards, queries, queries_views, share
 from scdrugmap.app.boards import named
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
@@ -21,6 +21,8 @@ from scdrugmap.evaluation.prompting_text import SYSTEM
 from scdrugmap.evaluation.results import write_run, write_scores
 from scdrugmap.evaluation.tables import averaged
 from scdrugmap.models import MODELS
+from scdrugmap.plots import base, benchmark, palette
+from scdrugmap.plots import scores as scores_
 
 ROOT = Path(__file__).resolve().parent.parent
 TABS = ("Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Cost", "Reported")
@@ -199,7 +201,7 @@ def test_few_shot_chart_orders_shots_and_cuts_intervals_at_the_range_of_the_metr
         for title in ("A", "B")
         for shots in ("all", "50", "0", "1")
     ]
-    drawn = spec(charts_models.few_shot(pl.DataFrame(rows), "F1", ink))
+    drawn = spec(benchmark.few_shot(pl.DataFrame(rows), "F1", ink))
     line = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "line")
     assert line["encoding"]["x"]["sort"] == ["0", "1", "50", "all"]
     low, high = line["encoding"]["y"]["scale"]["domain"]
@@ -223,10 +225,10 @@ def test_reliability_has_its_diagonal_and_its_counts(crossed, ink):
     run_id = averaged(queries.scores()).filter(test=REAL[0], protocol="pooled", model="hvg")["run_ids"][0][0]
     found = queries_views.calibration(run_id)
     frame = boards_views.calibrated([("HVG", found)])
-    drawn = spec(charts_models.reliability(frame, ink))
+    drawn = spec(benchmark.reliability(frame, ink))
     ends = next(rows for rows in drawn["datasets"].values() if len(rows) == 2)
     assert [(row["predicted"], row["observed"]) for row in ends] == [(0, 0), (1, 1)]
-    bars = spec(charts_models.bins(frame, ink))
+    bars = spec(benchmark.bins(frame, ink))
     assert sum(row["n"] for row in next(iter(bars["datasets"].values()))) == found.n
 
 
@@ -234,7 +236,7 @@ def test_critical_difference_has_a_bar_a_group_and_its_ruler(ink):
     names = ["A", "B", "C"]
     columns = {"mean_rank": [1.2, 2, 2.8], "rank_low": [1.0, 1, 2], "rank_high": [2.0, 3, 3], "first": [0.8, 0.2, 0]}
     ranks = pl.DataFrame({"title": names, **columns, "won": [5.0, 1, 0]}, strict=False)
-    drawn = spec(charts_models.critical_difference(ranks, [["A", "B"], ["B", "C"]], 1.1, ink))
+    drawn = spec(benchmark.critical_difference(ranks, [["A", "B"], ["B", "C"]], 1.1, ink))
     bars = next(rows for rows in drawn["datasets"].values() if "from" in rows[0])
     spans = {row["title"]: (row["from"], row["to"]) for row in bars}
     assert spans["not told apart 1"] == (1.2, 2.0)
@@ -246,8 +248,8 @@ def test_small_multiples_share_one_axis(crossed, ink):
     rows = queries_views.by_facet("f1", "all", split_by="sample", protocol="pooled", shots=None)
     panels = boards_views.panels(rows)
     assert {name for name, _ in panels} == set(REAL)
-    span = charts.domain(rows, ("value", "ci_low", "ci_high", "constant"))
-    domains = {tuple(spec(charts.ranking(part, "F1", ink, span))["layer"][0]["encoding"]["x"]["scale"]["domain"])
+    span = base.domain(rows, ("value", "ci_low", "ci_high", "constant"))
+    domains = {tuple(spec(scores_.ranking(part, "F1", ink, span))["layer"][0]["encoding"]["x"]["scale"]["domain"])
                for _, part in panels}  # fmt: skip
     assert domains == {span}
 
@@ -292,7 +294,7 @@ def test_the_front_is_what_nothing_beats_in_both(ink):
     assert dict(frame.select("model", "pareto").iter_rows()) == {"a": True, "b": True, "c": False}
     lower = boards_views.costed(rows, speeds, higher_is_better=False)
     assert dict(lower.select("model", "pareto").iter_rows()) == {"a": True, "b": False, "c": False}
-    assert spec(charts_models.cost(frame, "F1", ink))["layer"]
+    assert spec(benchmark.cost(frame, "F1", ink))["layer"]
 
 
 def test_names_give_way_where_they_would_lie_on_each_other():

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from anndata import AnnData
 
-from scdrugmap.app import boards, boards_transfer, boards_views, charts_transfer, palette, words
+from scdrugmap.app import boards, boards_transfer, boards_views, words
 from scdrugmap.evaluation import report_figures, report_tables
 from scdrugmap.evaluation.blocks import DROPPED, Blocks, with_names
 from scdrugmap.evaluation.gap import over_datasets
@@ -20,6 +20,7 @@ from scdrugmap.evaluation.reliability import reliability
 from scdrugmap.evaluation.results import PREDICTIONS
 from scdrugmap.evaluation.statistics import compare_blocks
 from scdrugmap.evaluation.transfer import difference
+from scdrugmap.plots import palette, transfer
 from scdrugmap.prediction.pipeline import summary
 
 BOARD = {
@@ -203,7 +204,7 @@ def test_the_words_legend_and_colours_of_better_and_worse_agree():
     frame = pl.DataFrame({"shade": [-0.3, 0.2]})
     for ink in (palette.LIGHT, palette.DARK):
         assert [hue(ink.worse_to_better[end]) for end in (0, -1)] == ["orange", "blue"]
-        colour = charts_transfer._shade(frame, "the constant", ink).to_dict()
+        colour = transfer._shade(frame, "the constant", ink).to_dict()
         assert colour["scale"]["domain"] == sorted(colour["scale"]["domain"])
         assert colour["scale"]["range"] == list(ink.worse_to_better)
         assert "datum.value < 0 ? ' worse' : ' better'" in colour["legend"]["labelExpr"]

@@ -11,13 +11,14 @@ import streamlit as st
 from make_results import REAL, SETS, make_crossed, make_transfer
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import boards_transfer, charts_pair, charts_transfer, palette, queries_views, views_transfer
+from scdrugmap.app import boards_transfer, queries_views, views_transfer
 from scdrugmap.evaluation import pairs
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.plans import read_plan
 from scdrugmap.evaluation.records import Run
 from scdrugmap.evaluation.results import read_predictions, runs, write_run, write_scores
 from scdrugmap.evaluation.transfer import difference
+from scdrugmap.plots import palette, predictions, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 INKS = [palette.LIGHT, palette.DARK]
@@ -218,7 +219,7 @@ def test_data_sets_that_share_a_cancer_can_be_looked_at_alone():
 def a_matrix(crossed, ink) -> dict:
     table = queries_views.trained(queries_views.matrix("f1", made_up=False, **ENTRY))
     frame = boards_transfer.drawn(table)
-    return drawn(charts_transfer.matrix(frame, list(REAL), "F1", ink, against="the constant", undecided="unclear"))
+    return drawn(transfer.matrix(frame, list(REAL), "F1", ink, against="the constant", undecided="unclear"))
 
 
 def test_colour_is_centred_on_the_constant_from_orange_to_blue(crossed, ink):
@@ -236,7 +237,7 @@ def test_every_pair_is_drawn_and_what_has_no_score_is_hatched_and_named(crossed,
     signs = layers(spec, "point")
     shown = {row["sign"] for layer in signs for row in rows_of(spec, layer)}
     assert "one class" in shown
-    assert shown <= {*charts_transfer.HATCHED, "unclear"}
+    assert shown <= {*transfer.HATCHED, "unclear"}
     scale = signs[0]["encoding"]["shape"]["scale"]
     assert set(scale["domain"]) == shown
     assert len(set(scale["range"])) == len(scale["domain"])
@@ -248,7 +249,7 @@ def test_the_tooltip_has_what_a_reader_must_know(crossed, ink):
     assert titles >= {"trained on", "tested on", "F1", "from", "to", "constant", "cells trained on", "cells tested on",
                       "copies removed", "why"}  # fmt: skip
     assert layers(spec, "rect")[-1]["mark"]["opacity"] == 0
-    assert spec["params"][0]["name"] == charts_transfer.PAIR
+    assert spec["params"][0]["name"] == transfer.PAIR
 
 
 def test_sixty_data_sets_carry_no_numbers_in_their_cells(ink):
@@ -256,7 +257,7 @@ def test_sixty_data_sets_carry_no_numbers_in_their_cells(ink):
     frame = pl.DataFrame({"train": names, "test": names[1:] + names[:1]}).with_columns(
         state=pl.lit("measured"), value=pl.lit(0.7), shade=pl.lit(0.1), crosses=pl.lit(False)
     )
-    spec = drawn(charts_transfer.matrix(frame, names, "F1", ink, against="the constant", undecided="unclear"))
+    spec = drawn(transfer.matrix(frame, names, "F1", ink, against="the constant", undecided="unclear"))
     assert layers(spec, "text") == []
     assert spec["height"] < 1400
 
@@ -269,9 +270,7 @@ def a_run(crossed) -> tuple[Run, str]:
 def test_a_difference_shows_differences_in_its_cells(crossed, ink):
     one, two = (queries_views.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
     frame = boards_transfer.compared(difference(one, two, "f1"))
-    chart = charts_transfer.matrix(
-        frame, list(REAL), "F1", ink, against="the other", undecided="overlap", number="shade"
-    )
+    chart = transfer.matrix(frame, list(REAL), "F1", ink, against="the other", undecided="overlap", number="shade")
     text = layers(drawn(chart), "text")[0]["encoding"]["text"]
     assert (text["field"], text["format"]) == ("shade", "+.2f")
 
@@ -285,10 +284,10 @@ def test_the_figures_of_a_pair_follow_from_its_predictions(crossed, ink, one_cla
     assert table["cells"].sum() == cells.height
     called = cells.filter(pl.col("p_resistant") >= 0.5, label="resistant").height
     assert table.filter(label="resistant", called="resistant")["cells"].item() == called
-    assert drawn(charts_pair.confusion(table, ink))["layer"]
+    assert drawn(predictions.confusion(table, ink))["layer"]
     spread = pairs.by_sample(cells)
     assert spread["n"].sum() == cells.height
-    spec = drawn(charts_pair.by_sample(spread, 0.5, ink))
+    spec = drawn(predictions.by_sample(spread, 0.5, ink))
     assert len(rows_of(spec, layers(spec, "bar")[0])) == spread.height
     assert pairs.roc(cells).is_empty() == one_class
     assert pairs.precision_recall(cells).is_empty() == one_class

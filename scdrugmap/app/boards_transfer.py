@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from scdrugmap.app.charts_transfer import HATCHED, MEAN
 from scdrugmap.evaluation.transfer import margins
+from scdrugmap.plots.transfer import HATCHED, MEAN
 
 AGAINST = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "constant": pl.Float64, "shade": pl.Float64}
 

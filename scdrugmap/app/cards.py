@@ -5,9 +5,10 @@ from __future__ import annotations
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import cards_language, charts_catalogue, header, queries, queries_predict, tables, widgets, words
+from scdrugmap.app import cards_language, header, queries, queries_predict, tables, widgets, words
 from scdrugmap.data.card import CONFIDENCE, DatasetCard
 from scdrugmap.models.card import ModelCard
+from scdrugmap.plots import catalogue
 
 
 def dataset(card: DatasetCard, built: bool) -> None:
@@ -54,7 +55,7 @@ def _balance(card: DatasetCard) -> None:
         st.markdown("The source does not say how many cells of each response there are.")
         return
     ink = header.ink()
-    st.altair_chart(charts_catalogue.balance(card.cells_sensitive, card.cells_resistant, ink), alt="label balance")
+    st.altair_chart(catalogue.balance(card.cells_sensitive, card.cells_resistant, ink), alt="label balance")
     header.caption(
         f"{words.count(card.cells)} cells: {words.count(card.cells_sensitive)} sensitive, "
         f"{words.count(card.cells_resistant)} resistant",
@@ -68,7 +69,7 @@ def _samples(card: DatasetCard) -> None:
         ("resistant", i) for i in range(card.samples_resistant)
     ]
     frame = pl.DataFrame(rows, schema=["response", "sample"], orient="row")
-    st.altair_chart(charts_catalogue.samples(frame, header.ink()), alt="samples of each response")
+    st.altair_chart(catalogue.samples(frame, header.ink()), alt="samples of each response")
     header.caption(f"{card.samples_sensitive} sensitive and {card.samples_resistant} resistant samples, one dot each")
 
 

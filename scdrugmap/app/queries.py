@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import boards, charts_cells
+from scdrugmap.app import boards
 from scdrugmap.app.jobs import service
 from scdrugmap.data.card import DatasetCard
 from scdrugmap.data.catalog import DATASETS, CellCount, cell_count, table
@@ -24,6 +24,7 @@ from scdrugmap.evaluation.results import read_run, read_runs, read_scores
 from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.weights import state
+from scdrugmap.plots import cells as charts_cells
 from scdrugmap.settings import Settings
 
 # Metrics that are shown, in words of the screen; F1 first, as in the paper, and never alone.

@@ -7,8 +7,9 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app import asked, charts_cells, header, jobs, queries, report, sentences, steps, tables, widgets, words
+from scdrugmap.app import asked, header, jobs, queries, report, sentences, steps, tables, widgets, words
 from scdrugmap.app.jobs_store import JobStatus
+from scdrugmap.plots import cells as charts_cells
 
 
 def draw(status: JobStatus) -> None:

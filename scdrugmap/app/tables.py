@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app.palette import RESISTANT, SENSITIVE
 from scdrugmap.app.words import tip
 from scdrugmap.data.card import CONFIDENCE
 from scdrugmap.evaluation.metrics import METRICS
+from scdrugmap.plots.palette import RESISTANT, SENSITIVE
 
 CONFIDENCE_TIP = "How far the label can be taken as resistance. " + " ".join(
     f"{level}: {rule}." for level, rule in CONFIDENCE.items()

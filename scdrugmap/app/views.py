@@ -10,7 +10,6 @@ import streamlit as st
 from scdrugmap.app import (
     boards,
     boards_views,
-    charts,
     header,
     pickers,
     queries,
@@ -22,6 +21,7 @@ from scdrugmap.app import (
     widgets,
     words,
 )
+from scdrugmap.plots import base, scores
 
 SETS = 6  # sets of cells whose splits are compared at first
 
@@ -38,7 +38,7 @@ def ranking(rows: pl.DataFrame, picks: Mapping[str, str]) -> None:
     if (same := boards.at_constant(rows)).height:
         st.info(sentences.at_constant(same), icon=":material/lightbulb:")
     key = queries.SHOWN[picks["metric"]]
-    chart = charts.ranking(pickers.named(rows), picks["metric"], header.ink())
+    chart = scores.ranking(pickers.named(rows), picks["metric"], header.ink())
     st.altair_chart(chart, alt="scores with intervals, best first")
     date, samples = queries.date_of(rows["run_id"]), queries.samples_of(rows["run_id"])
     header.caption(*sentences.ranking_caption(rows, picks, date, queries.rule(key), samples))
@@ -68,7 +68,7 @@ def split_matters(board: pl.DataFrame, picks: Mapping[str, str]) -> None:
     for (on, safe_name), part in widgets.first(groups, "sets of cells", SETS):
         rows = pickers.named(part)
         st.markdown(f"**{on}**")
-        st.altair_chart(charts.dumbbell(rows, metric, header.ink()), alt=f"{metric} by cell and by {safe_name}")
+        st.altair_chart(scores.dumbbell(rows, metric, header.ink()), alt=f"{metric} by cell and by {safe_name}")
         date, samples = queries.date_of(rows["run_id"]), queries.samples_of(rows["run_id"])
         header.caption(*sentences.headline_caption(rows, metric, date, queries.rule(key), samples))
         with st.expander("Leakage gaps with their intervals", icon=":material/table_rows:"):
@@ -90,9 +90,9 @@ def reported(board: pl.DataFrame) -> None:
         st.info(sentences.at_constant(same), icon=":material/lightbulb:")
     st.caption(sentences_views.follows("none", "every F1 that the paper states"))
     rows = boards_views.stated(rows.sort("value", descending=True))
-    span = charts.domain(rows, ("value", "constant"))
+    span = base.domain(rows, ("value", "constant"))
     for protocol in rows["protocol"].unique().sort(descending=True):
         part = rows.filter(pl.col("protocol") == protocol)
         st.markdown(f"**{protocol}**, F1 as the paper states it", help=words.tip("protocol"))
-        st.altair_chart(charts.ranking(part, "F1", header.ink(), span), alt=f"reported F1, {protocol}")
+        st.altair_chart(scores.ranking(part, "F1", header.ink(), span), alt=f"reported F1, {protocol}")
     header.caption(*sentences_views.reported_caption(rows))

@@ -10,8 +10,6 @@ import streamlit as st
 from scdrugmap.app import (
     boards,
     boards_views,
-    charts,
-    charts_models,
     header,
     pickers,
     queries,
@@ -23,6 +21,7 @@ from scdrugmap.app import (
     words,
 )
 from scdrugmap.errors import InvalidInput, UnknownName
+from scdrugmap.plots import base, benchmark, scores
 
 Picks = Mapping[str, str]
 PANELS = 12  # small multiples that are drawn at first
@@ -45,13 +44,13 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
         )
         return
     st.caption(sentences_views.follows("all but the set of cells", "every set of cells under the facet"))
-    span = charts.domain(rows, ("value", "ci_low", "ci_high", "constant"))
+    span = base.domain(rows, ("value", "ci_low", "ci_high", "constant"))
     found = widgets.first(boards_views.panels(rows), "panels", PANELS)
     for at in range(0, len(found), 2):
         for place, (name, part) in zip(st.columns(2, gap="large"), found[at : at + 2], strict=False):
             cells = max(part["n"].drop_nulls(), default=0)
             place.markdown(f"**{words.plain(name)}** · {words.count(cells)} cells")
-            drawn = charts.ranking(pickers.named(part), picks["metric"], header.ink(), span)
+            drawn = scores.ranking(pickers.named(part), picks["metric"], header.ink(), span)
             place.altair_chart(drawn, alt=f"{picks['metric']} of the entries on {name}")
     date = queries.date_of(rows["run_id"])
     header.caption(*sentences_views.facet_caption(rows, picks, date, boards_views.PANEL))
@@ -82,7 +81,7 @@ def few_shot(picks: Picks, *, made_up: bool) -> None:
     names = boards_views.best_curves(curves, higher=queries.metric(picks["metric"]).higher_is_better)
     chosen = widgets.several("Models", names, "curves", word="model", place=right, shown=f"the best {CURVES}")
     curves = curves.filter(pl.col("title").is_in((chosen or names[:CURVES])[:COLOURS]))
-    chart = charts_models.few_shot(curves, picks["metric"], header.ink())
+    chart = benchmark.few_shot(curves, picks["metric"], header.ink())
     st.altair_chart(chart, alt=f"{picks['metric']} on {target} over labelled target cells")
     ids = curves["run_ids"].explode().drop_nulls()
     header.caption(*sentences_views.few_shot_caption(curves, target, picks, queries.date_of(ids)))
@@ -118,8 +117,8 @@ def calibration(rows: pl.DataFrame) -> None:
     frame, table = boards_views.calibrated(found), boards_views.calibration_table(found)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.altair_chart(charts_models.reliability(frame, header.ink()), alt="share resistant against P(resistant)")
-        st.altair_chart(charts_models.bins(frame, header.ink()), alt="cells in each bin")
+        st.altair_chart(benchmark.reliability(frame, header.ink()), alt="share resistant against P(resistant)")
+        st.altair_chart(benchmark.bins(frame, header.ink()), alt="cells in each bin")
     with right:
         st.markdown(sentences_views.calibration(table))
     widgets.table(table, tables_views.calibration_columns(), "calibration", opens="run", keys=ids)
@@ -142,7 +141,7 @@ def significance(picks: Picks, *, made_up: bool) -> None:
     for sentence in found.said:
         st.markdown(sentence)
     groups = [[names[entry] for entry in group] for group in found.groups]
-    chart = charts_models.critical_difference(ranks, groups, found.critical_difference, header.ink())
+    chart = benchmark.critical_difference(ranks, groups, found.critical_difference, header.ink())
     st.altair_chart(chart, alt="mean ranks and the critical difference")
     header.caption(*sentences_views.significance_caption(found, picks))
     st.markdown("##### Paired tests", help=words.tip("critical difference"))
@@ -170,7 +169,7 @@ def cost(frame: pl.DataFrame, picks: Picks) -> None:
             "python benchmarks/embed.py",
         )
         return
-    chart = charts_models.cost(frame, picks["metric"], header.ink())
+    chart = benchmark.cost(frame, picks["metric"], header.ink())
     st.altair_chart(chart, alt=f"{picks['metric']} against cells a second")
     header.caption(*sentences_views.cost_caption(frame, picks))
     with st.expander(f"All {frame.height} entries as a table", icon=":material/table_rows:"):

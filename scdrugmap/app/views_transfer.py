@@ -10,8 +10,6 @@ import streamlit as st
 
 from scdrugmap.app import (
     boards_transfer,
-    charts_pair,
-    charts_transfer,
     header,
     queries,
     queries_views,
@@ -22,6 +20,7 @@ from scdrugmap.app import (
     words,
 )
 from scdrugmap.evaluation.transfer import difference
+from scdrugmap.plots import predictions, transfer
 
 HOW_TO_RUN = "scdrugmap benchmark run --plan transfer.toml"
 PLAN = """\
@@ -69,9 +68,9 @@ def matrix(table: pl.DataFrame, picks: Picks, *, made_up: bool) -> None:
     else:
         frame = boards_transfer.drawn(queries_views.trained(table))
         words_of = {"against": "the constant", "undecided": "interval holds the constant"}
-    chart = charts_transfer.matrix(frame, names, metric, ink, **words_of)
+    chart = transfer.matrix(frame, names, metric, ink, **words_of)
     st.altair_chart(
-        chart, key="matrix", on_select=lambda: _opened(names), selection_mode=charts_transfer.PAIR,
+        chart, key="matrix", on_select=lambda: _opened(names), selection_mode=transfer.PAIR,
         alt=f"{metric} of {picks['entry']}, trained on the row and tested on the column",
     )  # fmt: skip
     date = queries.date_of(table["run_id"].drop_nulls())
@@ -80,7 +79,7 @@ def matrix(table: pl.DataFrame, picks: Picks, *, made_up: bool) -> None:
 
 def _opened(names: list[str]) -> None:
     """Put the clicked pair into the URL; a click on a mean or on the diagonal opens nothing."""
-    found = st.session_state["matrix"]["selection"].get(charts_transfer.PAIR) or []
+    found = st.session_state["matrix"]["selection"].get(transfer.PAIR) or []
     pair = found[0] if found else {}
     train, test = pair.get("train"), pair.get("test")
     if train in names and test in names and train != test:
@@ -121,7 +120,7 @@ def left_out(picks: Picks, group: str, *, made_up: bool) -> None:
         )
         return
     st.altair_chart(
-        charts_transfer.left_out(bars, picks["metric"], header.ink()),
+        transfer.left_out(bars, picks["metric"], header.ink()),
         alt="each data set by a model that saw the others",
     )
     header.caption(*sentences_views.left_out_caption(bars, picks, queries.date_of(bars["run_id"])))
@@ -192,12 +191,12 @@ def _scores_of_cells(run_id: str, test: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("##### Who was called what", help=words.tip("response"))
-        st.altair_chart(charts_pair.confusion(queries_views.confusion(run_id, test, cut), ink), alt="confusion matrix")
+        st.altair_chart(predictions.confusion(queries_views.confusion(run_id, test, cut), ink), alt="confusion matrix")
     with right:
         st.markdown("##### P(resistant) by sample", help=words.tip("P(resistant)"))
         spread = queries_views.by_sample(run_id, test)
         with st.container(height=620 if spread.height > 22 else "content", border=False):
-            st.altair_chart(charts_pair.by_sample(spread, cut, ink), alt="spread of P(resistant) by sample")
+            st.altair_chart(predictions.by_sample(spread, cut, ink), alt="spread of P(resistant) by sample")
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("##### ROC", help=words.tip("constant"))
@@ -211,4 +210,4 @@ def _curve(frame: pl.DataFrame, titles: tuple[str, str], level: str) -> None:
     if frame.is_empty():
         st.markdown("The tested cells are of one class: there is no curve.")
         return
-    st.altair_chart(charts_pair.curve(frame, titles, level, header.ink()), alt=f"{titles[1]} against {titles[0]}")
+    st.altair_chart(predictions.curve(frame, titles, level, header.ink()), alt=f"{titles[1]} against {titles[0]}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import stack
-from scdrugmap.app.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN, Ink
+from scdrugmap.plots.base import stack
+from scdrugmap.plots.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN, Ink
 
 DRAWN = 20_000  # cells that a browser draws smoothly as SVG-free canvas points
 P_RESISTANT = "P(resistant)"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import LABELS, stack
-from scdrugmap.app.palette import RESPONSE, Ink
+from scdrugmap.plots.base import stack
+from scdrugmap.plots.palette import RESPONSE, Ink
+from scdrugmap.plots.scores import LABELS
 
 CALLS = ["sensitive", "resistant"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import DASHES, LABELS, SOURCES, in_two_lines, stack
-from scdrugmap.app.palette import CATEGORIES, Ink
+from scdrugmap.plots.base import in_two_lines, stack
+from scdrugmap.plots.palette import CATEGORIES, Ink
+from scdrugmap.plots.scores import DASHES, LABELS, SOURCES
 
 SHOTS = ("0", "1", "5", "10", "50", "all")
 SMALL = 24  # px a row where many rows stand below each other

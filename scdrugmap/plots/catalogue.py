@@ -7,8 +7,8 @@ from typing import Literal
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import stack
-from scdrugmap.app.palette import RESPONSE, Ink
+from scdrugmap.plots.base import stack
+from scdrugmap.plots.palette import RESPONSE, Ink
 
 ROW = 26
 SIDES: tuple[tuple[int, Literal["left", "right"], str], ...] = ((0, "left", "start"), (1, "right", "end"))

@@ -11,8 +11,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from scdrugmap.app.charts import in_two_lines, stack
-from scdrugmap.app.palette import Ink
+from scdrugmap.plots.base import in_two_lines, stack
+from scdrugmap.plots.palette import Ink
 
 MEAN = "mean"
 GAP = " "  # an empty row and column that keep the means apart
