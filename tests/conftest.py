@@ -15,10 +15,10 @@ from scripted_endpoint import KEY, Endpoint, serving
 from threadpoolctl import threadpool_limits
 
 from scdrugmap.data.simulate import simulate
-from scdrugmap.evaluation.prompting_ask import Asker
-from scdrugmap.evaluation.prompting_settings import PromptSettings
 from scdrugmap.models import MODELS
 from scdrugmap.models.toys import toy_folder
+from scdrugmap.prompting.asker import Asker
+from scdrugmap.prompting.settings import PromptSettings
 from scdrugmap.settings import Settings
 
 

@@ -7,8 +7,8 @@ import math
 import pytest
 from scripted_endpoint import opinion
 
-from scdrugmap.evaluation.prompting_text import CellText
 from scdrugmap.models import MODELS
+from scdrugmap.prompting.prompt import CellText
 
 CARD = MODELS["gpt-4o-mini"]
 CELLS = [CellText((f"GENE{number}", "ACTB")) for number in range(10)]

@@ -17,12 +17,12 @@ from scdrugmap.app import boards, boards_views, cards, queries, queries_views, s
 from scdrugmap.app.boards import named
 from scdrugmap.data.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.prompting_text import SYSTEM
 from scdrugmap.evaluation.results import write_run, write_scores
 from scdrugmap.evaluation.tables import averaged
 from scdrugmap.models import MODELS
 from scdrugmap.plots import base, benchmark, palette
 from scdrugmap.plots import scores as scores_
+from scdrugmap.prompting.prompt import SYSTEM
 
 ROOT = Path(__file__).resolve().parent.parent
 TABS = ("Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Cost", "Reported")

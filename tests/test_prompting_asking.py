@@ -14,7 +14,7 @@ from prompting_cells import CELLS, P, token
 from scripted_endpoint import KEY, answers, asked_cells, completion, edits, entry, fails, good, says, slow
 
 from scdrugmap.errors import Cancelled
-from scdrugmap.evaluation.prompting_text import CellText
+from scdrugmap.prompting.prompt import CellText
 
 
 def test_every_cell_gets_its_own_answer_whatever_the_request_it_is_in(asker, endpoint):
@@ -189,7 +189,7 @@ def test_who_waits_for_another_can_be_stopped(asker, endpoint):
 
 
 def test_who_cancels_does_not_wait_for_the_next_answer(asker, endpoint, monkeypatch):
-    monkeypatch.setattr("scdrugmap.evaluation.prompting_ask.BEAT", 0.02)
+    monkeypatch.setattr("scdrugmap.prompting.asker.BEAT", 0.02)
     gate = threading.Event()
 
     def act(handler, body):

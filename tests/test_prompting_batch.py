@@ -80,7 +80,7 @@ def test_a_batch_that_fails_says_why(asker, endpoint):
 
 
 def test_a_large_run_is_cut_into_batches(asker, endpoint, monkeypatch):
-    monkeypatch.setattr("scdrugmap.evaluation.prompting_batch.MOST", 4)
+    monkeypatch.setattr("scdrugmap.prompting.batch_api.MOST", 4)
     assert asker(batch_api=True, cells_per_request=1).ask(CELLS).p_resistant.tolist() == P
     assert [len(upload.splitlines()) for upload in endpoint.uploads] == [4, 4, 2]
 

@@ -19,9 +19,9 @@ from scdrugmap.evaluation.evaluate import evaluate
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
 from scdrugmap.evaluation.material import Material, load_sources
 from scdrugmap.evaluation.prompting import MAX_COST, PromptLearner
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_words import cell_texts
 from scdrugmap.evaluation.records import Run
+from scdrugmap.prompting.cell_fields import cell_texts
+from scdrugmap.prompting.settings import PromptSettings
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from scripted_endpoint import (
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import CostLimit, InvalidInput
-from scdrugmap.evaluation.prompting_cost import ANSWER_TOKENS, rough_estimate
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import Example
-from scdrugmap.evaluation.prompting_words import cell_texts
+from scdrugmap.prompting.cell_fields import cell_texts
+from scdrugmap.prompting.cost import ANSWER_TOKENS, rough_estimate
+from scdrugmap.prompting.prompt import Example
+from scdrugmap.prompting.settings import PromptSettings
 
 
 def test_the_estimate_counts_what_is_new_and_sends_nothing(asker, endpoint):

@@ -13,12 +13,12 @@ from scripted_endpoint import asked_cells
 import scdrugmap as sdm
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.prompting_cost import rough_estimate
-from scdrugmap.evaluation.prompting_examples import check_shots, draw_examples
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import CellText, Example, messages
 from scdrugmap.models import MODELS
 from scdrugmap.prediction.pipeline import predict_file
+from scdrugmap.prompting.cost import rough_estimate
+from scdrugmap.prompting.examples import check_shots, draw_examples
+from scdrugmap.prompting.prompt import CellText, Example, messages
+from scdrugmap.prompting.settings import PromptSettings
 
 MODEL = "gpt-4o-mini"
 QUICK = {"top_k": 10, "cells_per_request": 3, "logprobs": False}

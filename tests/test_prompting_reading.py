@@ -14,8 +14,8 @@ from scripted_endpoint import (
     entry,
 )
 
-from scdrugmap.evaluation.prompting_answers import Reply, read
-from scdrugmap.evaluation.prompting_odds import odds_of
+from scdrugmap.prompting.label_probability import odds_of
+from scdrugmap.prompting.replies import Reply, read
 
 GOOD = [entry("c1", 0.2), entry("c2", 0.9)]
 

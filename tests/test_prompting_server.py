@@ -14,8 +14,8 @@ from scripted_endpoint import (
     KEY,
 )
 
-from scdrugmap.evaluation.prompting_ask import Asker
-from scdrugmap.evaluation.prompting_settings import PromptSettings
+from scdrugmap.prompting.asker import Asker
+from scdrugmap.prompting.settings import PromptSettings
 
 TINY = """
 import sys

@@ -10,9 +10,9 @@ import pytest
 from prompting_cells import CARD
 
 from scdrugmap.errors import InvalidInput, UnknownName
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import messages, schema
-from scdrugmap.evaluation.prompting_words import cell_texts
+from scdrugmap.prompting.cell_fields import cell_texts
+from scdrugmap.prompting.prompt import messages, schema
+from scdrugmap.prompting.settings import PromptSettings
 
 
 def test_a_prompt_holds_genes_and_nothing_else_of_a_cell(cells):

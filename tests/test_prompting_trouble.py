@@ -20,7 +20,7 @@ from scripted_endpoint import (
 )
 
 from scdrugmap.errors import EndpointFailed
-from scdrugmap.evaluation.prompting_client import Dialect
+from scdrugmap.prompting.endpoint import Dialect
 
 
 @pytest.mark.parametrize(

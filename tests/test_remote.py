@@ -17,9 +17,9 @@ from streamlit.testing.v1 import AppTest
 from scdrugmap.app import asked, jobs, jobs_store, jobs_work, queries, queries_predict, report, told, words
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ConsentMissing, InvalidInput
-from scdrugmap.evaluation.prompting_settings import PromptSettings
 from scdrugmap.models import MODELS
 from scdrugmap.models.speed import speeds
+from scdrugmap.prompting.settings import PromptSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "gpt-4o-mini"

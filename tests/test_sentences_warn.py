@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 
 from scdrugmap.app import asked, cards, sentences, sentences_views, told
-from scdrugmap.evaluation.prompting_cost import Estimate
 from scdrugmap.evaluation.records import Part
 from scdrugmap.prediction.calibration import fit_calibration
 from scdrugmap.prediction.heldout import Folds, measure
 from scdrugmap.prediction.novelty import Novelty
 from scdrugmap.prediction.reference import _notes
 from scdrugmap.prediction.summary import label_metrics, share_interval
+from scdrugmap.prompting.cost import Estimate
 
 DEMONSTRATION = " Read what follows as a demonstration, not as evidence about these cells."
 BESIDE = {"metric": "auroc_within", "protocol": "leave-one-study-out", "verdict": "So it is."}

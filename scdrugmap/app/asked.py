@@ -15,11 +15,11 @@ import polars as pl
 from scdrugmap.app import told
 from scdrugmap.app.words import count, plain
 from scdrugmap.errors import EndpointFailed
-from scdrugmap.evaluation.prompting_answers import SOURCES
-from scdrugmap.evaluation.prompting_client import Endpoint
-from scdrugmap.evaluation.prompting_cost import Estimate
 from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
+from scdrugmap.prompting.cost import Estimate
+from scdrugmap.prompting.endpoint import Endpoint
+from scdrugmap.prompting.replies import SOURCES
 from scdrugmap.settings import Settings
 
 P_RESISTANT = "The probability that the model gives to the word resistant. It is not calibrated."

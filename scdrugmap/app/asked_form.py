@@ -12,10 +12,10 @@ from scdrugmap.app.asked import Remote
 from scdrugmap.app.jobs_store import JobStatus
 from scdrugmap.app.words import plain
 from scdrugmap.errors import ScDrugMapError
-from scdrugmap.evaluation.prompting_cost import Estimate, rough_estimate
-from scdrugmap.evaluation.prompting_settings import OBS
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.inputs import ABOUT
+from scdrugmap.prompting.cost import Estimate, rough_estimate
+from scdrugmap.prompting.settings import OBS
 
 EXAMPLES = {"drug": "e.g. erlotinib", "cancer_type": "e.g. melanoma", "tissue": "e.g. lung"}
 LONGEST = 80  # characters of what is told

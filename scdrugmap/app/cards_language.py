@@ -6,9 +6,9 @@ import streamlit as st
 
 from scdrugmap.app import asked, told
 from scdrugmap.app.words import count, duration, number
-from scdrugmap.evaluation.prompting_cost import rough_estimate
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.speed import speeds
+from scdrugmap.prompting.cost import rough_estimate
 
 EXAMPLE = 1000  # cells, of which a price is told
 _FLOAT32 = 4  # bytes

@@ -12,11 +12,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from scdrugmap.errors import InvalidInput, ScDrugMapError
-from scdrugmap.evaluation.prompting_settings import OBS, PromptSettings
-from scdrugmap.evaluation.prompting_text import CellText, messages
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.inputs import ABOUT
 from scdrugmap.models.sentences import metadata_line
+from scdrugmap.prompting.prompt import CellText, messages
+from scdrugmap.prompting.settings import OBS, PromptSettings
 
 LABELS = {
     "drug": "Drug",

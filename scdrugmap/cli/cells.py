@@ -20,7 +20,7 @@ from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:
-    from scdrugmap.evaluation.prompting_cost import Estimate
+    from scdrugmap.prompting.cost import Estimate
 
 
 def embed(

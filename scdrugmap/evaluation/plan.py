@@ -12,10 +12,10 @@ from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid, WeightsM
 from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, Options, Scalar, sorted_options
 from scdrugmap.evaluation.heads import HEADS
 from scdrugmap.evaluation.lora_options import LoraOptions
-from scdrugmap.evaluation.prompting_text import prompt_hash
 from scdrugmap.evaluation.vectors import CONSTANT, load_encoder, weights_of
 from scdrugmap.models import MODELS
 from scdrugmap.models.weights import HUB_ID, locate, state
+from scdrugmap.prompting.prompt import prompt_hash
 from scdrugmap.settings import Settings
 
 # The baselines that stand beside every model, and their heads; a model has the paper's.

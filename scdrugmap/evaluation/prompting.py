@@ -26,16 +26,16 @@ from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.folds import Folds
 from scdrugmap.evaluation.material import Material
-from scdrugmap.evaluation.prompting_answers import SOURCES, count_failures
-from scdrugmap.evaluation.prompting_ask import Answers, Asker
-from scdrugmap.evaluation.prompting_cache import prompts_folder
-from scdrugmap.evaluation.prompting_cost import Estimate, together
-from scdrugmap.evaluation.prompting_examples import in_order
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import VERSION, CellText, Example, prompt_hash
-from scdrugmap.evaluation.prompting_words import cell_texts
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
+from scdrugmap.prompting.asker import Answers, Asker
+from scdrugmap.prompting.cell_fields import cell_texts
+from scdrugmap.prompting.cost import Estimate, together
+from scdrugmap.prompting.examples import in_order
+from scdrugmap.prompting.prompt import VERSION, CellText, Example, prompt_hash
+from scdrugmap.prompting.replies import SOURCES, count_failures
+from scdrugmap.prompting.reply_cache import prompts_folder
+from scdrugmap.prompting.settings import PromptSettings
 
 MAX_COST = "SCDRUGMAP_MAX_COST"
 log = logging.getLogger(__name__)

@@ -22,19 +22,19 @@ from anndata import AnnData
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import Cancelled, ConsentMissing, InvalidInput
-from scdrugmap.evaluation.prompting_ask import Answers, Asker
-from scdrugmap.evaluation.prompting_cache import prompts_folder
-from scdrugmap.evaluation.prompting_client import Endpoint
-from scdrugmap.evaluation.prompting_cost import Estimate
-from scdrugmap.evaluation.prompting_examples import Examples, check_shots, draw_examples
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import VERSION, prompt_hash
-from scdrugmap.evaluation.prompting_words import cell_texts
 from scdrugmap.models import load_model
 from scdrugmap.models.card import ModelCard
 from scdrugmap.prediction.projection import Projection, project
 from scdrugmap.prediction.summary import THRESHOLD
 from scdrugmap.progress import Progress
+from scdrugmap.prompting.asker import Answers, Asker
+from scdrugmap.prompting.cell_fields import cell_texts
+from scdrugmap.prompting.cost import Estimate
+from scdrugmap.prompting.endpoint import Endpoint
+from scdrugmap.prompting.examples import Examples, check_shots, draw_examples
+from scdrugmap.prompting.prompt import VERSION, prompt_hash
+from scdrugmap.prompting.reply_cache import prompts_folder
+from scdrugmap.prompting.settings import PromptSettings
 
 Labelled: TypeAlias = AnnData | str | Path  # cells with labels: in memory, of a file, or a data set's key
 Consent = bool | Callable[[Estimate], bool]

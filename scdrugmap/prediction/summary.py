@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 from scdrugmap.data.labels import RESISTANT, read_labels
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.metrics import bootstrap, constants, score
-from scdrugmap.evaluation.prompting_answers import count_failures
+from scdrugmap.prompting.replies import count_failures
 
 THRESHOLD = 0.5  # a cell at or above it is called resistant
 MIN_SAMPLES = 3

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from scdrugmap.errors import EndpointFailed
-from scdrugmap.evaluation.prompting_cache import Replies, Request, write_json
-from scdrugmap.evaluation.prompting_client import Endpoint
-from scdrugmap.evaluation.prompting_cost import Budget
+from scdrugmap.prompting.cost import Budget
+from scdrugmap.prompting.endpoint import Endpoint
+from scdrugmap.prompting.reply_cache import Replies, Request, write_json
 
 if TYPE_CHECKING:
     from openai.types import Batch

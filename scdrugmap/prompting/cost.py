@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 from scdrugmap.data.labels import RESPONSES
 from scdrugmap.errors import CostLimit
-from scdrugmap.evaluation.prompting_answers import Reply
-from scdrugmap.evaluation.prompting_cache import Request
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import SYSTEM, schema
+from scdrugmap.prompting.prompt import SYSTEM, schema
+from scdrugmap.prompting.replies import Reply
+from scdrugmap.prompting.reply_cache import Request
+from scdrugmap.prompting.settings import PromptSettings
 
 GENES_PER_TOKEN = 1.75  # characters
 PROSE_PER_TOKEN = 4.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.prompting_settings import OBS, PromptSettings
-from scdrugmap.evaluation.prompting_text import CellText
 from scdrugmap.models.inputs import Cells
 from scdrugmap.models.sentences import ABOUT, metadata_line, top_genes
+from scdrugmap.prompting.prompt import CellText
+from scdrugmap.prompting.settings import OBS, PromptSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData

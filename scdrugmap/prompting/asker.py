@@ -18,22 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from scdrugmap.evaluation.prompting_answers import Answer, Reply, read
-from scdrugmap.evaluation.prompting_batch import Batches
-from scdrugmap.evaluation.prompting_cache import Replies, Request
-from scdrugmap.evaluation.prompting_client import ROOM_PER_CELL, Endpoint, RequestTooLong
-from scdrugmap.evaluation.prompting_cost import (
-    Budget,
-    Estimate,
-    Price,
-    count_examples,
-    describe,
-    input_tokens,
-    output_tokens,
-)
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import CellText, Example, messages, names_of
 from scdrugmap.progress import Progress, reporting
+from scdrugmap.prompting.batch_api import Batches
+from scdrugmap.prompting.cost import Budget, Estimate, Price, count_examples, describe, input_tokens, output_tokens
+from scdrugmap.prompting.endpoint import ROOM_PER_CELL, Endpoint, RequestTooLong
+from scdrugmap.prompting.prompt import CellText, Example, messages, names_of
+from scdrugmap.prompting.replies import Answer, Reply, read
+from scdrugmap.prompting.reply_cache import Replies, Request
+from scdrugmap.prompting.settings import PromptSettings
 
 BEAT = 1.0  # seconds between two words to who watches, where nothing is answered
 MORE_ROOM = 4  # times the room of an answer that was cut off

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from scdrugmap.errors import EndpointFailed
-from scdrugmap.evaluation.prompting_answers import Reply
-from scdrugmap.evaluation.prompting_cache import Request
-from scdrugmap.evaluation.prompting_odds import odds_of
-from scdrugmap.evaluation.prompting_text import schema
+from scdrugmap.prompting.label_probability import odds_of
+from scdrugmap.prompting.prompt import schema
+from scdrugmap.prompting.replies import Reply
+from scdrugmap.prompting.reply_cache import Request
 
 if TYPE_CHECKING:
     import openai

@@ -14,9 +14,9 @@ from scdrugmap.data.dedupe import cell_hashes, duplicate_groups
 from scdrugmap.data.labels import RESPONSES
 from scdrugmap.data.load import load_dataset
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.prompting_settings import PromptSettings
-from scdrugmap.evaluation.prompting_text import CellText, Example
-from scdrugmap.evaluation.prompting_words import cell_texts
+from scdrugmap.prompting.cell_fields import cell_texts
+from scdrugmap.prompting.prompt import CellText, Example
+from scdrugmap.prompting.settings import PromptSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData

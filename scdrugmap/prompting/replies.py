@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.data.labels import RESISTANT, RESPONSES
-from scdrugmap.evaluation.prompting_parse import entries_of
-from scdrugmap.evaluation.prompting_text import names_of
+from scdrugmap.prompting.parse_json import entries_of
+from scdrugmap.prompting.prompt import names_of
 
 SOURCES = {  # of P(resistant), in words
     "logprobs": "read from how sure the model was of the word (token probabilities)",

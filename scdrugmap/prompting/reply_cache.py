@@ -16,7 +16,7 @@ from typing import Any
 
 from scdrugmap import files
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.prompting_answers import Reply
+from scdrugmap.prompting.replies import Reply
 from scdrugmap.settings import Settings
 
 LOOK = 0.05  # seconds between two looks at a lock that another process holds
