@@ -30,7 +30,7 @@ from embed_memory import measure_alone, measure_growth
 from embed_models import random_encoder
 from embed_table import rendered, write
 
-from scdrugmap.data.h5ad import read_h5ad
+from scdrugmap.data.io.read import read_h5ad
 from scdrugmap.data.simulate import parameters, simulate
 from scdrugmap.errors import ScDrugMapError
 from scdrugmap.models import MODELS

@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scdrugmap.data.catalog import DATASETS
-    from scdrugmap.data.h5ad import read_h5ad
+    from scdrugmap.data.catalog.catalog import DATASETS
+    from scdrugmap.data.io.read import read_h5ad
     from scdrugmap.embeddings.compute import embed
     from scdrugmap.evaluation.grid import benchmark
     from scdrugmap.models import MODELS, load_model
@@ -20,9 +20,9 @@ __version__ = "0.1.0"
 
 _HOME = {
     "MODELS": "scdrugmap.models",
-    "DATASETS": "scdrugmap.data.catalog",
+    "DATASETS": "scdrugmap.data.catalog.catalog",
     "load_model": "scdrugmap.models",
-    "read_h5ad": "scdrugmap.data.h5ad",
+    "read_h5ad": "scdrugmap.data.io.read",
     "embed": "scdrugmap.embeddings.compute",
     "predict": "scdrugmap.prediction.pipeline",
     "benchmark": "scdrugmap.evaluation.grid",

@@ -21,7 +21,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scdrugmap.data.genes import harmonise
-from scdrugmap.data.h5ad import read_h5ad
+from scdrugmap.data.io.read import read_h5ad
 
 OUT = Path(__file__).resolve().parent.parent / "scdrugmap" / "data"
 N_GENES = 5000

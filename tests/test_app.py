@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from scdrugmap.app import boards, queries, queries_predict, sentences, words
 from scdrugmap.app.pages import PAGES
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results import write_run, write_scores
 from scdrugmap.models import MODELS

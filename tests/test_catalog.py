@@ -10,9 +10,18 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from scdrugmap.data.card import CONFIDENCE
-from scdrugmap.data.catalog import CATALOG, DATASETS, cell_count, facets, pool_of, published_groups, read_card, table
-from scdrugmap.data.regimens import split_regimen
+from scdrugmap.data.catalog.card import CONFIDENCE
+from scdrugmap.data.catalog.catalog import (
+    CATALOG,
+    DATASETS,
+    cell_count,
+    facets,
+    pool_of,
+    published_groups,
+    read_card,
+    table,
+)
+from scdrugmap.data.catalog.regimens import split_regimen
 from scdrugmap.errors import InvalidInput, UnknownName
 
 FACTS = Path(__file__).parent / "facts"

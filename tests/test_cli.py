@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from scdrugmap.cli import main
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.data.simulate import simulate
 from scdrugmap.models import MODELS
 

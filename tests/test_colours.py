@@ -13,7 +13,7 @@ from make_jobs import make_job, predicted
 from opened_pages import ROOT, charts_on, colour_scales, opened
 
 from scdrugmap.app import tables
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.plots import catalogue, palette, predictions
 from scdrugmap.plots import cells as charts_cells
 

@@ -11,10 +11,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scdrugmap.data.genes import gene_table
-from scdrugmap.data.h5ad import Check, InputRefused, Limits, check_anndata, read_h5ad
-from scdrugmap.data.readers.frames import read_frame
-from scdrugmap.data.readers.matrix import BLOCK_ROWS, sample_starts
-from scdrugmap.data.readers.structure import open_hdf5
+from scdrugmap.data.io.frames import read_frame
+from scdrugmap.data.io.hdf5_guard import open_hdf5
+from scdrugmap.data.io.matrix import BLOCK_ROWS, sample_starts
+from scdrugmap.data.io.read import Check, InputRefused, Limits, check_anndata, read_h5ad
 from scdrugmap.errors import InvalidInput
 
 
@@ -406,7 +406,7 @@ def test_order_of_columns_follows_the_file(cells, door, tmp_path):
 
 
 def _journal():
-    from scdrugmap.data.readers.checks import Journal
+    from scdrugmap.data.io.checks import Journal
 
     return Journal("file.h5ad", Limits())
 

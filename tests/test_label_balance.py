@@ -11,7 +11,7 @@ import streamlit as st
 from opened_pages import charts_on, opened, text_of
 
 from scdrugmap.app import queries, tables, words
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.plots import catalogue, palette
 
 UNEQUAL = next(key for key, card in DATASETS.items() if card.cells_sensitive and card.cells_resistant

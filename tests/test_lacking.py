@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scdrugmap.data.catalog import cell_count
+from scdrugmap.data.catalog.catalog import cell_count
 from scdrugmap.evaluation.cost import BACKWARD, estimate, work
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.lora_options import LoraOptions

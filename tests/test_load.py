@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from scdrugmap.data.catalog import DATASETS
-from scdrugmap.data.h5ad import InputRefused
+from scdrugmap.data.catalog.catalog import DATASETS
+from scdrugmap.data.io.read import InputRefused
 from scdrugmap.data.load import COLUMNS, load_dataset
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, UnknownName

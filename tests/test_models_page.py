@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from scdrugmap.app import boards, boards_views, cards, queries, queries_views, share
 from scdrugmap.app.boards import named
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results import write_run, write_scores
 from scdrugmap.evaluation.tables import averaged

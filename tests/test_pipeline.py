@@ -9,7 +9,7 @@ import polars as pl
 import pynndescent
 import pytest
 
-from scdrugmap.data.h5ad import read_h5ad
+from scdrugmap.data.io.read import read_h5ad
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, ReferenceMissing
 from scdrugmap.prediction import output, pipeline, projection

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scdrugmap.data.catalog import facets
+from scdrugmap.data.catalog.catalog import facets
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, ScDrugMapError, UnknownName
 from scdrugmap.evaluation import plan as one_question

@@ -14,7 +14,7 @@ import scipy.io
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdrugmap.data.h5ad import InputRefused, Limits, read_h5ad
+from scdrugmap.data.io.read import InputRefused, Limits, read_h5ad
 
 TYPE = "Gene Expression"
 

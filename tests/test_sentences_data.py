@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from anndata import AnnData
 
-from scdrugmap.data.catalog import DATASETS
-from scdrugmap.data.h5ad import FEW_GENES, InputRefused, check_anndata
-from scdrugmap.data.readers.checks import Journal, Limits
+from scdrugmap.data.catalog.catalog import DATASETS
+from scdrugmap.data.io.checks import Journal, Limits
+from scdrugmap.data.io.read import FEW_GENES, InputRefused, check_anndata
 from scdrugmap.data.simulate import simulate
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from scdrugmap.cli.data import _MARKS
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.audit import _CONF, _DATASETS, _SPLITS
 from scdrugmap.evaluation.audit_findings import ORDER, Finding, find
 from scdrugmap.evaluation.audit_shared import SHARED

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from scdrugmap.data.io.value_type import judge, settle, undo
 from scdrugmap.data.simulate import simulate
-from scdrugmap.data.values import judge, settle, undo
 
 RNG = np.random.default_rng(0)
 

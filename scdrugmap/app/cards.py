@@ -6,7 +6,7 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app import cards_language, header, queries, queries_predict, tables, widgets, words
-from scdrugmap.data.card import CONFIDENCE, DatasetCard
+from scdrugmap.data.catalog.card import CONFIDENCE, DatasetCard
 from scdrugmap.models.card import ModelCard
 from scdrugmap.plots import catalogue
 

@@ -131,7 +131,7 @@ def _predict(report: Reporter, options: dict[str, Any], settings: Settings) -> N
 
 
 def _read(report: Reporter) -> AnnData:
-    from scdrugmap.data.h5ad import read_h5ad
+    from scdrugmap.data.io.read import read_h5ad
 
     if report.status.simulated and not (report.job / store.UPLOAD / EXAMPLE).is_file():
         _simulate(report.job / store.UPLOAD / EXAMPLE)

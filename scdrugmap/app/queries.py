@@ -16,8 +16,8 @@ import streamlit as st
 
 from scdrugmap.app import boards
 from scdrugmap.app.jobs import service
-from scdrugmap.data.card import DatasetCard
-from scdrugmap.data.catalog import DATASETS, CellCount, cell_count, table
+from scdrugmap.data.catalog.card import DatasetCard
+from scdrugmap.data.catalog.catalog import DATASETS, CellCount, cell_count, table
 from scdrugmap.evaluation.metrics import METRICS, Metric
 from scdrugmap.evaluation.records import Run
 from scdrugmap.evaluation.results import read_run, read_runs, read_scores

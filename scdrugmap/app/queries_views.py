@@ -14,7 +14,7 @@ import streamlit as st
 
 from scdrugmap.app import boards
 from scdrugmap.app.queries import models, run, runs, scores, settings, stamp
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.errors import UnknownName
 from scdrugmap.evaluation import curves, gap, pairs, reliability, statistics, tables, transfer
 from scdrugmap.evaluation.results import read_predictions

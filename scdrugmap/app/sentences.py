@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from scdrugmap.app.words import count, duration, interval, number, percent, split
-from scdrugmap.data.catalog import CellCount
+from scdrugmap.data.catalog.catalog import CellCount
 from scdrugmap.evaluation.metrics import METRICS
 
 GROUPS = 40  # samples or clusters that are drawn

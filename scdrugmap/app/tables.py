@@ -9,7 +9,7 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app.words import tip
-from scdrugmap.data.card import CONFIDENCE
+from scdrugmap.data.catalog.card import CONFIDENCE
 from scdrugmap.evaluation.metrics import METRICS
 from scdrugmap.plots.palette import RESISTANT, SENSITIVE
 

@@ -34,7 +34,7 @@ def embed(
     knobs: Knobs = None,
 ) -> None:
     """Write a copy of FILE with the cells' embedding in obsm["X_<model>"]."""
-    from scdrugmap.data.h5ad import read_h5ad
+    from scdrugmap.data.io.read import read_h5ad
     from scdrugmap.embeddings.compute import embed as embed_cells
 
     _need_suffix(output, (".h5ad",))

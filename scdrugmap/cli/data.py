@@ -26,7 +26,7 @@ def data_list(
     """List the 60 data sets of the catalogue."""
     import polars as pl
 
-    from scdrugmap.data.catalog import table
+    from scdrugmap.data.catalog.catalog import table
 
     rows = table()
     for column, wanted in {"collection": collection, "cancer_type": cancer_type}.items():
@@ -43,7 +43,7 @@ def data_list(
 @data.command("show")
 def data_show(key: Annotated[str, typer.Argument(help="e.g. gse149214")], as_json: AsJson = False) -> None:
     """Show a data set's card: labels, samples, corrections, warnings."""
-    from scdrugmap.data.catalog import DATASETS
+    from scdrugmap.data.catalog.catalog import DATASETS
 
     record = DATASETS[key].to_record()
     if as_json:
@@ -62,7 +62,7 @@ def data_show(key: Annotated[str, typer.Argument(help="e.g. gse149214")], as_jso
 @data.command("validate")
 def data_validate(file: File, as_json: AsJson = False) -> None:
     """Check a file as the app does on upload: what is in it, and what would stop a prediction."""
-    from scdrugmap.data.h5ad import read_h5ad
+    from scdrugmap.data.io.read import read_h5ad
 
     try:
         found = read_h5ad(file).uns["scdrugmap"]["input"]
@@ -88,7 +88,7 @@ def data_audit(
     as_json: AsJson = False,
 ) -> None:
     """Look for what makes scores look better than they are: shared cells and patients, labels that go with a sample."""
-    from scdrugmap.data.catalog import DATASETS
+    from scdrugmap.data.catalog.catalog import DATASETS
     from scdrugmap.evaluation.audit import audit
 
     found = audit(sources or list(DATASETS), facet=facet)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scdrugmap.data.card import DatasetCard
-from scdrugmap.data.catalog import DATASETS
-from scdrugmap.data.h5ad import ACCEPTED, InputRefused, check_anndata, read_h5ad
+from scdrugmap.data.catalog.card import DatasetCard
+from scdrugmap.data.catalog.catalog import DATASETS
+from scdrugmap.data.io.read import ACCEPTED, InputRefused, check_anndata, read_h5ad
 from scdrugmap.data.labels import RESPONSES, read_labels
 from scdrugmap.errors import InvalidInput
 from scdrugmap.settings import Settings

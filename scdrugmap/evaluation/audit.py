@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from scdrugmap.data.card import DatasetCard
-from scdrugmap.data.catalog import DATASETS, FACETS
+from scdrugmap.data.catalog.card import DatasetCard
+from scdrugmap.data.catalog.catalog import DATASETS, FACETS
 from scdrugmap.data.dedupe import cell_hashes, duplicate_groups
 from scdrugmap.data.load import load_dataset
 from scdrugmap.errors import InvalidInput, ScDrugMapError

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from scdrugmap.data.card import DatasetCard
+from scdrugmap.data.catalog.card import DatasetCard
 from scdrugmap.evaluation.cells import WORDS
 
 Level = Literal["problem", "caution", "good", "unknown"]

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scdrugmap.data.catalog import DATASETS, cell_count
+from scdrugmap.data.catalog.catalog import DATASETS, cell_count
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.lora_options import LoraOptions
 from scdrugmap.evaluation.outlines import Outline

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import anndata
 
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.data.load import COLUMNS
 from scdrugmap.evaluation import cells, material
 from scdrugmap.evaluation.material import FACET_COLUMNS, Source, by_name, load_sources

@@ -38,7 +38,7 @@ from pydantic import (
     model_validator,
 )
 
-from scdrugmap.data.catalog import DATASETS
+from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.errors import InvalidInput, ScDrugMapError
 from scdrugmap.evaluation.experiment import Experiment, Protocol, Scalar, SplitBy, Strategy
 from scdrugmap.evaluation.heads import HEADS

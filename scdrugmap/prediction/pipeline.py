@@ -15,7 +15,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdrugmap.data.dedupe import cell_hashes
-from scdrugmap.data.h5ad import check_anndata, read_h5ad
+from scdrugmap.data.io.read import check_anndata, read_h5ad
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.embeddings.compute import provenance as embedded_by

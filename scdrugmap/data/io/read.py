@@ -17,16 +17,16 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdrugmap.data.naming import Named, add_up, looks_transposed, name_genes
-from scdrugmap.data.readers.anndata_file import PART_LAYERS, Table, open_anndata
-from scdrugmap.data.readers.checks import Check, InputRefused, Journal, Limits
-from scdrugmap.data.readers.delimited import read_delimited
-from scdrugmap.data.readers.formats import recognise
-from scdrugmap.data.readers.matrix import SLAB, Matrix, Scan
-from scdrugmap.data.readers.memory import table_of
-from scdrugmap.data.readers.tenx import open_tenx
-from scdrugmap.data.readers.triplet import read_triplet
-from scdrugmap.data.values import Verdict, judge, settle, undo
+from scdrugmap.data.io.checks import Check, InputRefused, Journal, Limits
+from scdrugmap.data.io.gene_columns import Named, add_up, looks_transposed, name_genes
+from scdrugmap.data.io.h5ad_file import PART_LAYERS, Table, open_anndata
+from scdrugmap.data.io.in_memory import table_of
+from scdrugmap.data.io.matrix import SLAB, Matrix, Scan
+from scdrugmap.data.io.mtx import read_triplet
+from scdrugmap.data.io.sniff import recognise
+from scdrugmap.data.io.tenx import open_tenx
+from scdrugmap.data.io.text_table import read_delimited
+from scdrugmap.data.io.value_type import Verdict, judge, settle, undo
 
 __all__ = ["ACCEPTED", "Check", "InputRefused", "Limits", "check_anndata", "read_h5ad"]
 

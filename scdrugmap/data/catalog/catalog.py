@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from scdrugmap.data.card import ROW_LISTS, Collection, DatasetCard
+from scdrugmap.data.catalog.card import ROW_LISTS, Collection, DatasetCard
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.registry import Registry
 from scdrugmap.settings import PACKAGE

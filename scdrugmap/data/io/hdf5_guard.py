@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from h5py import h5o, h5t, h5z
 
-from scdrugmap.data.readers.checks import GB, MB, Journal
+from scdrugmap.data.io.checks import GB, MB, Journal
 
 PLAIN = {h5t.INTEGER: "integer", h5t.FLOAT: "float", h5t.STRING: "string", h5t.ENUM: "enum"}
 RESAVE = "Write it anew with adata.write_h5ad('new.h5ad'), which makes no such thing."

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdrugmap.data.readers.anndata_file import Table
-from scdrugmap.data.readers.checks import Journal
-from scdrugmap.data.readers.matrix import HeldMatrix, StoredMatrix, admit_shape
-from scdrugmap.data.readers.structure import Guard, open_hdf5, strings
+from scdrugmap.data.io.checks import Journal
+from scdrugmap.data.io.h5ad_file import Table
+from scdrugmap.data.io.hdf5_guard import Guard, open_hdf5, strings
+from scdrugmap.data.io.matrix import HeldMatrix, StoredMatrix, admit_shape
 
 EXPRESSION = "Gene Expression"
 HUMAN = re.compile(r"^(GRCh3[78]|hg19|hg38|human)", re.IGNORECASE)

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from scdrugmap.data.readers.checks import MB
-from scdrugmap.data.readers.structure import Guard, as_text, attribute, native, strings
+from scdrugmap.data.io.checks import MB
+from scdrugmap.data.io.hdf5_guard import Guard, as_text, attribute, native, strings
 
 INDEX_NAMES = ("_index", "index", "barcodes", "CellID", "obs_names", "var_names", "cell_id", "barcode")
 Values: TypeAlias = np.ndarray | pd.Categorical

@@ -9,9 +9,9 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdrugmap.data.readers.anndata_file import COUNT_LAYERS, PART_LAYERS, Table
-from scdrugmap.data.readers.checks import Journal
-from scdrugmap.data.readers.matrix import HeldMatrix, Matrix, admit_shape
+from scdrugmap.data.io.checks import Journal
+from scdrugmap.data.io.h5ad_file import COUNT_LAYERS, PART_LAYERS, Table
+from scdrugmap.data.io.matrix import HeldMatrix, Matrix, admit_shape
 
 
 def table_of(adata: AnnData, journal: Journal) -> Table:

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdrugmap.data.naming import looks_transposed
-from scdrugmap.data.readers.anndata_file import Table
-from scdrugmap.data.readers.checks import MB, Journal
-from scdrugmap.data.readers.matrix import HeldMatrix, admit_shape
-from scdrugmap.data.readers.streams import Member
+from scdrugmap.data.io.checks import MB, Journal
+from scdrugmap.data.io.gene_columns import looks_transposed
+from scdrugmap.data.io.h5ad_file import Table
+from scdrugmap.data.io.matrix import HeldMatrix, admit_shape
+from scdrugmap.data.io.streams import Member
 
 HEADER_MB = 64
 SNIFFED_ROWS = 20

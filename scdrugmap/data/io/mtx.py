@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdrugmap.data.readers.anndata_file import Table
-from scdrugmap.data.readers.checks import MB, Journal
-from scdrugmap.data.readers.matrix import admit_shape
-from scdrugmap.data.readers.streams import Member, members
-from scdrugmap.data.readers.tenx import expression_table
+from scdrugmap.data.io.checks import MB, Journal
+from scdrugmap.data.io.h5ad_file import Table
+from scdrugmap.data.io.matrix import admit_shape
+from scdrugmap.data.io.streams import Member, members
+from scdrugmap.data.io.tenx import expression_table
 
 LINES = 2**21  # of the matrix, read at a time
 FEATURES, BARCODES = ("features.tsv", "genes.tsv"), ("barcodes.tsv",)

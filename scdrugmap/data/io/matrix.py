@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdrugmap.data.readers.checks import Journal
-from scdrugmap.data.readers.structure import Guard, attribute, native
+from scdrugmap.data.io.checks import Journal
+from scdrugmap.data.io.hdf5_guard import Guard, attribute, native
 
 SLAB = 2**23  # values that pass at a time
 N_BLOCKS, BLOCK_ROWS = 20, 25  # rows looked at to judge the values: blocks all over the file

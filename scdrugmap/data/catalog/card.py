@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scdrugmap.data.regimens import split_regimen
+from scdrugmap.data.catalog.regimens import split_regimen
 from scdrugmap.errors import UnknownName
 
 Collection = Literal["primary", "external", "added"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 
-from scdrugmap.data.readers.checks import Journal
+from scdrugmap.data.io.checks import Journal
 
 HEAD = 4096
 TENX = ("data", "indices", "indptr", "barcodes")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from scdrugmap.data.readers.checks import GB, MB, Journal
+from scdrugmap.data.io.checks import GB, MB, Journal
 
 
 class Bounded(io.RawIOBase):

@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from scdrugmap.data.readers.checks import Journal
-from scdrugmap.data.readers.frames import read_frame
-from scdrugmap.data.readers.matrix import Matrix, stored
-from scdrugmap.data.readers.structure import Guard, native, open_hdf5
+from scdrugmap.data.io.checks import Journal
+from scdrugmap.data.io.frames import read_frame
+from scdrugmap.data.io.hdf5_guard import Guard, native, open_hdf5
+from scdrugmap.data.io.matrix import Matrix, stored
 
 COUNT_LAYERS = ("counts", "raw_counts", "count", "raw", "umi", "umis", "UMI", "UMIs")
 PART_LAYERS = ("spliced",)  # a part of the counts: taken, with a warning, where nothing else holds counts

@@ -1,1 +1,0 @@
-"""Readers of what users bring: one module a container, each checking sizes and structure before it reads."""
