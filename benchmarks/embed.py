@@ -35,7 +35,7 @@ from scdrugmap.data.simulate import parameters, simulate
 from scdrugmap.errors import ScDrugMapError
 from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.core.encoder import Encoder
 
 FEWEST, MOST, TOGETHER = 4, 512, 2_000  # cells; the last where they see each other
 ALONE = 2  # cells whose peak memory is measured

@@ -19,8 +19,8 @@ from embed_plain import batch_size, maximum_length, plain
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.engine import Compiled, token_budget
+from scdrugmap.models.core.batch_runner import Compiled, token_budget
+from scdrugmap.models.core.encoder import Encoder
 
 TOLERANCE = 2e-4  # of the largest value: what rounding may move in another order of sums
 SQUARE = 2_048  # side of the square product beside those of the model's own shapes

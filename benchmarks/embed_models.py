@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models import load_model
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.checkpoint import Checkpoint
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.loading import assemble, code, empty_network, find_device, reads_itself, settle
-from scdrugmap.models.toys import toy_encoder
+from scdrugmap.models.checkpoints.checkpoint import Checkpoint
+from scdrugmap.models.checkpoints.load import assemble, code, empty_network, find_device, reads_itself, settle
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.testing import toy_encoder
 
 TABLES = ("n_genes", "n_positions", "n_rows", "n_tokens")  # the first that a config has counts its genes
 HUMAN_GENES = 19_790  # about what a conversion keeps of UCE's eight species

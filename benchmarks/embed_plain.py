@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scdrugmap.models import performer
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.layers import PostNormBlock
-from scdrugmap.models.tokens import Batch, Tokens
+from scdrugmap.models.core import performer
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.core.layers import PostNormBlock
+from scdrugmap.models.core.tokenizer import Batch, Tokens
 
 SCORES = 2**29  # bytes that the scores of one layer may take: a larger batch would swap
 LARGEST = 16  # cells a batch

@@ -15,8 +15,8 @@ import anndata as ad
 from pretraining_cells import read_all
 
 from scdrugmap.models import MODELS
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.loading import code, settle
+from scdrugmap.models.checkpoints.load import code, settle
+from scdrugmap.models.core.cells import Cells
 
 BASELINES = ("hvg", "hvg-pca")
 

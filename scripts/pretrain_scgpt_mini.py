@@ -26,11 +26,11 @@ from pretraining_cells import HELD_OUT, held_out_genes, read_all
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scdrugmap.models.checkpoint import Checkpoint
-from scdrugmap.models.inputs import Cells
+from scdrugmap.models.checkpoints.checkpoint import Checkpoint
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Tokens
 from scdrugmap.models.scgpt.network import Config, Network
 from scdrugmap.models.scgpt.tokens import SPECIALS, Tokenizer
-from scdrugmap.models.tokens import Tokens
 
 MASK_VALUE = -1.0  # args.json of scGPT's checkpoints
 MASK_RATIOS = (0.25, 0.5, 0.75)  # the same

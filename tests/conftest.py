@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.models import MODELS
-from scdrugmap.models.toys import toy_folder
+from scdrugmap.models.testing import toy_folder
 from scdrugmap.prompting.asker import Asker
 from scdrugmap.prompting.settings import PromptSettings
 from scdrugmap.settings import Settings

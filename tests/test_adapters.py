@@ -16,10 +16,10 @@ from torch import nn
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
 from scdrugmap.models import MODELS
-from scdrugmap.models.adapters import Adapters, adapted, seeded
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.gather import join, take
-from scdrugmap.models.toys import toy_encoder
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.core.lora_adapters import Adapters, adapted, seeded
+from scdrugmap.models.core.ragged import join, take
+from scdrugmap.models.testing import toy_encoder
 
 ADAPTED = [card for card in MODELS.values() if card.lora_targets]
 CLOSE = {"rtol": 0, "atol": 2e-5}  # float32 rounding, summed in another order

@@ -15,8 +15,9 @@ import torch
 import scdrugmap.models
 from scdrugmap.models import FOLDERS, MODELS
 from scdrugmap.models.card import ModelCard, folder_name
-from scdrugmap.models.loading import code, empty_network, reads_itself
-from scdrugmap.models.weights import BUNDLED, home, missing
+from scdrugmap.models.checkpoints.load import code, empty_network, reads_itself
+from scdrugmap.models.checkpoints.locate import home, missing
+from scdrugmap.models.checkpoints.manifest import BUNDLED
 
 PACKAGE = Path(scdrugmap.models.__file__).parent
 every_card = pytest.mark.parametrize("card", MODELS.values(), ids=lambda card: card.key)

@@ -20,10 +20,10 @@ from scdrugmap.models.cellplm.card import CARD, VARIANTS
 from scdrugmap.models.cellplm.network import flow
 from scdrugmap.models.cellplm.noise import upstream_uniform
 from scdrugmap.models.cellplm.tokens import Tokenizer
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.loading import convert as convert_weights
-from scdrugmap.models.toys import toy_encoder
+from scdrugmap.models.checkpoints.load import convert as convert_weights
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.testing import toy_encoder
 
 CASE = Path(__file__).parent / "parity" / "cellplm"
 CHECKPOINT = CASE / "checkpoint"
@@ -140,7 +140,7 @@ def test_a_context_read_in_pieces_is_the_same_context(cells, monkeypatch):
         whole, seen = encoder.embed(cells), []
         tokenize = encoder.tokenizer.tokenize
         with monkeypatch.context() as patch:
-            patch.setattr("scdrugmap.models.encoder.PIECE_CELLS", 7)
+            patch.setattr("scdrugmap.models.core.encoder.PIECE_CELLS", 7)
             patch.setattr(
                 encoder.tokenizer, "tokenize", lambda some, f=tokenize, s=seen: (s.append(len(some)), f(some))[1]
             )

@@ -12,7 +12,7 @@ import pytest
 
 from scdrugmap.cli import main
 from scdrugmap.models import MODELS
-from scdrugmap.models.toys import cells_of_vocabulary, toy_encoder
+from scdrugmap.models.testing import cells_of_vocabulary, toy_encoder
 
 CASES = sorted(path.parent for path in (Path(__file__).parent / "parity").glob("**/case.json"))
 ids = [str(case.relative_to(Path(__file__).parent / "parity")) for case in CASES]

@@ -18,8 +18,8 @@ from scdrugmap.embeddings.entries import entries
 from scdrugmap.embeddings.pending import Key, waiting
 from scdrugmap.errors import Cancelled, InvalidInput, UnknownName
 from scdrugmap.models import MODELS
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.toys import toy_encoder
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.testing import toy_encoder
 
 
 @pytest.fixture(params=["scgpt", "hvg-pca"])

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from scdrugmap.errors import Cancelled, InvalidInput
-from scdrugmap.models import MODELS, engine, load_model
-from scdrugmap.models.encoder import Encoder, pieces, some_of
-from scdrugmap.models.engine import AHEAD, Runner, blocks_of, prefetch
-from scdrugmap.models.toys import toy_encoder
+from scdrugmap.models import MODELS, load_model
+from scdrugmap.models.core import batch_runner
+from scdrugmap.models.core.batch_runner import AHEAD, Runner, blocks_of, prefetch
+from scdrugmap.models.core.encoder import Encoder, pieces, some_of
+from scdrugmap.models.testing import toy_encoder
 
 CPU = torch.device("cpu")
 CLOSE = {"rtol": 0, "atol": 2e-5}
@@ -138,12 +139,12 @@ def test_running_out_of_memory_changes_no_embedding(key, few, monkeypatch):
 
 def test_a_budget_grows_with_the_threads(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert engine.token_budget(CPU) == 3 * engine.CPU_BUDGET
-    assert engine.token_budget(torch.device("cuda")) == engine.CUDA_BUDGET
+    assert batch_runner.token_budget(CPU) == 3 * batch_runner.CPU_BUDGET
+    assert batch_runner.token_budget(torch.device("cuda")) == batch_runner.CUDA_BUDGET
 
 
 def test_pieces_are_the_cells_in_their_order(cells, monkeypatch):
-    monkeypatch.setattr("scdrugmap.models.encoder.CHUNK_CELLS", 50)
+    monkeypatch.setattr("scdrugmap.models.core.encoder.CHUNK_CELLS", 50)
     assert [some.n_obs for some in pieces(cells)] == [50, 50, 20]
     assert [name for some in pieces(cells) for name in some.obs_names] == cells.obs_names.tolist()
     assert [some.n_obs for some in pieces(cells[:0])] == [0]
@@ -160,7 +161,7 @@ def test_a_batch_is_not_in_memory_twice():
     copy = torch.tensor
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "tensor", lambda array: (sizes.append(len(batch)), copy(array))[1])
-        tensors = engine.host_tensors(batch, CPU)
+        tensors = batch_runner.host_tensors(batch, CPU)
     assert batch == {}
     assert sizes == [1, 0]
     assert tensors["ids"].tolist() == [0, 1, 2]
@@ -183,7 +184,7 @@ def test_coverage_is_that_of_all_cells(few, monkeypatch):
     encoder = toy_encoder(MODELS["scgpt"], few[:, :300].copy())
     few.X = few.X.multiply((np.arange(24) != 5)[:, None]).tocsr()
     whole = encoder.coverage(few)
-    monkeypatch.setattr("scdrugmap.models.encoder.CHUNK_CELLS", 5)
+    monkeypatch.setattr("scdrugmap.models.core.encoder.CHUNK_CELLS", 5)
     cut = encoder.coverage(few)
     assert (cut.n_matched, cut.n_genes, cut.n_empty) == (whole.n_matched, whole.n_genes, whole.n_empty) == (300, 400, 1)
     assert cut.share_counts == pytest.approx(whole.share_counts)

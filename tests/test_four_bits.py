@@ -22,9 +22,10 @@ from transformers import AutoModel
 from scdrugmap.embeddings.compute import provenance, shard_key
 from scdrugmap.errors import InvalidInput, WeightsInvalid
 from scdrugmap.evaluation.grid import benchmark
-from scdrugmap.models import bits, load_model
-from scdrugmap.models.adapters import Adapters, adapted
-from scdrugmap.models.llama3_8b.load import quiet
+from scdrugmap.models import load_model
+from scdrugmap.models.core import four_bit
+from scdrugmap.models.core.lora_adapters import Adapters, adapted
+from scdrugmap.models.text.load import quiet
 
 WIDE = {
     "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -168,7 +169,7 @@ def test_folders_that_were_packed_before_are_read_as_they_are(cells, folder, pac
     few = cells[:4].copy()
     expected = packed.embed(few)
     with quiet():
-        form = bits.nf4(torch.float16)  # what it was to compute in; here bfloat16
+        form = four_bit.nf4(torch.float16)  # what it was to compute in; here bfloat16
         form.bnb_4bit_use_double_quant = doubly
         how = {"quantization_config": form, "device_map": {"": "cpu"}, "dtype": torch.bfloat16}
         AutoModel.from_pretrained(folder, **how).save_pretrained(tmp_path / "before")
@@ -229,7 +230,7 @@ def test_nan_is_found_before_it_is_rounded_away(folder, settings):
 
 def test_the_package_is_imported_without_a_word_and_without_a_kernel_of_the_hub(caplog):
     told = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    with bits.as_installed(), warnings.catch_warnings():
+    with four_bit.as_installed(), warnings.catch_warnings():
         told.warning("no kernels")
         with pytest.raises(ImportError):
             importlib.import_module("kernels")
@@ -240,7 +241,9 @@ def test_the_package_is_imported_without_a_word_and_without_a_kernel_of_the_hub(
 
 
 def test_nobody_imports_it_who_does_not_ask():
-    code = "import sys, scdrugmap.models.llama3_8b.load, scdrugmap.models.bits; print('bitsandbytes' in sys.modules)"
+    code = (
+        "import sys, scdrugmap.models.text.load, scdrugmap.models.core.four_bit; print('bitsandbytes' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (out.stdout.strip(), out.stderr) == ("False", "")
 

@@ -16,12 +16,12 @@ from scipy import sparse
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import load_model
+from scdrugmap.models.checkpoints.load import empty_network
+from scdrugmap.models.checkpoints.unpickle import read_dictionary
+from scdrugmap.models.core.cells import Cells
 from scdrugmap.models.geneformer import card, convert
 from scdrugmap.models.geneformer.card import CARD, SIZES
 from scdrugmap.models.geneformer.tokens import Tokenizer
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.loading import empty_network
-from scdrugmap.models.unpickle import read_dictionary
 
 CASES = Path(__file__).parent / "parity" / "geneformer"
 PUBLISHED = {  # millions of parameters, as upstream's names and pages count them: with the masked-gene head

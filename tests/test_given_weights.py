@@ -15,7 +15,7 @@ from scdrugmap.evaluation.plans import read_plan
 from scdrugmap.evaluation.results import runs
 from scdrugmap.evaluation.runner import run_grid
 from scdrugmap.models import MODELS, load_model
-from scdrugmap.models.toys import toy_folder
+from scdrugmap.models.testing import toy_folder
 
 PLAN = """
 title = "Weights from elsewhere"

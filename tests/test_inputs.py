@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 
 from scdrugmap.models import MODELS
-from scdrugmap.models.toys import toy_encoder
+from scdrugmap.models.testing import toy_encoder
 
 EMBEDDING = [key for key, card in MODELS.items() if not card.prompted]
 

@@ -23,8 +23,8 @@ from scdrugmap.evaluation.lora_options import LoraOptions
 from scdrugmap.evaluation.lora_training import Pool
 from scdrugmap.evaluation.material import Material, load_sources
 from scdrugmap.models import MODELS
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.toys import toy_encoder
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.testing import toy_encoder
 
 QUICK = {"steps": 6, "checks": 2, "batch_size": 12, "hidden": 16, "lr": 1e-2, "r": 2, "alpha": 2}
 

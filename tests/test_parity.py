@@ -21,11 +21,11 @@ import pytest
 import torch
 
 from scdrugmap.models import MODELS, load_model
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.inputs import Cells
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.core.tokenizer import Tokens
 from scdrugmap.models.scbert.tokens import log_normalised
 from scdrugmap.models.scgpt.tokens import bin_range, bin_values
-from scdrugmap.models.tokens import Tokens
 from scdrugmap.models.uce.tokens import sampling_weights
 from scdrugmap.models.uce.upstream import upstream_weights
 

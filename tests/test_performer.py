@@ -17,13 +17,14 @@ import torch
 from scipy import sparse
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
-from scdrugmap.models import MODELS, load_model, performer
+from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.celllm.tokens import Tokenizer as CelllmTokenizer
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.performer import Block, Performer, Sizes
+from scdrugmap.models.checkpoints.locate import home, state
+from scdrugmap.models.core import performer
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.performer import Block, Performer, Sizes
 from scdrugmap.models.scbert.genes import read_gene_order
 from scdrugmap.models.scbert.tokens import Tokenizer as ScbertTokenizer
-from scdrugmap.models.weights import home, state
 
 CASES = Path(__file__).parent / "parity"
 SIZES = Sizes(n_tokens=7, n_positions=30, dim=12, heads=3, dim_head=8, features=20, inner=24, layers=2)

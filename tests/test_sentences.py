@@ -10,8 +10,8 @@ import pytest
 from scipy import sparse
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.sentences import RULES, gene_columns, metadata_line, sentences, top_genes
+from scdrugmap.models.core.cell_text import RULES, gene_columns, metadata_line, sentences, top_genes
+from scdrugmap.models.core.cells import Cells
 
 GENES = ["GAPDH", "CD8A", "ENSG00000230021", "ACTB", "TP53", "ERCC-00002"]
 IDS = ["ENSG00000111640", "ENSG00000153563", "ENSG00000230021", "ENSG00000075624", "ENSG00000141510", ""]

@@ -14,9 +14,9 @@ import torch
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models import MODELS
-from scdrugmap.models.loading import empty_network, settle
+from scdrugmap.models.checkpoints.load import empty_network, settle
 from scdrugmap.models.speed import speeds
-from scdrugmap.models.toys import toy_encoder
+from scdrugmap.models.testing import toy_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))

@@ -26,7 +26,7 @@ from scdrugmap.evaluation.learners import LEARNERS, Learned, Learner, learner_of
 from scdrugmap.evaluation.material import Material, load_sources
 from scdrugmap.evaluation.prompting import MAX_COST
 from scdrugmap.models import MODELS
-from scdrugmap.models.toys import toy_folder
+from scdrugmap.models.testing import toy_folder
 
 TOYS = ("scgpt", "cellplm")  # cells of the second see each other
 SHORT = {"steps": 4, "checks": 2, "batch_size": 12, "hidden": 16, "lr": 1e-2, "r": 2, "alpha": 2}

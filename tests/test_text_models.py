@@ -14,10 +14,10 @@ from scdrugmap.embeddings.compute import shard_key
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.grid import benchmark
 from scdrugmap.models import MODELS, load_model
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.llama3_8b.load import quiet
-from scdrugmap.models.toys import toy_encoder
-from scdrugmap.models.weights import home
+from scdrugmap.models.checkpoints.locate import home
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.testing import toy_encoder
+from scdrugmap.models.text.load import quiet
 
 LLAMA, MINILM = MODELS["llama3-8b"], MODELS["minilm"]
 

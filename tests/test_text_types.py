@@ -13,8 +13,8 @@ from text_folders import TINY, opened, typed
 from transformers import AutoModel
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.models.adapters import Adapters, adapted
-from scdrugmap.models.llama3_8b.load import quiet
+from scdrugmap.models.core.lora_adapters import Adapters, adapted
+from scdrugmap.models.text.load import quiet
 
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 4}

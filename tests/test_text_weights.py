@@ -22,9 +22,11 @@ from transformers import AutoModel
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import MODELS, load_model
-from scdrugmap.models.llama3_8b.load import _pretrained, placement, quiet
-from scdrugmap.models.llama3_8b.tokens import read_tokenizer
-from scdrugmap.models.weights import fetch, home, sha256, state
+from scdrugmap.models.checkpoints.download import fetch
+from scdrugmap.models.checkpoints.locate import home, state
+from scdrugmap.models.checkpoints.manifest import sha256
+from scdrugmap.models.text.load import _pretrained, placement, quiet
+from scdrugmap.models.text.tokens import read_tokenizer
 
 LLAMA, MINILM = MODELS["llama3-8b"], MODELS["minilm"]
 HUB_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors at 1110a24
@@ -94,7 +96,7 @@ def test_the_hash_is_over_the_files_and_is_remembered(text_folder, settings, mon
         raise AssertionError(f"{path} is read again")
 
     with monkeypatch.context() as patched:
-        patched.setattr("scdrugmap.models.weights.sha256", never)
+        patched.setattr("scdrugmap.models.checkpoints.manifest.sha256", never)
         assert opened(text_folder).weights_hash == first
     edit(text_folder / "config.json", rms_norm_eps=1e-3)
     assert opened(text_folder).weights_hash != first
@@ -184,7 +186,7 @@ def test_minilm_is_the_hubs_file(settings):
 
 def test_hub_ids_of_other_models_are_not_taken_for_gated(settings, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    monkeypatch.setattr("scdrugmap.models.weights.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("scdrugmap.models.checkpoints.download.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WeightsMissing, match="could not be downloaded from the Hub"):
         load_model("llama3-8b", weights="lab/other", device="cpu")
 
@@ -197,7 +199,7 @@ def serving(handler: type[Hub], text_folder: Path) -> Iterator[list[str]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("scdrugmap.models.weights.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        patched.setattr("scdrugmap.models.checkpoints.download.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         yield asked
     server.shutdown()
     server.server_close()

@@ -15,8 +15,8 @@ from scipy import sparse
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
 from scdrugmap.models import load_model
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.loading import convert as convert_weights
+from scdrugmap.models.checkpoints.load import convert as convert_weights
+from scdrugmap.models.core.cells import Cells
 from scdrugmap.models.tgpt import convert
 from scdrugmap.models.tgpt.card import CARD
 from scdrugmap.models.tgpt.tokens import Tokenizer

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import load_model
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.loading import convert as convert_weights
-from scdrugmap.models.loading import empty_network
+from scdrugmap.models.checkpoints.load import convert as convert_weights
+from scdrugmap.models.checkpoints.load import empty_network
+from scdrugmap.models.core.cells import Cells
 from scdrugmap.models.uce import convert
 from scdrugmap.models.uce.card import CARD, VARIANTS
 from scdrugmap.models.uce.tokens import CLOSE, CLS, N_SPECIALS, Tokenizer

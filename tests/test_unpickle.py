@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.unpickle import read_dictionary
+from scdrugmap.models.checkpoints.unpickle import read_dictionary
 
 
 def write(path: Path, data: bytes) -> Path:

@@ -21,9 +21,11 @@ import torch
 import scdrugmap
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import MODELS, load_model
-from scdrugmap.models import weights as store
-from scdrugmap.models.checkpoint import Checkpoint, Piece
-from scdrugmap.models.weights import fetch, home, sha256, state
+from scdrugmap.models.checkpoints import locate as store
+from scdrugmap.models.checkpoints.checkpoint import Checkpoint, Piece
+from scdrugmap.models.checkpoints.download import fetch
+from scdrugmap.models.checkpoints.locate import home, state
+from scdrugmap.models.checkpoints.manifest import sha256
 
 PACKAGE = Path(scdrugmap.__file__).parent
 CASE = Path(__file__).parent / "parity" / "scgpt"
@@ -379,7 +381,7 @@ def test_weights_are_downloaded_at_the_pinned_revision(hub, settings):
 
 def test_a_hub_id_may_stand_in_place_of_a_folder(hub, settings, monkeypatch):
     endpoint, _ = hub
-    monkeypatch.setattr("scdrugmap.models.weights.ENDPOINT", endpoint)
+    monkeypatch.setattr("scdrugmap.models.checkpoints.download.ENDPOINT", endpoint)
     expected = embedding(CASE / "checkpoint")
     np.testing.assert_array_equal(embedding(f"lab/tiny@{REVISION}"), expected)
     np.testing.assert_array_equal(embedding("lab/tiny"), expected)
@@ -393,7 +395,7 @@ def test_a_repository_that_is_not_there_is_said(hub, settings, name):
 
 
 def test_a_mistyped_folder_is_named_before_the_hub_is_blamed(settings, monkeypatch):
-    monkeypatch.setattr("scdrugmap.models.weights.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("scdrugmap.models.checkpoints.download.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WeightsMissing, match="There is no folder 'downloads/scGPT_humn', and as a Hub id it gave"):
         load_model("scgpt", weights="downloads/scGPT_humn", device="cpu")
 

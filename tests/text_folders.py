@@ -10,9 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from scdrugmap.models import load_model
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.llama3_8b.load import quiet
-from scdrugmap.models.seeds import seeded
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.core.seeds import seeded
+from scdrugmap.models.text.load import quiet
 
 TINY = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,

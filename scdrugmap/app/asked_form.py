@@ -13,7 +13,7 @@ from scdrugmap.app.jobs_store import JobStatus
 from scdrugmap.app.words import plain
 from scdrugmap.errors import ScDrugMapError
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.inputs import ABOUT
+from scdrugmap.models.core.cells import ABOUT
 from scdrugmap.prompting.cost import Estimate, rough_estimate
 from scdrugmap.prompting.settings import OBS
 

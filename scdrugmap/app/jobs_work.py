@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scdrugmap.app import jobs_store as store
 from scdrugmap.errors import Cancelled, ScDrugMapError
 from scdrugmap.files import write_json
-from scdrugmap.models.inputs import ABOUT
+from scdrugmap.models.core.cells import ABOUT
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:

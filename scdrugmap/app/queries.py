@@ -23,7 +23,7 @@ from scdrugmap.evaluation.records import Run
 from scdrugmap.evaluation.results import read_run, read_runs, read_scores
 from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.weights import state
+from scdrugmap.models.checkpoints.locate import state
 from scdrugmap.plots import cells as charts_cells
 from scdrugmap.settings import Settings
 

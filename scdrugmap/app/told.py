@@ -13,8 +13,8 @@ from typing import Any
 
 from scdrugmap.errors import InvalidInput, ScDrugMapError
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.inputs import ABOUT
-from scdrugmap.models.sentences import metadata_line
+from scdrugmap.models.core.cell_text import metadata_line
+from scdrugmap.models.core.cells import ABOUT
 from scdrugmap.prompting.prompt import CellText, messages
 from scdrugmap.prompting.settings import OBS, PromptSettings
 

@@ -15,7 +15,7 @@ models = typer.Typer(no_args_is_help=True, help="The models: cards, weights, che
 def models_list(as_json: AsJson = False) -> None:
     """List the models, and which are ready on this machine."""
     from scdrugmap.models import MODELS
-    from scdrugmap.models.weights import state
+    from scdrugmap.models.checkpoints.locate import state
 
     settings = Settings.from_env()
     rows = (
@@ -54,7 +54,7 @@ def models_fetch(key: Key, knobs: Knobs = None) -> None:
     What their licence is, where they come from and how large they are is said before the download begins.
     """
     from scdrugmap.models import MODELS
-    from scdrugmap.models.weights import fetch, terms
+    from scdrugmap.models.checkpoints.download import fetch, terms
 
     card = MODELS[key].for_variant(read_knobs(knobs))
     typer.echo(terms(card), err=True)
@@ -70,7 +70,7 @@ def models_check(key: Key, weights: WeightsOption = None, device: Device = "auto
     """
     from scdrugmap.data.simulate import simulate
     from scdrugmap.models import load_model
-    from scdrugmap.models.toys import cells_of_vocabulary
+    from scdrugmap.models.testing import cells_of_vocabulary
 
     encoder = load_model(key, weights, device=device, **read_knobs(knobs))
     cells, kind = simulate(n_cells=8, n_samples=2, seed=0), "simulated cells"

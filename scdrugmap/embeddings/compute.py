@@ -13,15 +13,15 @@ from scdrugmap.data.dedupe import fingerprint
 from scdrugmap.embeddings import store
 from scdrugmap.embeddings.pending import Key, waiting
 from scdrugmap.models import load_model
-from scdrugmap.models.encoder import pieces, some_of
-from scdrugmap.models.inputs import Cells
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.encoder import pieces, some_of
 from scdrugmap.progress import Progress, reporting
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from scdrugmap.models.encoder import Encoder
+    from scdrugmap.models.core.encoder import Encoder
 
 SHARD_CELLS = 2_048
 

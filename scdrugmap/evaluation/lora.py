@@ -21,7 +21,7 @@ from scdrugmap.evaluation.lora_training import History, Pool, train_adapters
 from scdrugmap.evaluation.material import Material
 from scdrugmap.evaluation.vectors import encoder_of
 from scdrugmap.models import MODELS
-from scdrugmap.models.adapters import Adapters
+from scdrugmap.models.core.lora_adapters import Adapters
 from scdrugmap.progress import Progress, reporting
 
 log = logging.getLogger(__name__)

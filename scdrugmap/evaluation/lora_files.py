@@ -23,8 +23,8 @@ from scdrugmap.evaluation.lora_options import LoraOptions
 from scdrugmap.evaluation.lora_training import History, Pool
 from scdrugmap.evaluation.mlp import MLP
 from scdrugmap.files import replacing_folder
-from scdrugmap.models.adapters import Adapters, adapted
-from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.core.lora_adapters import Adapters, adapted
 
 HEAD, CARD = "head.safetensors", "card.json"
 SCHEMA = 1

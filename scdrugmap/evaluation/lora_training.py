@@ -23,10 +23,10 @@ from torch import nn
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.lora_options import LoraOptions
 from scdrugmap.evaluation.mlp import MLP
-from scdrugmap.models.adapters import Adapters, adapted, seeded
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.gather import join, take
-from scdrugmap.models.tokens import Batch, Tokens
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.core.lora_adapters import Adapters, adapted, seeded
+from scdrugmap.models.core.ragged import join, take
+from scdrugmap.models.core.tokenizer import Batch, Tokens
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from scdrugmap.evaluation.heads import Matrix, State, resistant_of
-from scdrugmap.models.seeds import seeded
+from scdrugmap.models.core.seeds import seeded
 
 VALIDATION_SHARE = 0.1  # of each class, where the caller names no validation cells
 CHUNK = 8192  # cells scored at a time

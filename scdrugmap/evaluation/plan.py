@@ -14,7 +14,8 @@ from scdrugmap.evaluation.heads import HEADS
 from scdrugmap.evaluation.lora_options import LoraOptions
 from scdrugmap.evaluation.vectors import CONSTANT, load_encoder, weights_of
 from scdrugmap.models import MODELS
-from scdrugmap.models.weights import HUB_ID, locate, state
+from scdrugmap.models.checkpoints.download import HUB_ID, locate
+from scdrugmap.models.checkpoints.locate import state
 from scdrugmap.prompting.prompt import prompt_hash
 from scdrugmap.settings import Settings
 

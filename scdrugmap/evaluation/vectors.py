@@ -22,7 +22,7 @@ from scdrugmap.evaluation.experiment import Experiment, Options
 from scdrugmap.evaluation.heads import Matrix
 from scdrugmap.evaluation.material import Material
 from scdrugmap.models import load_model
-from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.progress import Progress
 
 if TYPE_CHECKING:

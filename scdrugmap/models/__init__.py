@@ -11,7 +11,7 @@ from scdrugmap.models.card import ModelCard
 from scdrugmap.registry import Registry
 
 if TYPE_CHECKING:
-    from scdrugmap.models.encoder import Encoder
+    from scdrugmap.models.core.encoder import Encoder
 
 # One folder and one line here make a model (docs/adding-a-model.md); the order is that of lists and menus.
 FOLDERS = (
@@ -71,7 +71,7 @@ def load_model(
     Raises `UnknownName` for a key or a setting that there is not, `WeightsMissing`, `WeightsInvalid`, and
     `InvalidInput` for a device that this machine lacks and for a model that is only asked (`card.prompted`).
     """
-    from scdrugmap.models.loading import load
+    from scdrugmap.models.checkpoints.load import load
 
     encoder = load(MODELS[key], weights, device, precision, settings)
     return encoder.compile() if compile else encoder

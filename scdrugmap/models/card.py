@@ -56,7 +56,7 @@ class ModelCard:
     fitted: bool = False  # baselines: genes and loadings are fitted on the training side of each split
     prompted: bool = False  # an LLM that is asked for answers: no weights, no embedding, `dim` 0, and no folder parts
     context: bool = False  # cells see each other: they are embedded together, never in shards
-    architecture: str = ""  # key of the model whose code this one runs, where it has none of its own
+    architecture: str = ""  # folder whose code this model runs, where it has none of its own: a model's key, or "text"
     cites: str = ""  # BibTeX key or reference line
     recipe: int = 1  # bump when embeddings change for the same weights and settings
 

@@ -27,7 +27,7 @@ from scdrugmap.data.labels import RESISTANT
 from scdrugmap.errors import LabelsMissing
 from scdrugmap.evaluation.heads import make_head
 from scdrugmap.evaluation.metrics import bootstrap, constants, score
-from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction.sampling import balanced_sample
 
 HEADLINE = "auroc_within"

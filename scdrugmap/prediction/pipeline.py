@@ -22,7 +22,7 @@ from scdrugmap.embeddings.compute import provenance as embedded_by
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction.asked import Consent, Labelled, Terms, ask_cells, ready_to_ask
 from scdrugmap.prediction.output import check_target, to_table, write
 from scdrugmap.prediction.projection import Projection, project

@@ -22,7 +22,7 @@ from scdrugmap.errors import InvalidInput, ReferenceMissing
 from scdrugmap.evaluation.heads import Head, head_from_state
 from scdrugmap.files import READABLE, replacing_folder
 from scdrugmap.models import MODELS
-from scdrugmap.models.encoder import Encoder
+from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction.calibration import Calibration
 from scdrugmap.prediction.card import CARD, HEAD, REFIT, ReferenceCard, called, read_card
 from scdrugmap.prediction.novelty import Novelty

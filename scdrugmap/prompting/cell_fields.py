@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.sentences import ABOUT, metadata_line, top_genes
+from scdrugmap.models.core.cell_text import ABOUT, metadata_line, top_genes
+from scdrugmap.models.core.cells import Cells
 from scdrugmap.prompting.prompt import CellText
 from scdrugmap.prompting.settings import OBS, PromptSettings
 

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoint import Upstream, read_json
-from scdrugmap.models.performer import Sizes
+from scdrugmap.models.checkpoints.checkpoint import Upstream, read_json
+from scdrugmap.models.core.performer import Sizes
 from scdrugmap.models.scbert.convert import STATE, UNUSED, find, inner_state, pieces, read_sizes
 from scdrugmap.models.scbert.genes import read_gene_order
 

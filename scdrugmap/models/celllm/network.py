@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.layers import masked_mean
-from scdrugmap.models.performer import Performer, Sizes
+from scdrugmap.models.core.layers import masked_mean
+from scdrugmap.models.core.performer import Performer, Sizes
 
 POOLINGS = ("cls", "mean", "mean_all_positions")  # upstream itself has no cell embedding
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Batch, Tokens, pad, ragged
 from scdrugmap.models.scbert.tokens import PerformerTokenizer, log_normalised
-from scdrugmap.models.tokens import Batch, Tokens, pad, ragged
 
 BASES = {"log2-cp10k": 2.0, "log1p-cp10k": float(np.e), "none": None}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
 from scdrugmap.models.cellplm.card import CHECKPOINT, CONFIG, VARIANTS
-from scdrugmap.models.checkpoint import Piece, Upstream, linear, read_json, read_state, read_torch
+from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, linear, read_json, read_state, read_torch
 
 VERSION = 1  # bump when the same files convert to something else
 STATE = "model_state_dict"

@@ -27,9 +27,9 @@ from typing import Any, cast
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Batch, Tokens, by_gene, ragged
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Batch, Tokens, by_gene, ragged
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
 
 NO_ID = ("", "nan", "None", "none", "NA", "<NA>")  # how an empty cell of var["ensembl_id"] reads as text
 COMPAT = ("", "upstream", "upstream-argmax")

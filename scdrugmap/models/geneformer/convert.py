@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.models.checkpoint import Piece, Upstream, linear, read_json, read_safetensors, read_state
+from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, linear, read_json, read_safetensors, read_state
+from scdrugmap.models.checkpoints.unpickle import read_dictionary
+from scdrugmap.models.core.layers import ACTIVATIONS
 from scdrugmap.models.geneformer.card import DEFAULT, DICTIONARIES, WEIGHTS
 from scdrugmap.models.geneformer.network import layers_run
 from scdrugmap.models.geneformer.tokens import CLS, EOS, MASK, PAD, SPECIALS
-from scdrugmap.models.layers import ACTIVATIONS
-from scdrugmap.models.unpickle import read_dictionary
 
 VERSION = 1  # bump when the same files convert to something else
 # The masked-gene head, heads of fine-tuned models, and a buffer of numbers 0, 1, 2, ...; the embedding uses none.

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.layers import PostNormBlock, masked_mean
+from scdrugmap.models.core.layers import PostNormBlock, masked_mean
 
 LEFT_OUT = {-1: 1, 0: 0}  # last layers that are not run, by upstream's `emb_layer`
 MODES = ("cell", "cls")

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Batch, Tokens, by_gene, ragged
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Batch, Tokens, by_gene, ragged
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
 
 PAD, MASK, CLS, EOS = SPECIALS = ("<pad>", "<mask>", "<cls>", "<eos>")
 NO_ID = ("", "NAN", "NONE", "<NA>")  # how an empty cell of var["ensembl_id"] reads as text

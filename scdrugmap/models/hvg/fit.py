@@ -10,9 +10,9 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.checkpoint import Checkpoint
+from scdrugmap.models.checkpoints.checkpoint import Checkpoint
+from scdrugmap.models.core.cells import Cells
 from scdrugmap.models.hvg.tokens import normalise
-from scdrugmap.models.inputs import Cells
 
 
 def fit(cells: Cells, settings: Mapping[str, Any]) -> Checkpoint:

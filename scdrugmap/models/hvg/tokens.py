@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Batch, Tokens
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Batch, Tokens
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
 
 TARGET = 1e4  # counts a cell after scaling, scanpy.pp.normalize_total's usual target
 

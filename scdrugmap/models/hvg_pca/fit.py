@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from sklearn.decomposition import PCA
 
-from scdrugmap.models.checkpoint import Checkpoint
+from scdrugmap.models.checkpoints.checkpoint import Checkpoint
+from scdrugmap.models.core.cells import Cells
 from scdrugmap.models.hvg.fit import choose
-from scdrugmap.models.inputs import Cells
 
 
 def fit(cells: Cells, settings: Mapping[str, Any]) -> Checkpoint:

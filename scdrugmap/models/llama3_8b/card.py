@@ -1,4 +1,4 @@
-"""Llama 3 8B, the base model; the code of this folder runs any text model of the Hub (`weights="owner/name"`)."""
+"""Llama 3 8B, the base model; `models/text` runs it and any other text model of the Hub (`weights="owner/name"`)."""
 
 from __future__ import annotations
 
@@ -58,5 +58,6 @@ CARD = ModelCard(
             "compat": "",
         }
     ),
+    architecture="text",
     cites="Grattafiori et al. 2024, arXiv:2407.21783",
 )

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2, a small sentence model, run through the code of `llama3-8b`.
+"""all-MiniLM-L6-v2, a small sentence model, run through the code of every text model, `models/text`.
 
 The 64 highest genes of a cell make about 220 of the 256 tokens at which the model's own pipeline cuts a text. On the
 550 cells of GSE120575 that is 13 cells a second and CPU core.
@@ -60,6 +60,6 @@ CARD = ModelCard(
             "compat": "",
         }
     ),
-    architecture="llama3-8b",
+    architecture="text",
     cites="Wang et al. 2020, arXiv:2002.10957; Reimers and Gurevych 2019, EMNLP",
 )

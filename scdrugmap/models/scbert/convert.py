@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoint import Piece, Upstream, linear, read_state, read_torch
-from scdrugmap.models.performer import Sizes
+from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, linear, read_state, read_torch
+from scdrugmap.models.core.performer import Sizes
 from scdrugmap.models.scbert.genes import read_gene_order
 
 VERSION = 1  # bump when the same files convert to something else

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.performer import Performer
-from scdrugmap.models.performer import Sizes as Config
+from scdrugmap.models.core.performer import Performer
+from scdrugmap.models.core.performer import Sizes as Config
 
 # Positions that each pooling looks at; upstream itself has no cell embedding.
 POOLINGS = {"mean": slice(None), "genes_mean": slice(0, -1), "last": slice(-1, None), "max": slice(None)}

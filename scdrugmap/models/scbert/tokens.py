@@ -21,9 +21,9 @@ import numpy as np
 from scipy import sparse
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Batch, Tokens, by_gene
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Batch, Tokens, by_gene
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
 
 TARGET_SUM = 10_000.0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.models.checkpoint import Piece, Upstream, fused, linear, read_state, read_torch
+from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, fused, linear, read_state, read_torch
 
 VERSION = 1  # bump when the same files convert to something else
 PREFIX = "model."

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.layers import PostNormBlock, masked_mean
+from scdrugmap.models.core.layers import PostNormBlock, masked_mean
 
 POOLS = ("all", "max")
 FEED_FORWARD = 4  # times the width, in upstream's encoder

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
-from scdrugmap.models.tokens import Tokens, ragged
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.tokenizer import Tokens, ragged
 
 TARGET_SUM = 1e4
 

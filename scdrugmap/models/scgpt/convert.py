@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoint import Piece, Upstream, fused, linear, read_json, read_state
+from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, fused, linear, read_json, read_state
 from scdrugmap.models.scgpt.tokens import SPECIALS
 
 VERSION = 1  # bump when the same files convert to something else

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scdrugmap.models.layers import PostNormBlock, unit
+from scdrugmap.models.core.layers import PostNormBlock, unit
 
 MAX_VALUE = 512.0  # scgpt.model.ContinuousValueEncoder
 

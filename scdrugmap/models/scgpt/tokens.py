@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
-from scdrugmap.models.tokens import Tokens, ragged
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.tokenizer import Tokens, ragged
 
 N_BINS = 51  # fixed in scgpt.tasks.embed_data, whatever args.json says
 SPECIALS = ("<pad>", "<cls>", "<eoc>")

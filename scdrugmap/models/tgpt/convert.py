@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoint import Piece, Upstream, linear, read_json, read_safetensors, read_state
+from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, linear, read_json, read_safetensors, read_state
 from scdrugmap.models.tgpt.tokens import SPECIALS
 
 VERSION = 1  # bump when the same files convert to something else

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scdrugmap.models.layers import Attention, masked_mean
+from scdrugmap.models.core.layers import Attention, masked_mean
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Batch, Tokens, pad, ragged
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Batch, Tokens, pad, ragged
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
 
 PAD, START, END, UNKNOWN = SPECIALS = ("<pad>", "</b>", "</s>", "<unk>")
 WRITTEN = str.maketrans("-.", "__")  # HLA-A is HLA_A in the vocabulary

@@ -16,10 +16,10 @@ import pandas as pd
 from torch import Tensor
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoint import Piece, Upstream, fused, linear, read_state, read_torch
+from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, fused, linear, read_state, read_torch
+from scdrugmap.models.checkpoints.unpickle import read_dictionary
 from scdrugmap.models.uce.card import OFFSETS, PLACES, PROTEINS, VARIANTS
 from scdrugmap.models.uce.tokens import N_SPECIALS
-from scdrugmap.models.unpickle import read_dictionary
 
 VERSION = 1  # bump when the same files convert to something else
 # The head that guesses whether a gene is expressed, and a second gene embedding; the embedding uses neither.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.layers import PostNormBlock, unit
+from scdrugmap.models.core.layers import PostNormBlock, unit
 
 log = logging.getLogger(__name__)
 HEAD_DIM = 64  # of both releases; the files do not say it

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
-from scdrugmap.models.tokens import Tokens, by_gene, ragged
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.tokenizer import Tokens, by_gene, ragged
 
 log = logging.getLogger(__name__)
 PAD, CLOSE, CLS = 0, 2, 3  # token 1 opens a chromosome, and upstream never uses it

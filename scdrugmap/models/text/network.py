@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.pytorch_utils import Conv1D
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.layers import masked_mean
+from scdrugmap.models.core.layers import masked_mean
 
 POOLINGS = ("mean", "last")
 # Linears of attention as the models of transformers call them; LoRA adapts the first of these that a network has. One

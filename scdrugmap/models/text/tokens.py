@@ -1,4 +1,4 @@
-"""From cells to the tokens of a text model: a sentence a cell (models/sentences.py), cut by the model's own tokenizer.
+"""From cells to the tokens of a text model: a sentence a cell (models/core/cell_text.py), cut by the model's own tokenizer.
 
 Settings: `top_k` genes a cell; `text` "names" or "values"; `about`, a list of "drug", "cancer_type" and "tissue" with
 commas between them, puts what obs says of the cell before its genes; `max_length` tokens at most, the rest of a text is
@@ -18,10 +18,10 @@ import numpy as np
 import tokenizers
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.models.inputs import ABOUT, Cells
-from scdrugmap.models.sentences import gene_columns, metadata_line, sentences
-from scdrugmap.models.tokens import Tokenizer as BaseTokenizer
-from scdrugmap.models.tokens import Tokens, plan_batches, ragged
+from scdrugmap.models.core.cell_text import gene_columns, metadata_line, sentences
+from scdrugmap.models.core.cells import ABOUT, Cells
+from scdrugmap.models.core.tokenizer import Tokenizer as BaseTokenizer
+from scdrugmap.models.core.tokenizer import Tokens, plan_batches, ragged
 
 
 class Tokenizer(BaseTokenizer):

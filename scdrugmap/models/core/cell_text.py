@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.inputs import ABOUT, Cells
+from scdrugmap.models.core.cells import ABOUT, Cells
 
 RULES = ("names", "values", "upstream")
 _SYMBOL = re.compile(r"[A-Za-z][A-Za-z0-9@._-]{0,24}")

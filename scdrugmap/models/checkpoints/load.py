@@ -30,11 +30,11 @@ from torch import nn
 
 from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid
 from scdrugmap.files import replacing_folder
-from scdrugmap.models import weights as store
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.checkpoint import DESCRIPTION, Checkpoint, account
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.inputs import Cells
+from scdrugmap.models.checkpoints import download, manifest
+from scdrugmap.models.checkpoints import locate as store
+from scdrugmap.models.checkpoints.checkpoint import DESCRIPTION, Checkpoint, account
+from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def load(
         message = f"precision='{precision}' is not known."
         raise InvalidInput(message, f"Give one of {', '.join(PRECISIONS)}.")
     root = Settings.from_env().weights
-    folder = store.locate(card.for_variant(chosen), weights, root)
+    folder = download.locate(card.for_variant(chosen), weights, root)
     if reads_itself(card):
         encoder: Encoder = code(card, "load").load(
             card, folder, chosen, place, precision, root / card.key / "converted"
@@ -86,13 +86,13 @@ def assemble(
 def open_checkpoint(card: ModelCard, folder: Path, root: Path, settings: Mapping[str, Any]) -> tuple[Checkpoint, str]:
     """Read a folder in our form or in upstream's, which is converted once into `root`; gives it and its hash."""
     if (folder / DESCRIPTION).is_file():
-        paths = [folder / name for name in store.BUNDLED if (folder / name).is_file()]
-        return Checkpoint.read(folder), store.files_hash({path.name: store.sha256(path) for path in paths})
+        paths = [folder / name for name in manifest.BUNDLED if (folder / name).is_file()]
+        return Checkpoint.read(folder), manifest.files_hash({path.name: manifest.sha256(path) for path in paths})
     converter = code(card, "convert")
     found = store.upstream_files(card, folder, converter, settings)
     converted = root / card.key / "converted"
-    hashes = store.digests(found, converted)
-    weights_hash = store.files_hash(hashes)
+    hashes = manifest.digests(found, converted)
+    weights_hash = manifest.files_hash(hashes)
     target = converted / _converted_name(card, converter.VERSION, weights_hash, settings)
     if (target / "manifest.json").is_file():
         return Checkpoint.read(target), weights_hash
@@ -165,17 +165,6 @@ def _keep(
     try:
         with replacing_folder(target, once=True) as draft:
             checkpoint.save(draft)
-            store.write_manifest(draft, files, hashes, weights_hash)
+            manifest.write_manifest(draft, files, hashes, weights_hash)
     except OSError as error:
         log.warning("converted weights are not kept: %s", error)
-
-
-def refit(encoder: Encoder, cells: Cells) -> Encoder:
-    """Fit a baseline anew; its hash is over what was fitted. Raises `InvalidInput` for a model with fixed weights."""
-    if not encoder.card.fitted:
-        message = f"{encoder.card.title} has published weights and is not fitted to data."
-        raise InvalidInput(message, "Use hvg or hvg-pca, or train a head on its embeddings.")
-    checkpoint = code(encoder.card, "fit").fit(cells, encoder.settings)
-    return assemble(
-        encoder.card, checkpoint, checkpoint.content_hash(), encoder.settings, encoder.device, encoder.precision
-    )

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from scipy import sparse
 
-from scdrugmap.models.inputs import Cells
+from scdrugmap.models.core.cells import Cells
 
 Batch = dict[str, np.ndarray]  # the keyword arguments of the network's `forward`
 

@@ -12,15 +12,16 @@ import torch
 from scipy import sparse
 
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.checkpoint import Checkpoint
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.loading import assemble, code, reads_itself, refit, settle
-from scdrugmap.models.seeds import seeded
+from scdrugmap.models.checkpoints.baseline import refit
+from scdrugmap.models.checkpoints.checkpoint import Checkpoint
+from scdrugmap.models.checkpoints.load import assemble, code, reads_itself, settle
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.seeds import seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from scdrugmap.models.encoder import Encoder
+    from scdrugmap.models.core.encoder import Encoder
 
 
 def toy_encoder(card: ModelCard, adata: AnnData, *, seed: int = 0, **settings: Any) -> Encoder:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models.tokens import Batch
+from scdrugmap.models.core.tokenizer import Batch
 
 log = logging.getLogger(__name__)
 AHEAD = 4  # batches that stand ready while one runs

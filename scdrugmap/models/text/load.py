@@ -19,14 +19,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from scdrugmap.errors import InvalidInput, ScDrugMapError, WeightsInvalid
-from scdrugmap.models import bits
-from scdrugmap.models import weights as store
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.checkpoint import read_json
-from scdrugmap.models.encoder import Encoder
-from scdrugmap.models.llama3_8b.network import Config, Network
-from scdrugmap.models.llama3_8b.tokens import Tokenizer
-from scdrugmap.models.seeds import seeded
+from scdrugmap.models.checkpoints import locate as store
+from scdrugmap.models.checkpoints import manifest
+from scdrugmap.models.checkpoints.checkpoint import read_json
+from scdrugmap.models.core import four_bit
+from scdrugmap.models.core.encoder import Encoder
+from scdrugmap.models.core.seeds import seeded
+from scdrugmap.models.text.network import Config, Network
+from scdrugmap.models.text.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
 INDEX = "model.safetensors.index.json"
@@ -67,19 +68,19 @@ def load(
     tokenizer = Tokenizer(vocabulary, settings)
     precision = "bfloat16" if packed or settings["quantise"] else precision
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    how = placement(device) | ({"quantization_config": bits.nf4(dtype)} if packed == "now" else {})
+    how = placement(device) | ({"quantization_config": four_bit.nf4(dtype)} if packed == "now" else {})
     if packed:
-        bits.require()
+        four_bit.require()
         how |= {} if "device_map" in how else {"device_map": {"": device}}
     model = _pretrained(folder, how | {"dtype": dtype}, device)
     _require_numbers(folder, _stored(found.values()) if packed else model.parameters())
     network = Network(Config(described), settings, model).eval()
     if packed:
-        bits.settle(network, dtype)
+        four_bit.settle(network, dtype)
     tokenizer.padded = _tried(folder, network, device, precision, packed=bool(packed))
     if not tokenizer.padded:
         log.warning("padding changes what this network answers: batches are of cells whose texts are equally long")
-    weights_hash = store.remembered_hash(found, converted)
+    weights_hash = manifest.remembered_hash(found, converted)
     adapted = replace(card, lora_targets=network.targets)
     return Encoder(adapted, tokenizer, network, settings, weights_hash, device, precision)
 

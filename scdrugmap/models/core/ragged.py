@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scdrugmap.models.tokens import Tokens, ragged
+from scdrugmap.models.core.tokenizer import Tokens, ragged
 
 
 def take(tokens: Tokens, rows: np.ndarray) -> Tokens:

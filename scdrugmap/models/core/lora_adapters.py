@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.models.bits import as_installed
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.seeds import seeded
+from scdrugmap.models.core.four_bit import as_installed
+from scdrugmap.models.core.seeds import seeded
 
 with as_installed():  # peft imports bitsandbytes where that is installed
     from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models import engine
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.gather import join
-from scdrugmap.models.inputs import Cells
-from scdrugmap.models.tokens import Batch, Tokenizer, Tokens
+from scdrugmap.models.core import batch_runner
+from scdrugmap.models.core.cells import Cells
+from scdrugmap.models.core.ragged import join
+from scdrugmap.models.core.tokenizer import Batch, Tokenizer, Tokens
 from scdrugmap.progress import Progress, reporting
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Encoder:
         self.weights_hash = weights_hash
         self.device = device
         self.precision = precision
-        self._compiled: engine.Compiled | None = None
+        self._compiled: batch_runner.Compiled | None = None
 
     def __repr__(self) -> str:
         return f"<{self.card.title} encoder, {self.dim} wide, on {self.device} in {self.precision}>"
@@ -150,7 +150,7 @@ class Encoder:
         Embeddings change by rounding alone. Where there is no working compiler it says so in the log and runs as it is.
         """
         if self._compiled is None:
-            self._compiled = engine.Compiled(self.network)
+            self._compiled = batch_runner.Compiled(self.network)
         return self
 
     def fit(self, adata: AnnData) -> Encoder:
@@ -158,7 +158,7 @@ class Encoder:
 
         Only baselines (`card.fitted`) have that; raises `InvalidInput` for the others.
         """
-        from scdrugmap.models.loading import refit
+        from scdrugmap.models.checkpoints.baseline import refit
 
         return refit(self, Cells.of(adata))
 
@@ -180,7 +180,7 @@ class Encoder:
             message = f"batch_size={batch_size} is not a number of cells."
             raise InvalidInput(message, "Give a whole number of at least 1, or leave it out.")
         result = np.empty((n_cells, self.dim), dtype=np.float32) if out is None else out
-        runner = engine.Runner(self._forward, self.device, divisible=self.independent)
+        runner = batch_runner.Runner(self._forward, self.device, divisible=self.independent)
         with reporting(progress, n_cells, "cell") as tell, torch.inference_mode():
             for rows, z in runner.run(self._batches(chunks, batch_size, runner)):
                 result[rows] = z
@@ -188,7 +188,7 @@ class Encoder:
         return result
 
     def _batches(
-        self, chunks: Iterable[tuple[np.ndarray, Tokens]], batch_size: int | None, runner: engine.Runner
+        self, chunks: Iterable[tuple[np.ndarray, Tokens]], batch_size: int | None, runner: batch_runner.Runner
     ) -> Iterator[tuple[np.ndarray, Batch]]:
         for part, tokens in chunks:
             plan = deque(self.tokenizer.plan(tokens, batch_size, runner.budget))
@@ -201,9 +201,9 @@ class Encoder:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Run the network on one collated batch, on the encoder's device and in its precision; (C, dim)."""
-        return self._forward(engine.to_device(engine.host_tensors(dict(batch), self.device), self.device))
+        return self._forward(batch_runner.to_device(batch_runner.host_tensors(dict(batch), self.device), self.device))
 
-    def _forward(self, tensors: engine.Tensors) -> torch.Tensor:
+    def _forward(self, tensors: batch_runner.Tensors) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return (self._compiled or self.network)(**tensors)
 
