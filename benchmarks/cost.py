@@ -5,7 +5,7 @@
 
 Rates are cells embedded a second. Those that are not given are read from the table that `benchmarks/embed.py --write`
 keeps (`--device` says of which kind), and a model that nobody measured gets no estimate. What is counted is said in
-`scdrugmap/evaluation/cost.py`; fitting heads is not in it: benchmarks/heads.py.
+`scdrugmap/evaluation/plan/compute_cost.py`; fitting heads is not in it: benchmarks/heads.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scdrugmap.evaluation.cost import Work, work
-from scdrugmap.evaluation.plans import catalogue, expand, read_plan
+from scdrugmap.evaluation.plan.compute_cost import Work, work
+from scdrugmap.evaluation.plan.plan_file import catalogue, expand, read_plan
 from scdrugmap.models.speed import speeds
 
 

@@ -23,9 +23,9 @@ from typing import Any
 
 from embed import machine
 
-from scdrugmap.evaluation.planned import Grid
-from scdrugmap.evaluation.plans import Plan
-from scdrugmap.evaluation.runner import run_grid
+from scdrugmap.evaluation.plan.grid import Grid
+from scdrugmap.evaluation.plan.plan_file import Plan
+from scdrugmap.evaluation.run.runner import run_grid
 from scdrugmap.settings import Settings
 
 HEADS = {False: ((326_751, 512), (326_751, 3_072)), True: ((20_000, 512), (4_000, 3_072))}  # (cells, dim)

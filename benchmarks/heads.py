@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scdrugmap.evaluation.heads import HEADS, make_head
-from scdrugmap.evaluation.vectors import Rows
+from scdrugmap.evaluation.strategies.features import Rows
+from scdrugmap.evaluation.strategies.heads import HEADS, make_head
 
 CATALOGUE_CELLS = 326_751  # of the primary collection, as the paper counts them (arXiv:2505.05612)
 BLOCK = 2**14

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scdrugmap.data.catalog.catalog import DATASETS
     from scdrugmap.data.io.read import read_h5ad
     from scdrugmap.embeddings.compute import embed
-    from scdrugmap.evaluation.grid import benchmark
+    from scdrugmap.evaluation.benchmark import benchmark
     from scdrugmap.models import MODELS, load_model
     from scdrugmap.prediction.pipeline import predict
 
@@ -25,7 +25,7 @@ _HOME = {
     "read_h5ad": "scdrugmap.data.io.read",
     "embed": "scdrugmap.embeddings.compute",
     "predict": "scdrugmap.prediction.pipeline",
-    "benchmark": "scdrugmap.evaluation.grid",
+    "benchmark": "scdrugmap.evaluation.benchmark",
 }
 
 __all__ = ["DATASETS", "MODELS", "__version__", "benchmark", "embed", "load_model", "predict", "read_h5ad"]

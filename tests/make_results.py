@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.records import Outcome, Run, environment
-from scdrugmap.evaluation.results import write_run, write_scores
-from scdrugmap.evaluation.scoring import score_all, score_part
+from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
+from scdrugmap.evaluation.results.score_predictions import score_all, score_part
+from scdrugmap.evaluation.results.store import write_run, write_scores
 
 # model, head -> how far its scores tell the classes apart, split by cell and split by sample
 EFFECTS = {

@@ -16,7 +16,7 @@ from scdrugmap.app import boards, queries, queries_predict, sentences, words
 from scdrugmap.app.pages import PAGES
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.results import write_run, write_scores
+from scdrugmap.evaluation.results.store import write_run, write_scores
 from scdrugmap.models import MODELS
 from scdrugmap.plots import palette
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from scdrugmap.cli.data import data
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, UnknownName
-from scdrugmap.evaluation.audit import audit
-from scdrugmap.evaluation.audit_findings import _together
-from scdrugmap.evaluation.audit_shared import SHARED
+from scdrugmap.evaluation.audit.audit import audit
+from scdrugmap.evaluation.audit.findings import _together
+from scdrugmap.evaluation.audit.overlap import SHARED
 
 
 def apart(adata):

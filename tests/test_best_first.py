@@ -13,8 +13,8 @@ from opened_pages import charts_on, opened, text_of
 
 from scdrugmap.app import boards, queries, words
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.reported import reported
-from scdrugmap.evaluation.results import write_run, write_scores
+from scdrugmap.evaluation.results.reported import reported
+from scdrugmap.evaluation.results.store import write_run, write_scores
 from scdrugmap.plots import palette
 from scdrugmap.plots import scores as scores_
 

@@ -29,7 +29,7 @@ from test_app import contrast
 from scdrugmap.app.pages import PAGES
 from scdrugmap.data.simulate import simulate
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.results import write_run, write_scores
+from scdrugmap.evaluation.results.store import write_run, write_scores
 
 pytestmark = pytest.mark.browser
 

@@ -8,7 +8,7 @@ import pytest
 from make_jobs import predicted
 
 from scdrugmap.app import boards, queries
-from scdrugmap.evaluation.reported import reported
+from scdrugmap.evaluation.results.reported import reported
 from scdrugmap.plots import base as charts
 from scdrugmap.plots import catalogue, palette
 from scdrugmap.plots import cells as charts_cells

@@ -9,15 +9,25 @@ from make_results import make_environment, make_predictions
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from scdrugmap.evaluation.curves import CURVES, curves
+from scdrugmap.evaluation.analysis.few_shot_curves import CURVES, curves
+from scdrugmap.evaluation.analysis.leaderboard import by_facet, leaderboard, won
+from scdrugmap.evaluation.analysis.scores import averaged, per_dataset, simulated, with_constant
+from scdrugmap.evaluation.analysis.transfer_matrix import (
+    MATRIX,
+    difference,
+    entries,
+    held_out,
+    margins,
+    matrix,
+    ordered,
+)
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.metrics import METRICS, bootstrap, score
-from scdrugmap.evaluation.records import Outcome, Part, Run
-from scdrugmap.evaluation.reliability import BINS, reliability
-from scdrugmap.evaluation.results import SCORES, build_scores, read_runs, write_run
-from scdrugmap.evaluation.scoring import score_all
-from scdrugmap.evaluation.tables import averaged, by_facet, leaderboard, per_dataset, simulated, with_constant, won
-from scdrugmap.evaluation.transfer import MATRIX, difference, entries, held_out, margins, matrix, ordered
+from scdrugmap.evaluation.metrics.bootstrap import bootstrap
+from scdrugmap.evaluation.metrics.metrics import METRICS, score
+from scdrugmap.evaluation.metrics.reliability import BINS, reliability
+from scdrugmap.evaluation.results.run_record import Outcome, Part, Run
+from scdrugmap.evaluation.results.score_predictions import score_all
+from scdrugmap.evaluation.results.store import SCORES, build_scores, read_runs, write_run
 from scdrugmap.settings import CHECKOUT
 
 CROSS = {"protocol": "cross-data", "split_by": "dataset", "shots": 0, "facet": "all"}

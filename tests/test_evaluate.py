@@ -11,13 +11,13 @@ from anndata import AnnData
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName
-from scdrugmap.evaluation import parallel
-from scdrugmap.evaluation.evaluate import evaluate
+from scdrugmap.evaluation.benchmark import benchmark
+from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.grid import benchmark
-from scdrugmap.evaluation.material import Material, load_sources
-from scdrugmap.evaluation.plan import BASELINES, plan
-from scdrugmap.evaluation.results import SCORES, build_scores, read_predictions, runs
+from scdrugmap.evaluation.plan.expand import BASELINES, plan
+from scdrugmap.evaluation.results.store import SCORES, build_scores, read_predictions, runs
+from scdrugmap.evaluation.run import parallel
+from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.models import MODELS
 
 FOUNDATION = next(card.key for card in MODELS.values() if not card.fitted)
@@ -227,7 +227,7 @@ class Broken:
 
 def test_a_bug_in_one_experiment_is_a_failed_record_and_a_traceback_in_the_log(monkeypatch, caplog):
     of = material(cohort(n_cells=60, n_samples=4))
-    monkeypatch.setattr("scdrugmap.evaluation.evaluate.learner_of", lambda *_, **__: Broken())
+    monkeypatch.setattr("scdrugmap.evaluation.run.evaluate.learner_of", lambda *_, **__: Broken())
     run, predictions = evaluate(experiment(of), of)
     assert (run.outcome.state, run.outcome.error, run.outcome.reason) == ("failed", "ZeroDivisionError", "in fold 0")
     assert run.outcome.remedy

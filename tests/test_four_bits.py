@@ -21,7 +21,7 @@ from transformers import AutoModel
 
 from scdrugmap.embeddings.compute import provenance, shard_key
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.evaluation.grid import benchmark
+from scdrugmap.evaluation.benchmark import benchmark
 from scdrugmap.models import load_model
 from scdrugmap.models.core import four_bit
 from scdrugmap.models.core.lora_adapters import Adapters, adapted

@@ -9,10 +9,10 @@ import pytest
 from make_results import make_predictions, make_run
 from scipy import stats
 
-from scdrugmap.evaluation import metrics
+from scdrugmap.evaluation.analysis.leakage_gap import GAPS, gaps, leakage_gap, over_datasets
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.gap import GAPS, gaps, leakage_gap, over_datasets
-from scdrugmap.evaluation.results import build_scores, read_predictions, write_run
+from scdrugmap.evaluation.metrics import metrics
+from scdrugmap.evaluation.results.store import build_scores, read_predictions, write_run
 
 DRAWS = 60
 

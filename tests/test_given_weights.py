@@ -8,12 +8,12 @@ import pytest
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.grid import benchmark
-from scdrugmap.evaluation.plan import placed
-from scdrugmap.evaluation.planned import Grid
-from scdrugmap.evaluation.plans import read_plan
-from scdrugmap.evaluation.results import runs
-from scdrugmap.evaluation.runner import run_grid
+from scdrugmap.evaluation.benchmark import benchmark
+from scdrugmap.evaluation.plan.expand import placed
+from scdrugmap.evaluation.plan.grid import Grid
+from scdrugmap.evaluation.plan.plan_file import read_plan
+from scdrugmap.evaluation.results.store import runs
+from scdrugmap.evaluation.run.runner import run_grid
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.testing import toy_folder
 

@@ -29,8 +29,8 @@ from scdrugmap.embeddings import store
 from scdrugmap.embeddings.compute import content, settings_hash, shard_key
 from scdrugmap.embeddings.pending import Key, waiting
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
-from scdrugmap.evaluation.records import Run
-from scdrugmap.evaluation.results import SCORES, build_scores
+from scdrugmap.evaluation.results.run_record import Run
+from scdrugmap.evaluation.results.store import SCORES, build_scores
 from scdrugmap.models import load_model
 from scdrugmap.settings import CHECKOUT
 

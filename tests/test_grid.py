@@ -15,14 +15,16 @@ from anndata import AnnData
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, WorkersLost
-from scdrugmap.evaluation import devices, evaluate, outlines, parallel, runner
+from scdrugmap.evaluation.benchmark import benchmark, is_bug
+from scdrugmap.evaluation.cells import dataset_summary
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.grid import benchmark, is_bug
-from scdrugmap.evaluation.planned import Grid, Pace, in_words
-from scdrugmap.evaluation.plans import read_plan
-from scdrugmap.evaluation.results import build_scores, read_runs, runs, write_scores
-from scdrugmap.evaluation.runner import in_order, run_grid
-from scdrugmap.evaluation.vectors import load_encoder
+from scdrugmap.evaluation.plan.eta import Pace, in_words
+from scdrugmap.evaluation.plan.grid import Grid
+from scdrugmap.evaluation.plan.plan_file import read_plan
+from scdrugmap.evaluation.results.store import build_scores, read_runs, runs, write_scores
+from scdrugmap.evaluation.run import evaluate, gpu_slots, parallel, runner
+from scdrugmap.evaluation.run.runner import in_order, run_grid
+from scdrugmap.evaluation.strategies.features import load_encoder
 from scdrugmap.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,7 +156,7 @@ def test_a_bug_in_one_experiment_is_recorded_and_the_others_go_on(settings, tmp_
 def test_data_that_changed_since_the_plan_are_a_failed_record(settings, tmp_path):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    known = outlines.outlines([path], settings)
+    known = dataset_summary.outlines([path], settings)
     asked = Experiment("constant", "constant", ("simulated-1",), (known[0].content,), folds=2)
     cohort(seed=9).write_h5ad(path)
     (run,) = run_grid([asked], known, settings).values()
@@ -165,24 +167,24 @@ def test_data_that_changed_since_the_plan_are_a_failed_record(settings, tmp_path
 def test_outlines_are_kept_until_the_file_changes(settings, tmp_path, monkeypatch):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    (first,) = outlines.outlines([path], settings)
+    (first,) = dataset_summary.outlines([path], settings)
     assert first.facet("tissue") == "Tumor tissue"
     assert (first.n_cells, first.studies) == (60, ("simulated-study-1",))
     with monkeypatch.context() as patch:
-        patch.setattr(outlines, "load_sources", lambda *args: pytest.fail("the file was read again"))
-        assert outlines.outlines([path], settings) == [first]
+        patch.setattr(dataset_summary, "load_sources", lambda *args: pytest.fail("the file was read again"))
+        assert dataset_summary.outlines([path], settings) == [first]
     cohort(seed=9).write_h5ad(path)
-    (second,) = outlines.outlines([path], settings)
+    (second,) = dataset_summary.outlines([path], settings)
     assert second.content != first.content
 
 
 def test_cells_given_in_memory_are_stored_once_and_come_back_as_they_were(settings):
-    (known,) = outlines.outlines([cohort()], settings)
-    (source,) = outlines.load_sources([cohort()])
-    stored = outlines.store(source, settings)
+    (known,) = dataset_summary.outlines([cohort()], settings)
+    (source,) = dataset_summary.load_sources([cohort()])
+    stored = dataset_summary.store(source, settings)
     before = stored.path.stat().st_mtime_ns
-    assert outlines.store(source, settings).path.stat().st_mtime_ns == before
-    (again,) = outlines.outlines([stored.read()], settings)
+    assert dataset_summary.store(source, settings).path.stat().st_mtime_ns == before
+    (again,) = dataset_summary.outlines([stored.read()], settings)
     assert again.content == known.content
 
 
@@ -193,19 +195,19 @@ def test_experiments_on_the_same_cells_and_of_one_model_follow_each_other():
 
 
 def test_a_process_has_a_gpu_to_itself(tmp_path):
-    devices.own_device.cache_clear()
-    assert devices.own_device(tmp_path, 2) == "cuda:0"
-    assert devices.own_device(tmp_path, 2) == "cuda:0"
+    gpu_slots.own_device.cache_clear()
+    assert gpu_slots.own_device(tmp_path, 2) == "cuda:0"
+    assert gpu_slots.own_device(tmp_path, 2) == "cuda:0"
     code = (
         "from pathlib import Path; from scdrugmap.evaluation.devices import own_device; "
         f"print(own_device(Path({str(tmp_path)!r}), 2), own_device(Path({str(tmp_path)!r}), 1))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["cuda:1", "auto"]
-    for file in devices._held:
+    for file in gpu_slots._held:
         file.close()
-    devices._held.clear()
-    devices.own_device.cache_clear()
+    gpu_slots._held.clear()
+    gpu_slots.own_device.cache_clear()
 
 
 def test_processes_are_no_more_than_gpus(monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load, save
 
 from scdrugmap.errors import InvalidInput, LabelsMissing, UnknownName
-from scdrugmap.evaluation.heads import HEADS, head_from_state, make_head
+from scdrugmap.evaluation.strategies.heads import HEADS, head_from_state, make_head
 
 LEARNING = [name for name in HEADS if name != "constant"]
 QUICK = {"mlp": {"lr": 1e-3}, "gradient-boosting": {"max_iter": 20}}

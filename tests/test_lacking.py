@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from scdrugmap.data.catalog.catalog import cell_count
-from scdrugmap.evaluation.cost import BACKWARD, estimate, work
+from scdrugmap.evaluation.cells.dataset_summary import Outline
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.lora_options import LoraOptions
-from scdrugmap.evaluation.outlines import Outline
-from scdrugmap.evaluation.plan import BASELINES
-from scdrugmap.evaluation.plans import read_plan
-from scdrugmap.evaluation.results import runs
+from scdrugmap.evaluation.plan.compute_cost import BACKWARD, estimate, work
+from scdrugmap.evaluation.plan.expand import BASELINES
+from scdrugmap.evaluation.plan.plan_file import read_plan
+from scdrugmap.evaluation.results.store import runs
+from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.models import MODELS
 from scdrugmap.models.speed import speeds
 

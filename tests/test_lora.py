@@ -15,13 +15,13 @@ from sklearn.metrics import roc_auc_score
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName, WeightsInvalid
-from scdrugmap.evaluation.evaluate import evaluate
+from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
-from scdrugmap.evaluation.lora import LoraLearned, LoraLearner
-from scdrugmap.evaluation.lora_files import folder_of, load_adapted
-from scdrugmap.evaluation.lora_options import LoraOptions
-from scdrugmap.evaluation.lora_training import Pool
-from scdrugmap.evaluation.material import Material, load_sources
+from scdrugmap.evaluation.run.evaluate import evaluate
+from scdrugmap.evaluation.strategies.lora.adapter_files import folder_of, load_adapted
+from scdrugmap.evaluation.strategies.lora.fine_tune import LoraLearned, LoraLearner
+from scdrugmap.evaluation.strategies.lora.train import Pool
+from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.models.testing import toy_encoder

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation import weighted
-from scdrugmap.evaluation.metrics import METRICS, bootstrap, constants, draw_weights, resampling_unit, score
-from scdrugmap.evaluation.weighted import Draws, Weighted
+from scdrugmap.evaluation.metrics import resampled
+from scdrugmap.evaluation.metrics.bootstrap import Draws, bootstrap, draw_weights, resampling_unit
+from scdrugmap.evaluation.metrics.metrics import METRICS, constants, score
+from scdrugmap.evaluation.metrics.resampled import Weighted
 
 
 def words(sensitive):
@@ -187,7 +188,7 @@ def test_scores_are_counted_in_parts_of_any_size(monkeypatch):
     unit, weights = np.arange(300) % 7, np.random.default_rng(0).integers(0, 3, size=(4, 7)).astype(float)
     whole = Draws(weights, unit).on(sensitive, p)
     expected = {key: getattr(whole, key) for key in METRICS}
-    monkeypatch.setattr(weighted, "_BLOCK", 7 * 11)
+    monkeypatch.setattr(resampled, "_BLOCK", 7 * 11)
     for key in METRICS:
         assert getattr(Draws(weights, unit).on(sensitive, p), key) == pytest.approx(expected[key]), key
 

@@ -16,9 +16,9 @@ from streamlit.testing.v1 import AppTest
 from scdrugmap.app import boards, boards_views, cards, queries, queries_views, share
 from scdrugmap.app.boards import named
 from scdrugmap.data.catalog.catalog import DATASETS
+from scdrugmap.evaluation.analysis.scores import averaged
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.results import write_run, write_scores
-from scdrugmap.evaluation.tables import averaged
+from scdrugmap.evaluation.results.store import write_run, write_scores
 from scdrugmap.models import MODELS
 from scdrugmap.plots import base, benchmark, palette
 from scdrugmap.plots import scores as scores_

@@ -19,7 +19,7 @@ from scdrugmap.app import jobs_store as store
 from scdrugmap.app.jobs import Jobs
 from scdrugmap.errors import UnknownName
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.results import read_predictions, read_run, write_run
+from scdrugmap.evaluation.results.store import read_predictions, read_run, write_run
 from scdrugmap.settings import Settings
 
 SECRET = "patient-0815"

@@ -9,11 +9,11 @@ import pytest
 from scdrugmap.data.catalog.catalog import facets
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, ScDrugMapError, UnknownName
-from scdrugmap.evaluation import plan as one_question
-from scdrugmap.evaluation.outlines import Outline
-from scdrugmap.evaluation.plan import plan
-from scdrugmap.evaluation.planned import Grid
-from scdrugmap.evaluation.plans import Ask, Plan, catalogue, expand, read_plan, resolve
+from scdrugmap.evaluation.cells.dataset_summary import Outline
+from scdrugmap.evaluation.plan import expand as one_question
+from scdrugmap.evaluation.plan.expand import plan
+from scdrugmap.evaluation.plan.grid import Grid
+from scdrugmap.evaluation.plan.plan_file import Ask, Plan, catalogue, expand, read_plan, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = sorted((ROOT / "benchmarks" / "plans").glob("*.toml"))

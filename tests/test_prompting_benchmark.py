@@ -15,11 +15,11 @@ from scripted_endpoint import (
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ConsentMissing, InvalidInput
-from scdrugmap.evaluation.evaluate import evaluate
+from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
-from scdrugmap.evaluation.material import Material, load_sources
-from scdrugmap.evaluation.prompting import MAX_COST, PromptLearner
-from scdrugmap.evaluation.records import Run
+from scdrugmap.evaluation.results.run_record import Run
+from scdrugmap.evaluation.run.evaluate import evaluate
+from scdrugmap.evaluation.strategies.prompt import MAX_COST, PromptLearner
 from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.settings import PromptSettings
 

@@ -6,8 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.cells import CellTable
-from scdrugmap.evaluation.protocols import distinct, splits, validation_rows, warnings
+from scdrugmap.evaluation.cells.cell_table import CellTable
+from scdrugmap.evaluation.splits.protocols import distinct, splits, validation_rows, warnings
 
 SAFE = ("sample", "patient_or_line", "dataset", "study")
 

@@ -10,7 +10,7 @@ from make_results import make_failure, make_run
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.experiment import PROTOCOLS, SPLITS, Experiment, sorted_options
-from scdrugmap.evaluation.records import SCHEMA, Run, defined
+from scdrugmap.evaluation.results.run_record import SCHEMA, Run, defined
 
 EXPERIMENT = Experiment("hvg", "logistic", ("a", "b"), ("sha256:1", "sha256:2"), settings=(("n_genes", 500),))
 

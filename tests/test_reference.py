@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, LabelsMissing, ReferenceMissing, UnknownName
-from scdrugmap.evaluation.heads import make_head
+from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction import heldout

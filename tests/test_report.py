@@ -10,11 +10,11 @@ from make_results import make_run
 
 from scdrugmap.cli import main
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation import report_tables
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.report import as_html, write_report
-from scdrugmap.evaluation.report_figures import Figure
-from scdrugmap.evaluation.results import build_scores, write_run, write_scores
+from scdrugmap.evaluation.report import tables
+from scdrugmap.evaluation.report.document import as_html, write_report
+from scdrugmap.evaluation.report.figures import Figure
+from scdrugmap.evaluation.results.store import build_scores, write_run, write_scores
 
 EDGES = {("hvg", "logistic", 1.5), ("constant", "constant", 0.0)}
 
@@ -90,8 +90,8 @@ def test_the_page_holds_its_figures_and_asks_no_network(report):
 
 def test_names_are_never_markup():
     figure = Figure("one", "a [b](c) <i>", "<svg/>")
-    text = report_tables.table(["a|b"], [["<script>alert(1)</script> *x* [y](z)"]])
-    page = as_html(f"{text}\n\n![{report_tables.plain(figure.alt)}](figures/one.svg)", [figure], "<b>")
+    text = tables.table(["a|b"], [["<script>alert(1)</script> *x* [y](z)"]])
+    page = as_html(f"{text}\n\n![{tables.plain(figure.alt)}](figures/one.svg)", [figure], "<b>")
     assert "<script" not in page
     assert "<em>" not in page
     assert "<a " not in page
@@ -100,9 +100,9 @@ def test_names_are_never_markup():
 
 
 def test_a_score_that_is_not_defined_says_so():
-    assert report_tables.number(None) == "not defined"
-    assert report_tables.number(0.5) == "0.50"
-    assert report_tables.number(0.5, 0.4, 0.6) == "0.50 [0.40, 0.60]"
+    assert tables.number(None) == "not defined"
+    assert tables.number(0.5) == "0.50"
+    assert tables.number(0.5, 0.4, 0.6) == "0.50 [0.40, 0.60]"
 
 
 def test_nothing_to_report_is_said(settings, tmp_path):

@@ -8,11 +8,14 @@ import pytest
 from make_results import DRAWS, make_failure, make_predictions, make_run
 
 from scdrugmap.errors import InvalidInput, UnknownName
+from scdrugmap.evaluation.analysis.leaderboard import leaderboard
+from scdrugmap.evaluation.analysis.leakage_gap import leakage_gap
+from scdrugmap.evaluation.analysis.scores import averaged, simulated
 from scdrugmap.evaluation.experiment import FACETS, PROTOCOLS, SPLITS, STRATEGIES, Experiment
-from scdrugmap.evaluation.gap import leakage_gap
-from scdrugmap.evaluation.metrics import METRICS, score
-from scdrugmap.evaluation.reported import reported
-from scdrugmap.evaluation.results import (
+from scdrugmap.evaluation.metrics.metrics import METRICS, score
+from scdrugmap.evaluation.results.reported import reported
+from scdrugmap.evaluation.results.score_predictions import score_all, score_part
+from scdrugmap.evaluation.results.store import (
     PREDICTIONS,
     SCORES,
     build_scores,
@@ -24,8 +27,6 @@ from scdrugmap.evaluation.results import (
     write_run,
     write_scores,
 )
-from scdrugmap.evaluation.scoring import score_all, score_part
-from scdrugmap.evaluation.tables import averaged, leaderboard, simulated
 from scdrugmap.settings import CHECKOUT, Settings
 
 EXPERIMENT = Experiment("hvg", "logistic", ("simulated-a",), facet_value="simulated-a")

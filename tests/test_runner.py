@@ -10,11 +10,12 @@ from rich.console import Console
 
 from scdrugmap.cli import watching
 from scdrugmap.data.simulate import simulate
-from scdrugmap.evaluation import evaluate, runner
-from scdrugmap.evaluation.planned import Grid, Pace
-from scdrugmap.evaluation.plans import read_plan
-from scdrugmap.evaluation.results import runs
-from scdrugmap.evaluation.runner import run_grid
+from scdrugmap.evaluation.plan.eta import Pace
+from scdrugmap.evaluation.plan.grid import Grid
+from scdrugmap.evaluation.plan.plan_file import read_plan
+from scdrugmap.evaluation.results.store import runs
+from scdrugmap.evaluation.run import evaluate, runner
+from scdrugmap.evaluation.run.runner import run_grid
 
 PLAN = """
 title = "Typed"

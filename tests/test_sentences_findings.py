@@ -8,15 +8,15 @@ import pytest
 
 from scdrugmap.cli.data import _MARKS
 from scdrugmap.data.catalog.catalog import DATASETS
-from scdrugmap.evaluation.audit import _CONF, _DATASETS, _SPLITS
-from scdrugmap.evaluation.audit_findings import ORDER, Finding, find
-from scdrugmap.evaluation.audit_shared import SHARED
-from scdrugmap.evaluation.blocks import DROPPED, Blocks, with_names
-from scdrugmap.evaluation.cells import CellTable
-from scdrugmap.evaluation.lacking import Lacking, price
-from scdrugmap.evaluation.planned import in_words
-from scdrugmap.evaluation.protocols import warnings
-from scdrugmap.evaluation.statistics import compare_blocks
+from scdrugmap.evaluation.analysis.score_matrix import DROPPED, Blocks, with_names
+from scdrugmap.evaluation.analysis.significance import compare_blocks
+from scdrugmap.evaluation.audit.audit import _CONF, _DATASETS, _SPLITS
+from scdrugmap.evaluation.audit.findings import ORDER, Finding, find
+from scdrugmap.evaluation.audit.overlap import SHARED
+from scdrugmap.evaluation.cells.cell_table import CellTable
+from scdrugmap.evaluation.plan.eta import in_words
+from scdrugmap.evaluation.plan.preflight import Lacking, price
+from scdrugmap.evaluation.splits.protocols import warnings
 
 
 # ---- an audit ------------------------------------------------------------------------------------------------------

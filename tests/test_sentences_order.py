@@ -13,13 +13,13 @@ import pytest
 from anndata import AnnData
 
 from scdrugmap.app import boards, boards_transfer, boards_views, words
-from scdrugmap.evaluation import report_figures, report_tables
-from scdrugmap.evaluation.blocks import DROPPED, Blocks, with_names
-from scdrugmap.evaluation.gap import over_datasets
-from scdrugmap.evaluation.reliability import reliability
-from scdrugmap.evaluation.results import PREDICTIONS
-from scdrugmap.evaluation.statistics import compare_blocks
-from scdrugmap.evaluation.transfer import difference
+from scdrugmap.evaluation.analysis.leakage_gap import over_datasets
+from scdrugmap.evaluation.analysis.score_matrix import DROPPED, Blocks, with_names
+from scdrugmap.evaluation.analysis.significance import compare_blocks
+from scdrugmap.evaluation.analysis.transfer_matrix import difference
+from scdrugmap.evaluation.metrics.reliability import reliability
+from scdrugmap.evaluation.report import figures, tables
+from scdrugmap.evaluation.results.store import PREDICTIONS
 from scdrugmap.plots import palette, transfer
 from scdrugmap.prediction.pipeline import summary
 
@@ -134,7 +134,7 @@ def test_rank_1_is_the_best_and_a_pair_names_its_better_entry_first(metric, best
 
 @UP_AND_DOWN
 def test_a_report_lists_the_best_entry_first_and_calls_no_side_of_a_pair_better(metric, best_first):
-    ranks, pairs = report_tables.comparison(compared(metric)).split("\n\n")[1:]
+    ranks, pairs = tables.comparison(compared(metric)).split("\n\n")[1:]
     assert [line.split("|")[1].split(" ")[1] for line in ranks.splitlines()[2:]] == best_first
     assert pairs.startswith("| entry | against | median difference | won / lost / tied |")
     assert all("| 6 / 0 / 0 |" in line for line in pairs.splitlines()[2:])
@@ -212,6 +212,6 @@ def test_the_words_legend_and_colours_of_better_and_worse_agree():
 
 def test_a_reports_matrix_is_blue_above_the_constant_and_orange_below_it():
     rows = pl.DataFrame({"train": ["a", "b"], "test": ["b", "a"], "value": [0.7, 0.3], "better": [0.2, -0.2]})
-    figure = report_figures.matrix(rows.with_columns(state=pl.lit("measured")), "m", "auroc", "here")
+    figure = figures.matrix(rows.with_columns(state=pl.lit("measured")), "m", "auroc", "here")
     assert "blue is above the constant classifier, orange below" in figure.alt
-    assert [hue(report_figures.DIVERGING[end]) for end in (0, -1)] == ["orange", "blue"]
+    assert [hue(figures.DIVERGING[end]) for end in (0, -1)] == ["orange", "blue"]

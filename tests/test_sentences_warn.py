@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from scdrugmap.app import asked, cards, sentences, sentences_views, told
-from scdrugmap.evaluation.records import Part
+from scdrugmap.evaluation.results.run_record import Part
 from scdrugmap.prediction.calibration import fit_calibration
 from scdrugmap.prediction.heldout import Folds, measure
 from scdrugmap.prediction.novelty import Novelty

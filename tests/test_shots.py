@@ -10,12 +10,12 @@ from test_protocols import SAFE, cohorts, table
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.evaluate import evaluate
+from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.folds import Folds
-from scdrugmap.evaluation.material import Material, load_sources
-from scdrugmap.evaluation.protocols import distinct, splits
-from scdrugmap.evaluation.shots import Few, set_aside
+from scdrugmap.evaluation.run.evaluate import evaluate
+from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.splits.few_shot import Few, set_aside
+from scdrugmap.evaluation.splits.protocols import distinct, splits
 
 COUNTS = (0, 1, 5, 10, 50)
 

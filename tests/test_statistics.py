@@ -9,9 +9,8 @@ import pytest
 from scipy import stats
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.blocks import Blocks, blocks, with_names
-from scdrugmap.evaluation.results import SCORES
-from scdrugmap.evaluation.statistics import (
+from scdrugmap.evaluation.analysis.score_matrix import Blocks, blocks, with_names
+from scdrugmap.evaluation.analysis.significance import (
     agreement,
     compare,
     compare_blocks,
@@ -20,6 +19,7 @@ from scdrugmap.evaluation.statistics import (
     ranks_of,
     signed_rank,
 )
+from scdrugmap.evaluation.results.store import SCORES
 
 # AUC of C4.5 and three ways of tuning it on 14 data sets (Demsar 2006, table 6). The last but one is
 # printed as 0.975 twice; the ranks beside it, 2 and 3, say that the first was higher.

@@ -1,4 +1,4 @@
-"""What every strategy promises to the loop, whichever it is: `scdrugmap.evaluation.learners` in tests.
+"""What every strategy promises to the loop, whichever it is: `scdrugmap.evaluation.strategies.strategy` in tests.
 
 A strategy that is new in `LEARNERS` is red here until `ASKED` says how it is asked and `IMPOSSIBLE` what it refuses.
 All are asked the same question, few-shot transfer between two simulated data sets, so that each has something to learn
@@ -20,11 +20,11 @@ from scripted_endpoint import Endpoint, Handler, asked_cells, completion, entry,
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ScDrugMapError
+from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
 from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, sorted_options
-from scdrugmap.evaluation.folds import Folds
-from scdrugmap.evaluation.learners import LEARNERS, Learned, Learner, learner_of
-from scdrugmap.evaluation.material import Material, load_sources
-from scdrugmap.evaluation.prompting import MAX_COST
+from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.strategies.prompt import MAX_COST
+from scdrugmap.evaluation.strategies.strategy import LEARNERS, Learned, Learner, learner_of
 from scdrugmap.models import MODELS
 from scdrugmap.models.testing import toy_folder
 

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from scdrugmap.embeddings.compute import shard_key
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.grid import benchmark
+from scdrugmap.evaluation.benchmark import benchmark
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.checkpoints.locate import home
 from scdrugmap.models.core.cells import Cells

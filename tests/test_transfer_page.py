@@ -12,12 +12,12 @@ from make_results import REAL, SETS, make_crossed, make_transfer
 from streamlit.testing.v1 import AppTest
 
 from scdrugmap.app import boards_transfer, queries_views, views_transfer
-from scdrugmap.evaluation import pairs
+from scdrugmap.evaluation.analysis.transfer_matrix import difference
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plans import read_plan
-from scdrugmap.evaluation.records import Run
-from scdrugmap.evaluation.results import read_predictions, runs, write_run, write_scores
-from scdrugmap.evaluation.transfer import difference
+from scdrugmap.evaluation.metrics import roc_and_confusion
+from scdrugmap.evaluation.plan.plan_file import read_plan
+from scdrugmap.evaluation.results.run_record import Run
+from scdrugmap.evaluation.results.store import read_predictions, runs, write_run, write_scores
 from scdrugmap.plots import palette, predictions, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -280,23 +280,23 @@ def test_the_figures_of_a_pair_follow_from_its_predictions(crossed, ink, one_cla
     run, test = a_run(crossed)
     cells = read_predictions(run.run_id, crossed).filter(dataset=test)
     cells = cells.filter(label="resistant") if one_class else cells
-    table = pairs.confusion(cells, 0.5)
+    table = roc_and_confusion.confusion(cells, 0.5)
     assert table["cells"].sum() == cells.height
     called = cells.filter(pl.col("p_resistant") >= 0.5, label="resistant").height
     assert table.filter(label="resistant", called="resistant")["cells"].item() == called
     assert drawn(predictions.confusion(table, ink))["layer"]
-    spread = pairs.by_sample(cells)
+    spread = roc_and_confusion.by_sample(cells)
     assert spread["n"].sum() == cells.height
     spec = drawn(predictions.by_sample(spread, 0.5, ink))
     assert len(rows_of(spec, layers(spec, "bar")[0])) == spread.height
-    assert pairs.roc(cells).is_empty() == one_class
-    assert pairs.precision_recall(cells).is_empty() == one_class
+    assert roc_and_confusion.roc(cells).is_empty() == one_class
+    assert roc_and_confusion.precision_recall(cells).is_empty() == one_class
 
 
 def test_curves_are_those_of_their_scores(crossed):
     run, test = a_run(crossed)
     part = next(part for part in run.outcome.parts if part.test == (test,) and part.n_train)
-    roc = pairs.roc(read_predictions(run.run_id, crossed).filter(dataset=test))
+    roc = roc_and_confusion.roc(read_predictions(run.run_id, crossed).filter(dataset=test))
     area = sum(
         (b["x"] - a["x"]) * (a["y"] + b["y"]) / 2
         for a, b in zip(roc.to_dicts()[:-1], roc.to_dicts()[1:], strict=True)

@@ -10,13 +10,21 @@ from make_results import make_crossed, make_run
 
 from scdrugmap.app.boards import named
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.blocks import blocks
+from scdrugmap.evaluation.analysis.leaderboard import leaderboard, won
+from scdrugmap.evaluation.analysis.leakage_gap import gaps
+from scdrugmap.evaluation.analysis.score_matrix import blocks
+from scdrugmap.evaluation.analysis.scores import averaged, labelled
+from scdrugmap.evaluation.analysis.transfer_matrix import entries, matrix
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.gap import gaps
-from scdrugmap.evaluation.report import write_report
-from scdrugmap.evaluation.results import SCORES, build_scores, read_predictions, read_scores, write_run, write_scores
-from scdrugmap.evaluation.tables import averaged, labelled, leaderboard, won
-from scdrugmap.evaluation.transfer import entries, matrix
+from scdrugmap.evaluation.report.document import write_report
+from scdrugmap.evaluation.results.store import (
+    SCORES,
+    build_scores,
+    read_predictions,
+    read_scores,
+    write_run,
+    write_scores,
+)
 
 BASE = Experiment("scgpt-mini", "mlp", ("simulated-a",), ("sha256:a",), weights="sha256:11112222aaaa")
 SETS = ("simulated-a", "simulated-b", "simulated-c")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from scdrugmap.data.simulate import simulate
-from scdrugmap.evaluation import heads, mlp, vectors
-from scdrugmap.evaluation.evaluate import evaluate
+from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.heads import HEADS, make_head
-from scdrugmap.evaluation.material import Material, load_sources
-from scdrugmap.evaluation.vectors import Contextual, Embedded, Rows, empty
+from scdrugmap.evaluation.run.evaluate import evaluate
+from scdrugmap.evaluation.strategies import features, heads, mlp
+from scdrugmap.evaluation.strategies.features import Contextual, Embedded, Rows, empty
+from scdrugmap.evaluation.strategies.heads import HEADS, make_head
 from scdrugmap.models import load_model
 
 
@@ -85,7 +85,7 @@ def test_a_large_embedding_is_a_memory_map_and_leaves_no_file(monkeypatch, tmp_p
     of = simulated(n_cells=40)
     question = Experiment("scgpt-mini", "logistic", tuple(source.name for source in of.sources))
     small = evaluate(question, of, cache=tmp_path / "a")[1]
-    monkeypatch.setattr(vectors, "IN_MEMORY", 0)
+    monkeypatch.setattr(features, "IN_MEMORY", 0)
     assert isinstance(empty((3, 2), tmp_path), np.memmap)
     assert not isinstance(empty((3, 2), None), np.memmap)
     again = simulated(n_cells=40)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from scdrugmap.evaluation.metrics import METRICS
-from scdrugmap.evaluation.tables import averaged, labelled, leaderboard, simulated
+from scdrugmap.evaluation.analysis.leaderboard import leaderboard
+from scdrugmap.evaluation.analysis.scores import averaged, labelled, simulated
+from scdrugmap.evaluation.metrics.metrics import METRICS
 
 SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
 HEADS = {"mlp": "MLP", "logistic": "logistic", "gradient-boosting": "boosting", "knn": "kNN", "prompt": "prompt"}

@@ -1,10 +1,10 @@
-"""From the tables of `evaluation.transfer` to the frames that its charts draw. Polars in, polars out."""
+"""From the tables of `evaluation.analysis.transfer_matrix` to the frames that its charts draw. Polars in, polars out."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from scdrugmap.evaluation.transfer import margins
+from scdrugmap.evaluation.analysis.transfer_matrix import margins
 from scdrugmap.plots.transfer import HATCHED, MEAN
 
 AGAINST = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "constant": pl.Float64, "shade": pl.Float64}

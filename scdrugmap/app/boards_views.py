@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from scdrugmap.app.boards import CONSTANT, titled
-from scdrugmap.evaluation.reliability import Reliability
-from scdrugmap.evaluation.statistics import Comparison
+from scdrugmap.evaluation.analysis.significance import Comparison
+from scdrugmap.evaluation.metrics.reliability import Reliability
 
 PANEL = 8  # entries in one of the small multiples
 USUAL = {

@@ -18,9 +18,9 @@ from scdrugmap.app import boards
 from scdrugmap.app.jobs import service
 from scdrugmap.data.catalog.card import DatasetCard
 from scdrugmap.data.catalog.catalog import DATASETS, CellCount, cell_count, table
-from scdrugmap.evaluation.metrics import METRICS, Metric
-from scdrugmap.evaluation.records import Run
-from scdrugmap.evaluation.results import read_run, read_runs, read_scores
+from scdrugmap.evaluation.metrics.metrics import METRICS, Metric
+from scdrugmap.evaluation.results.run_record import Run
+from scdrugmap.evaluation.results.store import read_run, read_runs, read_scores
 from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoints.locate import state
@@ -143,7 +143,7 @@ def _board(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
 
 
 def scores() -> pl.DataFrame:
-    """Return all scores as they are written, columns as `evaluation.results.SCORES`."""
+    """Return all scores as they are written, columns as `evaluation.results.store.SCORES`."""
     here = settings()
     return _scores(here, stamp(here))
 

@@ -16,19 +16,21 @@ from scdrugmap.app import boards
 from scdrugmap.app.queries import models, run, runs, scores, settings, stamp
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.errors import UnknownName
-from scdrugmap.evaluation import curves, gap, pairs, reliability, statistics, tables, transfer
-from scdrugmap.evaluation.results import read_predictions
+from scdrugmap.evaluation.analysis import few_shot_curves, leaderboard, leakage_gap, significance, transfer_matrix
+from scdrugmap.evaluation.analysis import scores as tables
+from scdrugmap.evaluation.metrics import reliability, roc_and_confusion
+from scdrugmap.evaluation.results.store import read_predictions
 from scdrugmap.settings import CHECKOUT, Settings
 
 View = Mapping[str, Any]
 QUESTIONS: dict[str, Callable[..., Any]] = {
-    "matrix": transfer.matrix,
-    "entries": transfer.entries,
-    "held out": transfer.held_out,
-    "curves": curves.curves,
-    "compare": statistics.compare,
-    "by facet": tables.by_facet,
-    "won": tables.won,
+    "matrix": transfer_matrix.matrix,
+    "entries": transfer_matrix.entries,
+    "held out": transfer_matrix.held_out,
+    "curves": few_shot_curves.curves,
+    "compare": significance.compare,
+    "by facet": leaderboard.by_facet,
+    "won": leaderboard.won,
 }
 SPEEDS = CHECKOUT / "docs" / "performance.json"
 MADE_UP = "simulated-"  # what the names of simulated data sets begin with
@@ -55,39 +57,39 @@ def entries(*, made_up: bool) -> pl.DataFrame:
 
 
 def matrix(metric: str, *, made_up: bool, datasets: list[str] | None = None, **view: Any) -> pl.DataFrame:
-    """Return the pairs of one entry; see `evaluation.transfer.matrix`."""
+    """Return the pairs of one entry; see `evaluation.analysis.transfer_matrix.matrix`."""
     return _answer("matrix", metric=metric, made_up=made_up, datasets=datasets, **view)
 
 
 def held_out(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
-    """Return how each unit is called by what has seen all others; see `evaluation.transfer.held_out`."""
+    """Return how each unit is called by what has seen all others; see `evaluation.analysis.transfer_matrix.held_out`."""
     return _answer("held out", metric=metric, made_up=made_up, **view)
 
 
 def few_shot(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
-    """Return the points of the few-shot curves, with `title`; see `evaluation.curves.curves`."""
+    """Return the points of the few-shot curves, with `title`; see `evaluation.analysis.few_shot_curves.curves`."""
     return boards.titled(_answer("curves", metric=metric, made_up=made_up, **view), models())
 
 
-def compare(metric: str, *, made_up: bool, **view: Any) -> statistics.Comparison:
+def compare(metric: str, *, made_up: bool, **view: Any) -> significance.Comparison:
     """Return the paired comparison over data sets; raises `InvalidInput` where there is none."""
     return _answer("compare", metric=metric, made_up=made_up, **view)
 
 
 def by_facet(metric: str, facet: str, **view: Any) -> pl.DataFrame:
-    """Return the entries under each value of a facet, named for the screen; see `evaluation.tables.by_facet`."""
+    """Return the entries under each value of a facet, named for the screen; see `evaluation.analysis.scores.by_facet`."""
     return boards.named(_answer("by facet", metric=metric, facet=facet, **view), models())
 
 
 def won(metric: str, **view: Any) -> pl.DataFrame:
-    """Return how many data sets each entry wins; see `evaluation.tables.won`."""
+    """Return how many data sets each entry wins; see `evaluation.analysis.scores.won`."""
     return _answer("won", metric=metric, **view)
 
 
 def ordered(table: pl.DataFrame, by: str) -> list[str]:
     """Return the data sets of a matrix in an order: "similarity", "name", "cancer" or "drug type"."""
     names = table["train"].unique().to_list()
-    return transfer.ordered(table, by, {name: facts(name).get(by, "") for name in names})
+    return transfer_matrix.ordered(table, by, {name: facts(name).get(by, "") for name in names})
 
 
 def facts(dataset: str) -> dict[str, str]:
@@ -173,27 +175,27 @@ def calibration(run_id: str) -> reliability.Reliability:
 
 
 def confusion(run_id: str, dataset: str, threshold: float) -> pl.DataFrame:
-    """Return who was called what at a threshold; see `evaluation.pairs.confusion`."""
-    return pairs.confusion(predictions(run_id, dataset), threshold)
+    """Return who was called what at a threshold; see `evaluation.metrics.roc_and_confusion.confusion`."""
+    return roc_and_confusion.confusion(predictions(run_id, dataset), threshold)
 
 
 def by_sample(run_id: str, dataset: str) -> pl.DataFrame:
-    """Return the spread of P(resistant) in each sample; see `evaluation.pairs.by_sample`."""
-    return pairs.by_sample(predictions(run_id, dataset))
+    """Return the spread of P(resistant) in each sample; see `evaluation.metrics.roc_and_confusion.by_sample`."""
+    return roc_and_confusion.by_sample(predictions(run_id, dataset))
 
 
 def roc(run_id: str, dataset: str) -> pl.DataFrame:
-    """Return the ROC curve of a run on a data set; see `evaluation.pairs.roc`."""
-    return pairs.roc(predictions(run_id, dataset))
+    """Return the ROC curve of a run on a data set; see `evaluation.metrics.roc_and_confusion.roc`."""
+    return roc_and_confusion.roc(predictions(run_id, dataset))
 
 
 def precision_recall(run_id: str, dataset: str) -> pl.DataFrame:
-    """Return the precision-recall curve of a run on a data set; see `evaluation.pairs.precision_recall`."""
-    return pairs.precision_recall(predictions(run_id, dataset))
+    """Return the precision-recall curve of a run on a data set; see `evaluation.metrics.roc_and_confusion.precision_recall`."""
+    return roc_and_confusion.precision_recall(predictions(run_id, dataset))
 
 
 def gaps(metric: str) -> pl.DataFrame:
-    """Return the leakage gap of each entry on real cells with its interval; see `evaluation.gap.gaps`."""
+    """Return the leakage gap of each entry on real cells with its interval; see `evaluation.analysis.leakage_gap.gaps`."""
     here = settings()
     return _gaps(here, stamp(here), metric)
 
@@ -201,7 +203,7 @@ def gaps(metric: str) -> pl.DataFrame:
 @st.cache_data(show_spinner="Drawing samples", max_entries=16)
 def _gaps(here: Settings, changed: tuple[int, ...], metric: str) -> pl.DataFrame:
     real = scores().filter(~tables.simulated(scores()))
-    found = gap.gaps(real, lambda run_id: read_predictions(run_id, here), (metric,))
+    found = leakage_gap.gaps(real, lambda run_id: read_predictions(run_id, here), (metric,))
     return boards.titled(found, models())
 
 

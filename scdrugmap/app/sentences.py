@@ -9,7 +9,7 @@ import polars as pl
 
 from scdrugmap.app.words import count, duration, interval, number, percent, split
 from scdrugmap.data.catalog.catalog import CellCount
-from scdrugmap.evaluation.metrics import METRICS
+from scdrugmap.evaluation.metrics.metrics import METRICS
 
 GROUPS = 40  # samples or clusters that are drawn
 WHY_THE_TWO_DIFFER = """

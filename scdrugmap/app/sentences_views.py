@@ -10,8 +10,8 @@ import polars as pl
 from scdrugmap.app import boards_transfer
 from scdrugmap.app.sentences import score
 from scdrugmap.app.words import count, number, percent, split
-from scdrugmap.evaluation.records import Part, Run
-from scdrugmap.evaluation.statistics import Comparison
+from scdrugmap.evaluation.analysis.significance import Comparison
+from scdrugmap.evaluation.results.run_record import Part, Run
 
 HATCHED = {
     "confounded": "label and sample are one and the same there",

@@ -10,7 +10,7 @@ import streamlit as st
 
 from scdrugmap.app.words import tip
 from scdrugmap.data.catalog.card import CONFIDENCE
-from scdrugmap.evaluation.metrics import METRICS
+from scdrugmap.evaluation.metrics.metrics import METRICS
 from scdrugmap.plots.palette import RESISTANT, SENSITIVE
 
 CONFIDENCE_TIP = "How far the label can be taken as resistance. " + " ".join(

@@ -9,8 +9,8 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app.words import tip
-from scdrugmap.evaluation.metrics import METRICS
-from scdrugmap.evaluation.records import Part
+from scdrugmap.evaluation.metrics.metrics import METRICS
+from scdrugmap.evaluation.results.run_record import Part
 
 
 def pairs(table: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from scdrugmap.app import asked as endpoints
 from scdrugmap.app import boards, header, queries, queries_views, sentences_views, tables, tables_views, widgets, words
-from scdrugmap.evaluation.records import Part, Run
+from scdrugmap.evaluation.results.run_record import Part, Run
 
 
 def score(board: pl.DataFrame, run_id: str) -> None:

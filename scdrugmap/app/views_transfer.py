@@ -19,7 +19,7 @@ from scdrugmap.app import (
     widgets,
     words,
 )
-from scdrugmap.evaluation.transfer import difference
+from scdrugmap.evaluation.analysis.transfer_matrix import difference
 from scdrugmap.plots import predictions, transfer
 
 HOW_TO_RUN = "scdrugmap benchmark run --plan transfer.toml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
-from scdrugmap.evaluation.metrics import METRICS
+from scdrugmap.evaluation.metrics.metrics import METRICS
 
 WORDS = {
     "data set": "Cells of one accession under one regimen and time point, with a rule that labels them.",

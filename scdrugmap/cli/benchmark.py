@@ -15,8 +15,8 @@ from scdrugmap.errors import Cancelled, InvalidInput
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:
-    from scdrugmap.evaluation.planned import Grid
-    from scdrugmap.evaluation.records import Run
+    from scdrugmap.evaluation.plan.grid import Grid
+    from scdrugmap.evaluation.results.run_record import Run
 
 benchmark = typer.Typer(no_args_is_help=True, help="How far can a model be trusted?")
 
@@ -69,9 +69,9 @@ def benchmark_run(
 
     Exit code: 0 all done; 2 some could not be done, for a reason that is recorded and can be mended; 1 a bug.
     """
-    from scdrugmap.evaluation.lacking import Lacking
-    from scdrugmap.evaluation.planned import Grid
-    from scdrugmap.evaluation.plans import read_plan
+    from scdrugmap.evaluation.plan.grid import Grid
+    from scdrugmap.evaluation.plan.plan_file import read_plan
+    from scdrugmap.evaluation.plan.preflight import Lacking
 
     settings = Settings.from_env()
     if plan is not None:
@@ -97,15 +97,15 @@ def benchmark_status(
     plan: PlanFile = None, data: DataNames = None, weights: PlacesOption = None, as_json: AsJson = False
 ) -> None:
     """Show what is done, failed and to do of a plan; without one, all runs of this machine."""
-    from scdrugmap.evaluation.results import read_runs
+    from scdrugmap.evaluation.results.store import read_runs
 
     settings = Settings.from_env()
     if plan is None:
         print_rows(read_runs(settings).to_dicts(), as_json=as_json)
         return
     from scdrugmap.cli.standing import print_status
-    from scdrugmap.evaluation.planned import Grid
-    from scdrugmap.evaluation.plans import read_plan
+    from scdrugmap.evaluation.plan.grid import Grid
+    from scdrugmap.evaluation.plan.plan_file import read_plan
 
     grid = Grid.of(read_plan(plan), settings, _folder(data), weights=_places(weights), fetch=False, sketch=True)
     print_status(grid, settings, as_json=as_json)
@@ -120,9 +120,9 @@ def benchmark_report(
     as_json: AsJson = False,
 ) -> None:
     """Write a report of a plan's runs, or of all on this machine: Markdown, and one HTML file that needs no network."""
-    from scdrugmap.evaluation.planned import Grid
-    from scdrugmap.evaluation.plans import read_plan
-    from scdrugmap.evaluation.report import write_report
+    from scdrugmap.evaluation.plan.grid import Grid
+    from scdrugmap.evaluation.plan.plan_file import read_plan
+    from scdrugmap.evaluation.report.document import write_report
 
     settings = Settings.from_env()
     given = _places(weights)
@@ -148,9 +148,9 @@ def _grid_of_flags(
     """Return the grid of the options of the command line, which are those of a plan's question."""
     from pydantic import ValidationError
 
-    from scdrugmap.evaluation.outlines import outlines
-    from scdrugmap.evaluation.planned import Grid
-    from scdrugmap.evaluation.plans import Ask, Plan, first_error
+    from scdrugmap.evaluation.cells.dataset_summary import outlines
+    from scdrugmap.evaluation.plan.grid import Grid
+    from scdrugmap.evaluation.plan.plan_file import Ask, Plan, first_error
 
     if not (data and asked["models"]):
         raise InvalidInput("Nothing was asked.", "Give --data and --model, or --plan benchmarks/plans/smoke.toml")
@@ -191,9 +191,9 @@ def _nested(given: list[str] | None, example: str) -> dict[str, dict[str, Any]]:
 def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[str, Run]:
     """Run a grid and show how it goes; Ctrl-C leaves what is recorded, and says how to go on."""
     from scdrugmap.cli.watching import Watch
-    from scdrugmap.evaluation.planned import Pace
-    from scdrugmap.evaluation.results import read_runs
-    from scdrugmap.evaluation.runner import run_grid
+    from scdrugmap.evaluation.plan.eta import Pace
+    from scdrugmap.evaluation.results.store import read_runs
+    from scdrugmap.evaluation.run.runner import run_grid
 
     watch = Watch(grid.experiments, Pace.of(grid.outlines, read_runs(settings)))
     how = {"workers": workers, "device": device, "remarks": grid.plan.remarks, "weights": grid.weights}
@@ -206,7 +206,7 @@ def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[
 
 
 def _exit_code(runs: dict[str, Run]) -> int:
-    from scdrugmap.evaluation.grid import is_bug
+    from scdrugmap.evaluation.benchmark import is_bug
 
     if any(is_bug(run.outcome) for run in runs.values()):
         return 1
@@ -215,7 +215,7 @@ def _exit_code(runs: dict[str, Run]) -> int:
 
 def _print_result(grid: Grid, runs: dict[str, Run], *, as_json: bool) -> None:
     """Print out-of-fold scores, each with its interval and what the constant classifier has on the same cells."""
-    from scdrugmap.evaluation.results import scores_of
+    from scdrugmap.evaluation.results.store import scores_of
 
     scores = scores_of(runs[one.run_id] for one in grid.experiments)
     if as_json:
@@ -232,7 +232,7 @@ def _print_result(grid: Grid, runs: dict[str, Run], *, as_json: bool) -> None:
 
 
 def _row(score: dict[str, Any]) -> dict[str, Any]:
-    from scdrugmap.evaluation.metrics import METRICS
+    from scdrugmap.evaluation.metrics.metrics import METRICS
 
     metric = METRICS[score["metric"]]
     interval = "" if score["ci_low"] is None else f" [{score['ci_low']:.2f}, {score['ci_high']:.2f}]"

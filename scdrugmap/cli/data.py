@@ -12,7 +12,7 @@ from scdrugmap.cli.printing import plain, print_record, print_rows
 from scdrugmap.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from scdrugmap.evaluation.audit import Audit
+    from scdrugmap.evaluation.audit.audit import Audit
 
 data = typer.Typer(no_args_is_help=True, help="The 60 data sets, and checks of your own files.")
 
@@ -89,7 +89,7 @@ def data_audit(
 ) -> None:
     """Look for what makes scores look better than they are: shared cells and patients, labels that go with a sample."""
     from scdrugmap.data.catalog.catalog import DATASETS
-    from scdrugmap.evaluation.audit import audit
+    from scdrugmap.evaluation.audit.audit import audit
 
     found = audit(sources or list(DATASETS), facet=facet)
     if as_json:

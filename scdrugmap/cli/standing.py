@@ -11,9 +11,10 @@ import typer
 from scdrugmap.cli.printing import print_record, print_rows
 from scdrugmap.embeddings.entries import entries
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.lacking import Lacking, price
-from scdrugmap.evaluation.planned import Grid, Pace, in_words
-from scdrugmap.evaluation.results import read_runs
+from scdrugmap.evaluation.plan.eta import Pace, in_words
+from scdrugmap.evaluation.plan.grid import Grid
+from scdrugmap.evaluation.plan.preflight import Lacking, price
+from scdrugmap.evaluation.results.store import read_runs
 from scdrugmap.settings import Settings
 
 UNKNOWN = "How long it may take is unknown: no such run was recorded yet."

@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.planned import Pace, in_words
-from scdrugmap.evaluation.records import Run
+from scdrugmap.evaluation.plan.eta import Pace, in_words
+from scdrugmap.evaluation.results.run_record import Run
 
 
 class Watch:

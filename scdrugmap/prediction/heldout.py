@@ -25,8 +25,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from scdrugmap.data.labels import RESISTANT
 from scdrugmap.errors import LabelsMissing
-from scdrugmap.evaluation.heads import make_head
-from scdrugmap.evaluation.metrics import bootstrap, constants, score
+from scdrugmap.evaluation.metrics.bootstrap import bootstrap
+from scdrugmap.evaluation.metrics.metrics import constants, score
+from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction.sampling import balanced_sample
 

@@ -23,7 +23,7 @@ from scdrugmap.data.dedupe import cell_hashes, duplicate_groups
 from scdrugmap.data.labels import RESISTANT, SENSITIVE, read_labels
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.heads import make_head
+from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction import heldout
 from scdrugmap.prediction.calibration import fit_calibration

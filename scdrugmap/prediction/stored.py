@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from scdrugmap.errors import InvalidInput, ReferenceMissing
-from scdrugmap.evaluation.heads import Head, head_from_state
+from scdrugmap.evaluation.strategies.heads import Head, head_from_state
 from scdrugmap.files import READABLE, replacing_folder
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.encoder import Encoder

@@ -19,7 +19,8 @@ from scipy.stats import binomtest
 
 from scdrugmap.data.labels import RESISTANT, read_labels
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.metrics import bootstrap, constants, score
+from scdrugmap.evaluation.metrics.bootstrap import bootstrap
+from scdrugmap.evaluation.metrics.metrics import constants, score
 from scdrugmap.prompting.replies import count_failures
 
 THRESHOLD = 0.5  # a cell at or above it is called resistant

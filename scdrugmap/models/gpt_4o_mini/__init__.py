@@ -1,1 +1,1 @@
-"""GPT-4o mini, asked over the network; scdrugmap.evaluation.prompting asks it."""
+"""GPT-4o mini, asked over the network; scdrugmap.evaluation.strategies.prompt asks it."""

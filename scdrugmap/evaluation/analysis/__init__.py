@@ -1,0 +1,1 @@
+"""From scores to what a reader asks: rankings, tests, gaps, curves, transfer."""

@@ -1,0 +1,125 @@
+"""From scores to the tables that a reader asks for. Polars in, polars out: no file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from scdrugmap.errors import InvalidInput
+from scdrugmap.evaluation.metrics.metrics import METRICS
+
+ENTRY = ("model", "head", "strategy", "variant", "source")  # what competes
+VIEW = ("protocol", "facet", "facet_value", "shots", "train", "test")
+CELLS = (*VIEW, "design")  # on what
+
+
+def simulated(scores: pl.DataFrame) -> pl.Series:
+    """Tell which rows are of simulated cells, or made up altogether: their data sets say so in their names."""
+    return scores.select(pl.col("source").ne("reported") & pl.col("test").str.starts_with("simulated")).to_series()
+
+
+def chosen(column: str, value: object) -> pl.Expr:
+    """Return the condition that a column has a value, or one of a list of values; None is a value like others."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return pl.any_horizontal(pl.lit(False), *(pl.col(column).eq_missing(pl.lit(one)) for one in value))
+    return pl.col(column).eq_missing(pl.lit(value))
+
+
+def require_one(rows: pl.DataFrame, column: str) -> None:
+    """Raise `InvalidInput` where a column has several values, whose scores do not compare."""
+    found = rows[column].unique().sort().to_list()
+    if len(found) > 1:
+        message = f"The scores are of several values of {column}: {', '.join(map(repr, found))}. They do not compare."
+        raise InvalidInput(message, f"Choose one, e.g. {column}={found[0]!r}.")
+
+
+def labelled(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add `label`: what tells a row from others of its model, head and strategy, in words; "" where nothing does.
+
+    Of `variant` those parts that not all rows of the model, head and strategy share ("max_length=600"); of `design`,
+    where there is one, those that not all of these share on the same data sets ("50 set aside").
+    """
+    entry = ["model", "head", "strategy"]
+    where = [*entry, *(name for name in VIEW if name in rows.columns)]
+    told = {name: over for name, over in (("variant", entry), ("design", where)) if name in rows.columns}
+    named = rows.select(*where, *told).unique(maintain_order=True)  # few beside the rows: a metric each
+    parts = [_apart(named, name, over) for name, over in told.items()]
+    texts = [", ".join(part for part in both if part) for both in zip(*parts, strict=True)]
+    label = named.with_columns(label=pl.Series(texts, dtype=pl.String))
+    return rows.join(label, on=named.columns, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _apart(rows: pl.DataFrame, column: str, over: Sequence[str]) -> list[str]:
+    """Return of each row the parts of a column that not all rows with equal `over` have."""
+    asked = [(tuple(key), frozenset((text or "").split("; "))) for *key, text in rows.select(*over, column).iter_rows()]
+    common: dict[tuple[object, ...], frozenset[str]] = {}
+    for key, parts in set(asked):
+        common[key] = common.get(key, parts) & parts
+    texts = rows[column].fill_null("").to_list()
+    return [
+        ", ".join(part for part in text.split("; ") if part not in common[key])
+        for text, (key, _) in zip(texts, asked, strict=True)
+    ]
+
+
+def with_constant(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add `constant`: what the constant classifier of each row's metric scores at the row's prevalence."""
+    pairs = rows.select("metric", "prevalence").unique()
+    found = [None if share is None else METRICS[metric].constant(share) for metric, share in pairs.iter_rows()]
+    known = pairs.with_columns(constant=pl.Series(found, dtype=pl.Float64))
+    return rows.join(known, on=["metric", "prevalence"], how="left", nulls_equal=True, maintain_order="left")
+
+
+def averaged(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return the out-of-fold rows, one an entry, set of cells, split and metric: the mean over seeds.
+
+    `seeds` counts them and `run_ids` names their runs; value and interval bounds are means. `constant` is what the
+    constant classifier of the metric scores at the prevalence of these cells.
+    """
+    keys = [*CELLS, *ENTRY, "split_by", "metric"]
+    means = scores.filter(pl.col("fold") == "all").group_by(keys, maintain_order=True)
+    table = means.agg(
+        pl.col("value", "ci_low", "ci_high", "n", "prevalence").mean(),
+        seeds=pl.len(),
+        run_ids=pl.col("run_id"),
+    )
+    return with_constant(table.with_columns(pl.col("n").cast(pl.Int64)))
+
+
+def per_dataset(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows, reported ones aside, that score one data set by itself, each once, with two columns more.
+
+    `dataset` names it; `others` names the data sets that trained beside it, joined with "+": in cross-data its whole
+    training side but for the shots; "" where it trained alone, which is a pooled run of one data set. A run may hold
+    such a score as the fold of its test unit, as "dataset:<name>" and, where it tests one data set, as "all".
+    """
+    one = ~pl.col("test").str.contains("+", literal=True)
+    place = (
+        pl.when((pl.col("fold") == pl.col("test")) & (pl.col("protocol") == "cross-data"))
+        .then(0)
+        .when(pl.col("fold").str.starts_with("dataset:"))
+        .then(1)
+        .when(one & (pl.col("fold") == "all"))
+        .then(2)
+    )
+    rows = scores.filter(pl.col("source") != "reported").with_columns(place=place).filter(pl.col("place").is_not_null())
+    best = rows.filter(pl.col("place") == pl.col("place").min().over("run_id", "test", "metric")).drop("place")
+    best = best.with_columns(dataset="test").join(
+        _units(scores), on=["run_id", "dataset"], how="left", maintain_order="left"
+    )
+    best = best.with_columns(side=pl.coalesce("unit_train", "train"))
+    sides = best.select("side", "dataset").unique()
+    names = pl.col("side").str.split("+").list.set_difference(pl.concat_list("dataset"))
+    sides = sides.with_columns(others=names.list.sort().list.join("+"))
+    return best.join(sides, on=["side", "dataset"], how="left", maintain_order="left").drop("side", "unit_train")
+
+
+def _units(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return the training side of each data set that was tested as part of a unit: `run_id`, `dataset`, `unit_train`.
+
+    A score of fold "dataset:<name>" names all that ever trained in its run; the fold of its unit says which did.
+    """
+    whole = pl.col("fold").eq("all") | pl.col("fold").str.starts_with("dataset:") | (pl.col("fold") == pl.col("test"))
+    rows = scores.filter((pl.col("protocol") == "cross-data") & ~whole).select("run_id", "test", unit_train="train")
+    return rows.unique().select("run_id", "unit_train", dataset=pl.col("test").str.split("+")).explode("dataset")

@@ -1,0 +1,1 @@
+"""What stands between a data set and an honest score."""

@@ -1,0 +1,1 @@
+"""What a score is: metrics, their constants, bootstrap intervals, reliability."""

@@ -1,0 +1,141 @@
+"""Intervals by the bootstrap: units drawn with replacement, samples where there are several, else cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from scdrugmap.evaluation.metrics.metrics import METRICS, _checked
+from scdrugmap.evaluation.metrics.resampled import Clustered, Weighted
+
+DRAWS = 1000
+
+
+LEVEL = 0.95
+
+
+_CHUNK = 4_000_000  # weights (draws x cells) held at once
+
+
+_MOST_UNITS = 2000  # whose pairs are counted; above, cells are weighted one by one
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Percentile intervals of one set of cells. `unit` says what was drawn: "sample" or "cell"."""
+
+    unit: str
+    n_units: int
+    draws: int
+    level: float
+    interval: dict[str, tuple[float, float]]  # by metric; (NaN, NaN) where no draw defines it
+    undefined: dict[str, int]  # draws left out because they do not define the metric, by metric, where there are any
+
+
+def resampling_unit(labels: Iterable[object], groups: Iterable[object] | None) -> tuple[str, np.ndarray]:
+    """Return what a bootstrap may draw, and the unit of each cell, (n_cells,) int.
+
+    Samples, where there are three or more and every class stands in two or more of them; otherwise cells, whose
+    interval is too narrow, since cells of one sample resemble each other.
+    """
+    labels = np.asarray(labels, dtype=object)
+    if groups is not None:
+        names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+        per_class = [len(np.unique(index[labels == label])) for label in set(labels)]
+        if len(names) >= 3 and min(per_class) >= 2:
+            return "sample", index
+    return "cell", np.arange(len(labels))
+
+
+def draw_units(n_units: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how often each unit is drawn when units are drawn with replacement, (draws, n_units) float64."""
+    flat = rng.integers(0, n_units, size=(draws, n_units)) + n_units * np.arange(draws)[:, None]
+    return np.bincount(flat.ravel(), minlength=n_units * draws).reshape(draws, n_units).astype(np.float64)
+
+
+def draw_weights(unit: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how often each cell is drawn when its unit is drawn with replacement, (draws, n_cells) float64."""
+    return draw_units(int(unit.max()) + 1, draws, rng)[:, unit]
+
+
+def draw(unit: np.ndarray, draws: int, rng: np.random.Generator) -> Iterator[Draws]:
+    """Draw units, (n_cells,) int from 0, with replacement, in parts that fit into memory.
+
+    Where units hold several cells, and are not too many, all draws are one part that counts over the units.
+    """
+    n_units = int(unit.max()) + 1
+    if n_units < len(unit) and n_units <= _MOST_UNITS:
+        yield Draws(draw_units(n_units, draws, rng), unit)
+        return
+    step = max(1, _CHUNK // len(unit))
+    for start in range(0, draws, step):
+        yield Draws(draw_weights(unit, min(step, draws - start), rng))
+
+
+def bootstrap(
+    labels: Iterable[object],
+    p_resistant: np.ndarray,
+    groups: Iterable[object] | None = None,
+    *,
+    folds: np.ndarray | None = None,
+    metrics: Iterable[str] | None = None,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    threshold: float = 0.5,
+    seed: int = 0,
+) -> Intervals:
+    """Return percentile bootstrap intervals, clustered over `groups` (samples) where there are several.
+
+    All cells of a drawn sample come along, so that the interval says what other samples, not other cells of the same
+    ones, would have changed. Draws that leave a metric undefined (one class only) are left out of it and counted.
+    """
+    labels = np.asarray(labels, dtype=object)
+    sensitive, p = _checked(labels, p_resistant)
+    unit, index = resampling_unit(labels, groups)
+    keys = list(METRICS) if metrics is None else [METRICS[key].key for key in metrics]
+    found: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+    for part in draw(index, draws, np.random.default_rng(seed)):
+        cells = part.on(sensitive, p, threshold, folds)
+        for key in keys:
+            found[key].append(getattr(cells, key))
+    values = {key: np.concatenate(parts) for key, parts in found.items()}
+    missing = {key: int(np.isnan(value).sum()) for key, value in values.items()}
+    return Intervals(
+        unit=unit,
+        n_units=int(index.max()) + 1,
+        draws=draws,
+        level=level,
+        interval={key: percentile(value, level) for key, value in values.items()},
+        undefined={key: count for key, count in missing.items() if count},
+    )
+
+
+def percentile(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Return the percentile interval of the defined draws, (NaN, NaN) where there is none."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return (float("nan"), float("nan"))
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return (float(low), float(high))
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """B weightings of the same cells, by cell (B, N) or, with the unit of each cell, by unit (B, S)."""
+
+    weights: np.ndarray
+    unit: np.ndarray | None = None
+
+    def on(
+        self,
+        sensitive: np.ndarray,
+        p_resistant: np.ndarray,
+        threshold: float = 0.5,
+        folds: np.ndarray | None = None,
+    ) -> Weighted | Clustered:
+        """Put the weightings on cells: whether each is sensitive (N,), its P(resistant) (N,) and its fold (N,)."""
+        if self.unit is None:
+            return Weighted(sensitive, p_resistant, self.weights, threshold, folds)
+        return Clustered(sensitive, p_resistant, self.weights, threshold, folds, self.unit)

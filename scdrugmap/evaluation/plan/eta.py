@@ -1,0 +1,73 @@
+"""How long a grid still takes, from what its finished experiments took."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from scdrugmap.evaluation.cells.dataset_summary import Outline
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.results.run_record import Run
+
+
+@dataclass
+class Pace:
+    """How long experiments take, from the seconds a cell of those that were measured: the nearest kind of them."""
+
+    cells: Mapping[str, int]  # by content of the data set
+    _seconds: dict[tuple[str, ...], float] = field(default_factory=lambda: defaultdict(float))
+    _cells: dict[tuple[str, ...], int] = field(default_factory=lambda: defaultdict(int))
+
+    @classmethod
+    def of(cls, known: Iterable[Outline], measured: pl.DataFrame | None = None) -> Pace:
+        """Know the size of data sets and what was measured before, rows of `read_runs`."""
+        pace = cls({one.content: one.n_cells for one in known})
+        for row in measured.to_dicts() if measured is not None else ():
+            if row["state"] == "done":
+                pace._learn((row["strategy"], row["model"], row["head"]), row["seconds"], row["n_cells"])
+        return pace
+
+    def learn(self, run: Run) -> None:
+        """Take in what an experiment took."""
+        asked = run.experiment
+        if run.outcome.state == "done":
+            kind = (asked.strategy, asked.model, asked.head)
+            self._learn(kind, run.environment.seconds, self._size(asked))
+
+    def seconds(self, asked: Experiment) -> float | None:
+        """Return how long an experiment may take; None where nothing was measured."""
+        kind = (asked.strategy, asked.model, asked.head)
+        for near in (kind, kind[:2], kind[:1], ()):
+            if self._cells.get(near):
+                return self._seconds[near] / self._cells[near] * self._size(asked)
+        return None
+
+    def knows(self, asked: Experiment) -> bool:
+        """Tell whether the experiment's own model was measured under its strategy; all else is a guess."""
+        return bool(self._cells.get((asked.strategy, asked.model)))
+
+    def total(self, todo: Iterable[Experiment]) -> float | None:
+        """Return how long experiments may take one after another; None where nothing was measured."""
+        each = [self.seconds(one) for one in todo]
+        known = [one for one in each if one is not None]
+        return sum(known) if len(known) == len(each) else None
+
+    def _size(self, asked: Experiment) -> int:
+        return sum(self.cells.get(content, 0) for content in asked.contents)
+
+    def _learn(self, kind: tuple[str, ...], seconds: float, cells: int) -> None:
+        for near in (kind, kind[:2], kind[:1], ()):
+            self._seconds[near] += seconds
+            self._cells[near] += cells
+
+
+def in_words(seconds: float | None) -> str:
+    """Say a duration as a person would: "40 s", "12 min", "3.5 h"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

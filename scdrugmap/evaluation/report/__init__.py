@@ -1,0 +1,1 @@
+"""A report of runs as Markdown and as one HTML file."""

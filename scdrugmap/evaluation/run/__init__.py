@@ -1,0 +1,1 @@
+"""Experiments, done: one at a time, in processes, on GPUs or on a cluster."""

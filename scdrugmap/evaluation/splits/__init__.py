@@ -1,0 +1,1 @@
+"""Which cells train and which test, and the loop over the folds."""

@@ -1,0 +1,65 @@
+"""What a strategy is to the loop: something that learns from training rows and gives P(resistant) of others.
+
+Rows are positions in the material's table. One learner serves all folds of an experiment; what it learns in one fold
+must not reach another.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.progress import Progress
+
+# By strategy; imported when asked for, as LoRA and prompting need packages of their own.
+LEARNERS = {
+    "freeze": "scdrugmap.evaluation.strategies.freeze:FrozenLearner",
+    "lora": "scdrugmap.evaluation.strategies.lora.fine_tune:LoraLearner",
+    "prompt": "scdrugmap.evaluation.strategies.prompt:PromptLearner",
+}
+
+
+class Learned(Protocol):
+    """What came out of one fold's training side."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader must know of the training, for the record's warnings."""
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Return P(resistant) of rows of the material's table, (n_rows,) float32."""
+
+
+class Learner(Protocol):
+    """A strategy over one model and the cells of one experiment. `weights` is the hash of the encoder's."""
+
+    device: str
+    precision: str
+    weights: str
+    chooses_epoch: bool  # wants a validation part of the training side
+    spent: Mapping[str, Any]  # what asking an endpoint took; empty where nothing leaves the machine
+
+    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> Learned:
+        """Learn from rows (n,) and their labels; `validation` (n,) bool marks the rows that choose the epoch."""
+
+
+def learner_of(
+    experiment: Experiment,
+    material: Material,
+    *,
+    device: str,
+    cache: Path | None,
+    progress: Progress,
+    weights: str | None = None,
+) -> Learner:
+    """Return the learner that an experiment asks for; raises what its model raises for values it cannot take."""
+    made: Learner = pkgutil.resolve_name(LEARNERS[experiment.strategy]).of(
+        experiment, material, device=device, cache=cache, progress=progress, weights=weights
+    )
+    return made
