@@ -4,7 +4,7 @@
 
 `DATA_DIR` holds the .h5ad files and `SOURCES.csv` (a row a file: name, accession, sensitive, resistant, value_type,
 label_origin). Every labelled set on a linear or logarithmic scale is used; z-scores are not. What is written under
-scdrugmap/prediction/references/<model>/<name>/ are a head, quantiles and some hundred embedded cells; no expression.
+scdrugmap/prediction/reference/bundled/<model>/<name>/ are a head, quantiles and some hundred embedded cells; no expression.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from scdrugmap.data.load import load_dataset
 from scdrugmap.models import load_model
-from scdrugmap.prediction.reference import fit_reference
-from scdrugmap.prediction.stored import BUNDLED
+from scdrugmap.prediction.reference.fit import fit_reference
+from scdrugmap.prediction.reference.reference import BUNDLED
 
 NAME = "four-studies"
 MODELS = ("scgpt-mini", "hvg-pca", "minilm")

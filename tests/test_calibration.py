@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.prediction.calibration import (
+from scdrugmap.prediction.reference.calibration import (
     HOTTEST,
     MIN_STUDIES_ISOTONIC,
     Calibration,

@@ -19,9 +19,9 @@ from scdrugmap.app import report, sentences
 from scdrugmap.app.jobs import service
 from scdrugmap.cli import main
 from scdrugmap.data.simulate import simulate
-from scdrugmap.prediction import heldout
 from scdrugmap.prediction.pipeline import predict, predict_file, summary
-from scdrugmap.prediction.reference import Reference, find_reference, load_reference
+from scdrugmap.prediction.reference import held_out as heldout
+from scdrugmap.prediction.reference.fit import Reference, find_reference, load_reference
 
 MODEL = "hvg-pca"
 NOT_TOLD = "could not be told from a classifier that looks at nothing"

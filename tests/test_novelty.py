@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.prediction.novelty import THRESHOLD, Novelty, fit_novelty
-from scdrugmap.prediction.sampling import balanced_sample, share_equally
+from scdrugmap.prediction.reference.novelty import THRESHOLD, Novelty, fit_novelty
+from scdrugmap.prediction.reference.sampling import balanced_sample, share_equally
 
 
 def cloud(n: int, dim: int = 16, centre: float = 0.0, seed: int = 0) -> np.ndarray:

@@ -336,7 +336,7 @@ def test_identical_cells_have_a_map_too():
 
 
 def test_a_reference_folder_may_be_named(cells, settings):
-    from scdrugmap.prediction.reference import find_reference
+    from scdrugmap.prediction.reference.fit import find_reference
 
     folder = shutil.copytree(find_reference(MODEL), settings.references / MODEL / "copy")
     by_path = predict(cells.copy(), MODEL, reference=folder)

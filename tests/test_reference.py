@@ -14,10 +14,10 @@ from scdrugmap.errors import InvalidInput, LabelsMissing, ReferenceMissing, Unkn
 from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.core.encoder import Encoder
-from scdrugmap.prediction import heldout
-from scdrugmap.prediction.card import ReferenceCard
-from scdrugmap.prediction.reference import find_reference, fit_reference, load_reference, references
-from scdrugmap.prediction.stored import BUNDLED, short
+from scdrugmap.prediction.reference import held_out as heldout
+from scdrugmap.prediction.reference.card import ReferenceCard
+from scdrugmap.prediction.reference.fit import find_reference, fit_reference, load_reference, references
+from scdrugmap.prediction.reference.reference import BUNDLED, short
 
 BUNDLED_MODELS = sorted(path.name for path in BUNDLED.iterdir())
 
@@ -344,7 +344,7 @@ def test_bundled_references_are_small_and_name_no_machine():
 
 
 def test_the_head_is_trained_on_balanced_classes(labelled, encoder, monkeypatch):
-    from scdrugmap.prediction import reference
+    from scdrugmap.prediction.reference import fit as reference
 
     counts = []
 

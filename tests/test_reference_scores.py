@@ -11,10 +11,11 @@ from scipy.special import expit, logit
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.models import load_model
-from scdrugmap.prediction import heldout, reference
-from scdrugmap.prediction.calibration import Calibration, fit_calibration
 from scdrugmap.prediction.pipeline import predict, predict_file
-from scdrugmap.prediction.reference import Reference, fit_reference, load_reference
+from scdrugmap.prediction.reference import fit as reference
+from scdrugmap.prediction.reference import held_out
+from scdrugmap.prediction.reference.calibration import Calibration, fit_calibration
+from scdrugmap.prediction.reference.fit import Reference, fit_reference, load_reference
 
 MODEL = "hvg-pca"
 SOFT = Calibration("temperature", temperature=3.0)
@@ -160,9 +161,9 @@ def test_the_error_after_calibration_is_measured_on_nested_scores(out_of_fold):
 
 def test_the_card_of_a_reference_is_measured_on_nested_scores(studies, encoder, monkeypatch):
     given, measured = [], []
-    fit, measure = reference.fit_calibration, heldout.measure
+    fit, measure = reference.fit_calibration, held_out.measure
     monkeypatch.setattr(reference, "fit_calibration", lambda *scores: given.append(scores) or fit(*scores))
-    monkeypatch.setattr(heldout, "measure", lambda folds, p, obs: measured.append(p) or measure(folds, p, obs))
+    monkeypatch.setattr(held_out, "measure", lambda folds, p, obs: measured.append(p) or measure(folds, p, obs))
     card = fit_reference(studies, encoder).card
     (raw, resistant, study), (p_held_out,) = given[0], measured
     assert sorted(set(study)) == card.studies

@@ -12,10 +12,10 @@ import pytest
 
 from scdrugmap.app import asked, cards, sentences, sentences_views, told
 from scdrugmap.evaluation.results.run_record import Part
-from scdrugmap.prediction.calibration import fit_calibration
-from scdrugmap.prediction.heldout import Folds, measure
-from scdrugmap.prediction.novelty import Novelty
-from scdrugmap.prediction.reference import _notes
+from scdrugmap.prediction.reference.calibration import fit_calibration
+from scdrugmap.prediction.reference.fit import _notes
+from scdrugmap.prediction.reference.held_out import Folds, measure
+from scdrugmap.prediction.reference.novelty import Novelty
 from scdrugmap.prediction.summary import label_metrics, share_interval
 from scdrugmap.prompting.cost import Estimate
 

@@ -13,7 +13,7 @@ from scdrugmap.app.words import count, duration, number
 from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.speed import Speed, speeds
-from scdrugmap.prediction.reference import references
+from scdrugmap.prediction.reference.fit import references
 
 _SCHEMA = dict.fromkeys(("model", "name", "label", "caption"), pl.String)
 

@@ -17,7 +17,7 @@ reference = typer.Typer(no_args_is_help=True, help="Reference heads: what turns 
 @reference.command("list")
 def reference_list(as_json: AsJson = False) -> None:
     """List the reference heads on this machine, and how they did on studies that they had not seen."""
-    from scdrugmap.prediction.reference import references
+    from scdrugmap.prediction.reference.fit import references
 
     print_rows((card.to_row() for card in references(Settings.from_env())), as_json=as_json)
 
@@ -39,7 +39,7 @@ def reference_fit(
     """
     from scdrugmap.data.load import load_dataset
     from scdrugmap.models import load_model
-    from scdrugmap.prediction.reference import fit_reference
+    from scdrugmap.prediction.reference.fit import fit_reference
 
     settings = Settings.from_env()
     encoder = load_model(model, weights, device=device, **read_knobs(knobs))

@@ -23,10 +23,10 @@ from scdrugmap.errors import InvalidInput
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.core.encoder import Encoder
-from scdrugmap.prediction.asked import Consent, Labelled, Terms, ask_cells, ready_to_ask
 from scdrugmap.prediction.output import check_target, to_table, write
 from scdrugmap.prediction.projection import Projection, project
-from scdrugmap.prediction.reference import Reference, Scores, find_reference, load_reference
+from scdrugmap.prediction.prompted import Consent, Labelled, Terms, ask_cells, ready_to_ask
+from scdrugmap.prediction.reference.fit import Reference, Scores, find_reference, load_reference
 from scdrugmap.prediction.summary import THRESHOLD, sample_column, summary
 from scdrugmap.progress import Progress
 from scdrugmap.settings import Settings
@@ -64,7 +64,7 @@ def predict(
     Writes into `adata` and returns it (a view is copied first): obs `p_resistant` (float32, calibrated), `response`
     ("resistant" from 0.5 on), `novelty` (float32 in [0, 1]), `novel` (bool), `cluster`; obsm `X_<model>`, `X_umap`; uns
     `scdrugmap/prediction`. A model that is asked over the network leaves no `novelty`, `novel` and `X_<model>`, and NaN
-    where it gave no readable answer (`prediction.asked`). Labels that the file brought in obs `response` move to
+    where it gave no readable answer (`prediction.prompted`). Labels that the file brought in obs `response` move to
     `response_given`. On an error `adata` is left as it was.
 
     Args:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.prediction.sampling import share_equally
+from scdrugmap.prediction.reference.sampling import share_equally
 
 THRESHOLD = 0.95  # novelty above it is flagged: one held-out reference cell in twenty is
 POINTS = 800  # reference cells that are stored

@@ -29,7 +29,7 @@ from scdrugmap.evaluation.metrics.bootstrap import bootstrap
 from scdrugmap.evaluation.metrics.metrics import constants, score
 from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models.core.encoder import Encoder
-from scdrugmap.prediction.sampling import balanced_sample
+from scdrugmap.prediction.reference.sampling import balanced_sample
 
 HEADLINE = "auroc_within"
 UNITS = ("study", "dataset", "sample")

@@ -25,12 +25,11 @@ from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models.core.encoder import Encoder
-from scdrugmap.prediction import heldout
-from scdrugmap.prediction.calibration import fit_calibration
-from scdrugmap.prediction.card import ReferenceCard
-from scdrugmap.prediction.novelty import Novelty, fit_novelty
-from scdrugmap.prediction.sampling import balanced_sample
-from scdrugmap.prediction.stored import (
+from scdrugmap.prediction.reference import held_out as heldout
+from scdrugmap.prediction.reference.calibration import fit_calibration
+from scdrugmap.prediction.reference.card import ReferenceCard
+from scdrugmap.prediction.reference.novelty import Novelty, fit_novelty
+from scdrugmap.prediction.reference.reference import (
     NAME,
     Reference,
     Scores,
@@ -40,6 +39,7 @@ from scdrugmap.prediction.stored import (
     references,
     short,
 )
+from scdrugmap.prediction.reference.sampling import balanced_sample
 from scdrugmap.progress import Progress
 
 __all__ = [

@@ -23,12 +23,12 @@ from scdrugmap.evaluation.strategies.heads import Head, head_from_state
 from scdrugmap.files import READABLE, replacing_folder
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.encoder import Encoder
-from scdrugmap.prediction.calibration import Calibration
-from scdrugmap.prediction.card import CARD, HEAD, REFIT, ReferenceCard, called, read_card
-from scdrugmap.prediction.novelty import Novelty
+from scdrugmap.prediction.reference.calibration import Calibration
+from scdrugmap.prediction.reference.card import CARD, HEAD, REFIT, ReferenceCard, called, read_card
+from scdrugmap.prediction.reference.novelty import Novelty
 from scdrugmap.settings import Settings
 
-BUNDLED = Path(__file__).resolve().parent / "references"
+BUNDLED = Path(__file__).resolve().parent / "bundled"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

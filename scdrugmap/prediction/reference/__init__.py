@@ -1,0 +1,1 @@
+"""Reference heads: fitted on labelled studies, measured on studies they had not seen, calibrated, stored."""
