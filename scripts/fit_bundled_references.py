@@ -4,7 +4,7 @@
 
 `DATA_DIR` holds the .h5ad files and `SOURCES.csv` (a row a file: name, accession, sensitive, resistant, value_type,
 label_origin). Every labelled set on a linear or logarithmic scale is used; z-scores are not. What is written under
-scdrugmap/prediction/reference/bundled/<model>/<name>/ are a head, quantiles and some hundred embedded cells; no expression.
+prediction/reference/bundled/<model>/<name>/ are a head, quantiles and some hundred embedded cells; no expression.
 """
 
 from __future__ import annotations

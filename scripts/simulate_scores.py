@@ -2,7 +2,7 @@
 
     python scripts/simulate_scores.py OUT.parquet [--datasets 60] [--seed 0]
 
-Columns are those of `scdrugmap.evaluation.results.store.SCORES`; `source` is "simulated" and every data set's name begins
+Columns are those of `results.store.SCORES`; `source` is "simulated" and every data set's name begins
 with that word, so that no table takes the rows for measured ones. At full size there are over three hundred thousand
 rows: ten models and the baselines, freeze and LoRA, pooled by cell and by sample with three seeds, left out by data
 set, few-shot with three seeds, and every pair of twenty data sets. Nothing is fitted: a value is a model's strength and

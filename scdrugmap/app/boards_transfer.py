@@ -1,4 +1,4 @@
-"""From the tables of `evaluation.analysis.transfer_matrix` to the frames that its charts draw. Polars in, polars out."""
+"""From the tables of `analysis.transfer_matrix` to the frames that its charts draw. Polars in, polars out."""
 
 from __future__ import annotations
 

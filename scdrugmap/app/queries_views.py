@@ -62,7 +62,7 @@ def matrix(metric: str, *, made_up: bool, datasets: list[str] | None = None, **v
 
 
 def held_out(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
-    """Return how each unit is called by what has seen all others; see `evaluation.analysis.transfer_matrix.held_out`."""
+    """Return how each unit is called by what has seen all others; see `transfer_matrix.held_out`."""
     return _answer("held out", metric=metric, made_up=made_up, **view)
 
 
@@ -77,7 +77,7 @@ def compare(metric: str, *, made_up: bool, **view: Any) -> significance.Comparis
 
 
 def by_facet(metric: str, facet: str, **view: Any) -> pl.DataFrame:
-    """Return the entries under each value of a facet, named for the screen; see `evaluation.analysis.scores.by_facet`."""
+    """Return the entries under each value of a facet, named for the screen; see `leaderboard.by_facet`."""
     return boards.named(_answer("by facet", metric=metric, facet=facet, **view), models())
 
 
@@ -190,12 +190,12 @@ def roc(run_id: str, dataset: str) -> pl.DataFrame:
 
 
 def precision_recall(run_id: str, dataset: str) -> pl.DataFrame:
-    """Return the precision-recall curve of a run on a data set; see `evaluation.metrics.roc_and_confusion.precision_recall`."""
+    """Return the precision-recall curve of a run on a data set; see `roc_and_confusion`."""
     return roc_and_confusion.precision_recall(predictions(run_id, dataset))
 
 
 def gaps(metric: str) -> pl.DataFrame:
-    """Return the leakage gap of each entry on real cells with its interval; see `evaluation.analysis.leakage_gap.gaps`."""
+    """Return the leakage gap of each entry on real cells with its interval; see `leakage_gap.gaps`."""
     here = settings()
     return _gaps(here, stamp(here), metric)
 

@@ -1,9 +1,4 @@
-"""Scores as pictures: a data frame in, an Altair chart out. No streamlit here, so each chart is tested as a function.
-
-Frames have one row per mark: `title` (what stands on the axis), `value`, `ci_low`, `ci_high`, `constant` (the
-always-sensitive classifier on the same cells), `source` ("measured", "reported" or "simulated").
-Measured marks are filled, reported hollow, simulated dashed; the constant is a dark tick.
-"""
+"""What all figures share: how layers are stacked, names broken into two lines, axes spanned and tips written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From cells to the tokens of a text model: a sentence a cell (models/core/cell_text.py), cut by the model's own tokenizer.
+"""From cells to the tokens of a text model: a sentence a cell (core/cell_text.py), cut by the model's own tokenizer.
 
 Settings: `top_k` genes a cell; `text` "names" or "values"; `about`, a list of "drug", "cancer_type" and "tissue" with
 commas between them, puts what obs says of the cell before its genes; `max_length` tokens at most, the rest of a text is
