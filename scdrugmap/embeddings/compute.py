@@ -17,6 +17,7 @@ from scdrugmap.models.core.cells import Cells
 from scdrugmap.models.core.encoder import pieces, some_of
 from scdrugmap.progress import Progress, reporting
 from scdrugmap.settings import Settings
+from scdrugmap.version import __version__
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -126,8 +127,6 @@ def settings_hash(encoder: Encoder, batch_size: int | None) -> str:
 
 def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
     """Say what made an embedding, in plain values that an .h5ad can hold."""
-    from scdrugmap import __version__
-
     found = encoder.coverage(adata)
     made = {
         "model": encoder.card.key,
