@@ -32,7 +32,7 @@ def toy_encoder(card: ModelCard, adata: AnnData, *, seed: int = 0, **settings: A
     if card.fitted:
         from scdrugmap.models import load_model
 
-        return refit(load_model(card.key, device="cpu", **settings), Cells.of(adata))
+        return refit(load_model(card.key, device="cpu", **settings), adata)
     if reads_itself(card):
         with tempfile.TemporaryDirectory() as folder:
             toy_folder(card, adata, Path(folder), seed=seed)

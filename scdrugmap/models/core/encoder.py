@@ -153,15 +153,6 @@ class Encoder:
             self._compiled = batch_runner.Compiled(self.network)
         return self
 
-    def fit(self, adata: AnnData) -> Encoder:
-        """Give a new encoder of the same kind whose genes and loadings are those of these training cells.
-
-        Only baselines (`card.fitted`) have that; raises `InvalidInput` for the others.
-        """
-        from scdrugmap.models.checkpoints.baseline import refit
-
-        return refit(self, Cells.of(adata))
-
     def _tokens(self, adata: AnnData, rows: np.ndarray) -> Tokens:
         """Tokens of one of `parts`."""
         if self.independent or not self.tokenizer.piecewise:
