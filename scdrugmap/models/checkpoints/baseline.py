@@ -22,7 +22,7 @@ def refit(encoder: Encoder, adata: AnnData) -> Encoder:
     if not encoder.card.fitted:
         message = f"{encoder.card.title} has published weights and is not fitted to data."
         raise InvalidInput(message, "Use hvg or hvg-pca, or train a head on its embeddings.")
-    checkpoint = code(encoder.card, "fit").fit(Cells.of(adata), encoder.settings)
+    checkpoint = code(encoder.card, "fit").fit(Cells.from_anndata(adata), encoder.settings)
     return assemble(
         encoder.card, checkpoint, checkpoint.content_hash(), encoder.settings, encoder.device, encoder.precision
     )
