@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ import psutil
 import pytest
 from anndata import AnnData
 
+from scdrugmap.data import dedupe, load
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, WorkersLost
 from scdrugmap.evaluation.benchmark import benchmark, is_bug
-from scdrugmap.evaluation.cells import dataset_summary
+from scdrugmap.evaluation.cells import dataset_summary, labelled_cells
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.plan.eta import Pace, in_words
 from scdrugmap.evaluation.plan.grid import Grid
@@ -25,7 +27,7 @@ from scdrugmap.evaluation.results.store import build_scores, read_runs, runs, wr
 from scdrugmap.evaluation.run import evaluate, gpu_slots, parallel, runner
 from scdrugmap.evaluation.run.runner import in_order, run_grid
 from scdrugmap.evaluation.strategies.features import load_encoder
-from scdrugmap.settings import Settings
+from scdrugmap.settings import PACKAGE, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
@@ -176,6 +178,108 @@ def test_outlines_are_kept_until_the_file_changes(settings, tmp_path, monkeypatc
     cohort(seed=9).write_h5ad(path)
     (second,) = dataset_summary.outlines([path], settings)
     assert second.content != first.content
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many files were read, and how many data sets had their cells hashed."""
+    counts = {"read": 0, "hashed": 0}
+
+    def counting(name, function):
+        def call(*args, **options):
+            counts[name] += 1
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(load, "read_h5ad", counting("read", load.read_h5ad))
+    hashing = counting("hashed", dedupe.cell_hashes)
+    for module in (dedupe, labelled_cells):
+        monkeypatch.setattr(module, "cell_hashes", hashing)
+    monkeypatch.setattr(labelled_cells, "_last", {})
+    return counts
+
+
+def test_a_first_benchmark_of_a_file_reads_it_once_and_hashes_its_cells_once(settings, tmp_path, counted):
+    path = tmp_path / "toy.h5ad"
+    cohort().write_h5ad(path)
+    scores = benchmark([path], ["constant", "hvg"], heads=["logistic"], folds=2, settings=settings)
+    assert scores["n"].max() == 60
+    assert counted == {"read": 1, "hashed": 1}
+    labelled_cells._last.clear()
+    benchmark([path], ["constant"], folds=3, settings=settings)  # its outline is known: the cells are needed once
+    assert counted == {"read": 2, "hashed": 2}
+
+
+def test_a_first_run_of_a_plan_reads_each_file_once(settings, tmp_path, counted):
+    paths = [tmp_path / f"{name}.h5ad" for name in "ab"]
+    for seed, path in enumerate(paths):
+        adata = cohort(seed=seed)
+        adata.obs["dataset"] = path.stem
+        adata.write_h5ad(path)
+    known = dataset_summary.outlines(paths, settings)
+    asked = [Experiment("constant", "constant", (one.name,), (one.content,), folds=2) for one in known]
+    assert {run.outcome.state for run in run_grid(asked, known, settings).values()} == {"done"}
+    assert counted == {"read": 2, "hashed": 2}
+
+
+def test_cells_that_are_many_do_not_wait_in_memory(settings, tmp_path, counted, monkeypatch):
+    path = tmp_path / "toy.h5ad"
+    cohort().write_h5ad(path)
+    (few,) = dataset_summary.outlines([path], settings)
+    monkeypatch.setattr(dataset_summary, "LOADED_BYTES", few.loaded.n_bytes - 1)
+    (many,) = dataset_summary.outlines([path], elsewhere(settings, tmp_path / "other"))
+    assert many.loaded is None
+    assert many == few
+    asked = Experiment("constant", "constant", (many.name,), (many.content,), folds=2)
+    (run,) = run_grid([asked], [many], elsewhere(settings, tmp_path / "other")).values()
+    assert run.outcome.state == "done"
+    assert counted == {"read": 3, "hashed": 3}
+
+
+def test_loaded_cells_are_given_once_and_then_read_again(settings, tmp_path):
+    path = tmp_path / "toy.h5ad"
+    cohort().write_h5ad(path)
+    (known,) = dataset_summary.outlines([path], settings)
+    (source,) = known.loaded.read()
+    assert source.content == known.content
+    assert known.loaded.read() == path
+    assert known.loaded.n_bytes == 0
+
+
+def test_workers_of_other_processes_are_given_the_path_of_a_file_that_was_just_read(settings, tmp_path):
+    path = tmp_path / "toy.h5ad"
+    cohort().write_h5ad(path)
+    known = dataset_summary.outlines([path], settings)
+    place = runner.Place(settings)
+    assert runner._origins(known, place, "2") == {known[0].content: path}
+    assert runner._origins(known, place, "1") == {known[0].content: known[0].loaded}
+
+
+DECIDES = ["genes.py", "genes.tsv.gz", "load.py", "labels.py", "dedupe.py", "io/read.py", "io/matrix.py", "io/tenx.py"]
+DECIDES = [f"data/{name}" for name in [*DECIDES, "io/value_type.py", "io/gene_columns.py", "catalog/card.py"]]
+DECIDES += [f"evaluation/cells/{name}.py" for name in ("cell_table", "labelled_cells", "dataset_summary")]
+
+
+@pytest.mark.parametrize("name", DECIDES)
+def test_an_outline_is_stale_once_code_or_genes_that_decide_it_change(name, tmp_path):
+    package = tmp_path / "scdrugmap"
+    for folder in ("data", "evaluation/cells"):
+        shutil.copytree(PACKAGE / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    before = dataset_summary.code_hash.__wrapped__(package)
+    assert before == dataset_summary.code_hash()
+    with (package / name).open("ab") as file:
+        file.write(b"\n")
+    assert dataset_summary.code_hash.__wrapped__(package) != before
+
+
+def test_the_outline_of_a_file_is_made_anew_when_the_code_that_reads_it_changes(settings, tmp_path, monkeypatch):
+    path = tmp_path / "toy.h5ad"
+    cohort().write_h5ad(path)
+    dataset_summary.outlines([path], settings)
+    assert dataset_summary.outlines([path], settings)[0].loaded is None
+    monkeypatch.setattr(dataset_summary, "code_hash", lambda: "another")
+    assert dataset_summary.outlines([path], settings)[0].loaded is not None
 
 
 def test_cells_given_in_memory_are_stored_once_and_come_back_as_they_were(settings):

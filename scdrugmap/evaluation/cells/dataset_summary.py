@@ -1,7 +1,8 @@
 """What a plan and a worker need of a data set without its cells: name, content, groups, and where it lies.
 
 Outlines of files are kept in the cache, so that 60 data sets are planned in a second and never stand in memory
-together. Cells that were given in memory are written once to the cache where other processes need them.
+together. Where a file had to be read for its outline, its cells wait for the first who works on them in this process,
+as long as they are few. Cells that were given in memory are written once to the cache where other processes need them.
 """
 
 from __future__ import annotations
@@ -10,22 +11,49 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata
+import scipy.sparse as sp
 
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.data.load import COLUMNS
-from scdrugmap.evaluation.cells import cell_table, labelled_cells
-from scdrugmap.evaluation.cells.labelled_cells import FACET_COLUMNS, Source, by_name, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import FACET_COLUMNS, Loadable, Source, by_name, load_sources
 from scdrugmap.files import replacing, write_once
 from scdrugmap.settings import PACKAGE, Settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+LOADED_BYTES = 2**30  # of expression that waits in memory for who works on it; more is read again
+
+
+class LoadedCells:
+    """The data sets of one origin, loaded for their outlines; whoever reads them first has them without loading.
+
+    They are given once: they are in memory no longer than if they had been loaded by who works on them.
+    """
+
+    def __init__(
+        self, origin: str | Path | AnnData, sources: Iterable[Source], settings: Settings, note: Path | None
+    ) -> None:
+        self.origin, self.settings = origin, settings
+        self._sources = tuple(sources)
+        self._note = note  # of the file as it was before it was read
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the expression in memory."""
+        matrices = [source.adata.X for source in self._sources]
+        return sum(x.data.nbytes + (x.indices.nbytes if sp.issparse(x) else 0) for x in matrices)
+
+    def read(self) -> Loadable:
+        """Return the loaded data sets or, the second time and where the file has changed, what they are loaded from."""
+        sources, self._sources = self._sources, ()
+        return sources if sources and _note(self.origin, self.settings) == self._note else self.origin
 
 
 @dataclass(frozen=True)
@@ -51,6 +79,7 @@ class Outline:
     collection: str
     n_cells: int
     classes: tuple[str, ...] = ()  # labels that its cells have; empty where nobody has looked
+    loaded: LoadedCells | None = field(default=None, compare=False, repr=False)  # its cells, where they were just read
 
     def facet(self, facet: str) -> str:
         """Return its value of a facet, as `Source.facet` does."""
@@ -82,21 +111,35 @@ class Outline:
 
 def outlines(datasets: Iterable[str | Path | AnnData], settings: Settings) -> list[Outline]:
     """Return the outlines of catalogue keys, paths or AnnData, ordered by name; raises what `load_sources` raises."""
-    return by_name([outline for origin in datasets for outline in _outlines(origin, settings)])
+    known: list[Outline] = []
+    n_bytes = 0
+    for origin in datasets:
+        made, loaded = _outlines(origin, settings)
+        if loaded is not None and n_bytes + loaded.n_bytes <= LOADED_BYTES:
+            n_bytes += loaded.n_bytes
+            made = [replace(outline, loaded=loaded) for outline in made]
+        known += made
+    return by_name(known)
 
 
-def _outlines(origin: str | Path | AnnData, settings: Settings) -> Iterator[Outline]:
-    """Yield the outlines of one origin: from the cache where its file has been read before."""
+def _outlines(origin: str | Path | AnnData, settings: Settings) -> tuple[list[Outline], LoadedCells | None]:
+    """Return the outlines of one origin, from the cache where its file was read before, else with its cells."""
     note = _note(origin, settings)
-    if note is None or not note.is_file():
-        made = [Outline.of(source) for source in load_sources([origin], settings)]
-        if note is not None:
-            plain = [dataclasses.asdict(dataclasses.replace(one, origin=None)) for one in made]
-            write_once(note, json.dumps(plain, indent=1) + "\n")
-        yield from made
-        return
-    for plain in json.loads(note.read_text()):
-        yield Outline(**plain | {"origin": origin} | {name: tuple(plain[name]) for name in ("studies", "classes")})
+    if note is not None and note.is_file():
+        listed = json.loads(note.read_text())
+        tuples = [{name: tuple(plain[name]) for name in ("studies", "classes")} for plain in listed]
+        return [Outline(**plain | more, origin=origin) for plain, more in zip(listed, tuples, strict=True)], None
+    sources = load_sources([origin], settings)
+    made = [Outline.of(source) for source in sources]
+    if note is not None:
+        write_once(note, json.dumps([_plain(outline) for outline in made], indent=1) + "\n")
+    return made, LoadedCells(origin, sources, settings, note)
+
+
+def _plain(outline: Outline) -> dict[str, Any]:
+    """Return what is kept of an outline: all but where its cells are had."""
+    plain = dataclasses.asdict(replace(outline, origin=None, loaded=None))
+    return {name: value for name, value in plain.items() if name not in ("origin", "loaded")}
 
 
 def _note(origin: str | Path | AnnData, settings: Settings) -> Path | None:
@@ -109,17 +152,18 @@ def _note(origin: str | Path | AnnData, settings: Settings) -> Path | None:
         return None
     status = path.stat()
     card = DATASETS[str(origin)].model_dump_json() if keyed else ""
-    parts = (str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), card, _code())
+    parts = (str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), card, code_hash())
     return settings.cache / "outlines" / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}.json"
 
 
 @functools.cache
-def _code() -> str:
-    """Return a hash of the code that reads data sets: another reading may give other contents."""
+def code_hash(package: Path = PACKAGE) -> str:
+    """Return a hash of all that decides what reading a file gives: the loader, the catalogue's code, the gene table."""
+    folders = (package / "data", package / "evaluation" / "cells")
+    files = [package / "data" / "genes.tsv.gz", *(path for folder in folders for path in folder.rglob("*.py"))]
     digest = hashlib.sha256()
-    own = (Path(module) for module in (str(cell_table.__file__), str(labelled_cells.__file__), __file__))
-    for path in (*sorted((PACKAGE / "data").glob("*.py")), *own):
-        digest.update(path.read_bytes())
+    for path in sorted(files):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -55,9 +55,13 @@ class Source:
         return "+".join(sorted(value for value in values if value not in ("", "nan", "None"))) or "unknown"
 
 
-def load_sources(datasets: Iterable[str | Path | AnnData], settings: Settings | None = None) -> list[Source]:
+Loadable: TypeAlias = "str | Path | AnnData | tuple[Source, ...]"  # a tuple: cells that were loaded before
+
+
+def load_sources(datasets: Iterable[Loadable], settings: Settings | None = None) -> list[Source]:
     """Return the labelled cells of catalogue keys, paths or AnnData; an AnnData of several data sets gives several.
 
+    What was loaded before is taken as it is.
     Raises `LabelsMissing` where a data set has no labelled cell, `InvalidInput` where two have one name.
     """
     return by_name([source for origin in datasets for source in _sources(origin, settings)])
@@ -76,7 +80,10 @@ def by_name(found: Sequence[Named]) -> list[Named]:
     return sorted(found, key=lambda one: one.name)
 
 
-def _sources(origin: str | Path | AnnData, settings: Settings | None) -> Iterable[Source]:
+def _sources(origin: Loadable, settings: Settings | None) -> Iterable[Source]:
+    if isinstance(origin, tuple):
+        yield from origin
+        return
     adata = load_dataset(origin, settings=settings, accept=ACCEPTED)
     labelled = adata.obs["response"].isin(RESPONSES).to_numpy()
     names = adata.obs["dataset"].astype(str).to_numpy()
@@ -86,8 +93,9 @@ def _sources(origin: str | Path | AnnData, settings: Settings | None) -> Iterabl
         if not own.n_obs:
             message = f"'{name}' has no labelled cell among its {int((names == name).sum())}."
             raise LabelsMissing(message, "Fill obs['response'] with 'sensitive' and 'resistant'.")
-        mark = fingerprint(own)
-        yield Source(str(name), origin, own, cell_hashes(own), mark, content_of(own, mark), value_type)
+        hashes = cell_hashes(own)
+        mark = fingerprint(own, hashes)
+        yield Source(str(name), origin, own, hashes, mark, content_of(own, mark), value_type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +146,7 @@ class Material:
 _last: dict[tuple[str, ...], Material] = {}
 
 
-def material_of(
-    contents: tuple[str, ...], datasets: Iterable[str | Path | AnnData], settings: Settings | None = None
-) -> Material:
+def material_of(contents: tuple[str, ...], datasets: Iterable[Loadable], settings: Settings | None = None) -> Material:
     """Return the cells of the data sets whose contents these are; the last ones asked for stay in memory.
 
     Raises `InvalidInput` where a data set is no longer what it was when the experiment was planned.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import ScDrugMapError
-from scdrugmap.evaluation.cells.dataset_summary import Outline, Stored, store
-from scdrugmap.evaluation.cells.labelled_cells import load_sources, material_of
+from scdrugmap.evaluation.cells.dataset_summary import LoadedCells, Outline, Stored, store
+from scdrugmap.evaluation.cells.labelled_cells import Loadable, load_sources, material_of
 from scdrugmap.evaluation.experiment import Experiment, Options
 from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
 from scdrugmap.evaluation.results.store import find_done, write_run, write_scores
@@ -31,7 +31,7 @@ from scdrugmap.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    Origin: TypeAlias = str | Path | AnnData | Stored
+    Origin: TypeAlias = str | Path | AnnData | Stored | LoadedCells
 
 log = logging.getLogger(__name__)
 _busy = threading.Lock()  # a Dask worker may have threads: one experiment at a time, or they would share generators
@@ -183,16 +183,18 @@ def _origins(outlines: Iterable[Outline], place: Place, workers: str) -> dict[st
     """Return by content where the cells of each data set are had by who works on them."""
     found: dict[str, Origin] = {}
     for outline in outlines:
-        if isinstance(outline.origin, str | Path) or workers == "1":
+        if outline.loaded is not None and workers == "1":
+            found[outline.content] = outline.loaded
+        elif isinstance(outline.origin, str | Path) or workers == "1":
             found[outline.content] = outline.origin
         elif outline.content not in found:
             found |= {one.content: store(one, place.settings) for one in load_sources([outline.origin])}
     return found
 
 
-def _opened(datasets: Iterable[Origin]) -> Iterator[str | Path | AnnData]:
-    for one in datasets:
-        yield one.read() if isinstance(one, Stored) else one
+def _opened(datasets: Iterable[Origin]) -> Iterator[Loadable]:
+    for dataset in datasets:
+        yield dataset.read() if isinstance(dataset, Stored | LoadedCells) else dataset
 
 
 def _ahead(tasks: Iterable[Task], origins: Mapping[str, Origin]) -> list[Embedding]:
