@@ -10,7 +10,9 @@ import pytest
 import streamlit as st
 from opened_pages import charts_on, opened, text_of
 
-from scdrugmap.app import queries, tables, words
+from scdrugmap.app.datasets import queries as datasets_queries
+from scdrugmap.app.datasets import tables
+from scdrugmap.app.ui import format, queries
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.plots import catalogue, palette
 
@@ -60,7 +62,7 @@ def test_the_card_of_a_data_set_draws_and_says_its_own_balance(key, settings):
     app, card = opened("datasets", dataset=key), DATASETS[key]
     bar = next(chart for chart in charts_on(app) if "layer" in chart)
     check_balance(bar, card.cells_sensitive, card.cells_resistant)
-    counts = f"{words.count(card.cells_sensitive)} sensitive, {words.count(card.cells_resistant)} resistant"
+    counts = f"{format.count(card.cells_sensitive)} sensitive, {format.count(card.cells_resistant)} resistant"
     assert counts in text_of(app)
     assert f"{card.samples_sensitive} sensitive and {card.samples_resistant} resistant samples" in text_of(app)
 
@@ -86,7 +88,7 @@ def test_the_catalogue_writes_the_share_of_sensitive_cells():
 
 def test_the_bars_of_a_group_count_its_sensitive_and_its_resistant_cells(settings):
     rows = queries.catalogue().filter(pl.col("key").is_in([MORE_SENSITIVE]))
-    (group,) = queries.cells_by(rows, "cancer_group").to_dicts()
+    (group,) = datasets_queries.cells_by(rows, "cancer_group").to_dicts()
     card = DATASETS[MORE_SENSITIVE]
     assert (group["sensitive"], group["resistant"]) == (card.cells_sensitive, card.cells_resistant)
     drawn = json.loads(catalogue.cells_by(pl.DataFrame([group]), palette.LIGHT).to_json())
