@@ -199,7 +199,7 @@ def test_a_process_has_a_gpu_to_itself(tmp_path):
     assert gpu_slots.own_device(tmp_path, 2) == "cuda:0"
     assert gpu_slots.own_device(tmp_path, 2) == "cuda:0"
     code = (
-        "from pathlib import Path; from scdrugmap.evaluation.devices import own_device; "
+        "from pathlib import Path; from scdrugmap.evaluation.run.gpu_slots import own_device; "
         f"print(own_device(Path({str(tmp_path)!r}), 2), own_device(Path({str(tmp_path)!r}), 1))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,7 +21,7 @@ import torch
 import scdrugmap
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import MODELS, load_model
-from scdrugmap.models.checkpoints import locate as store
+from scdrugmap.models.checkpoints import manifest
 from scdrugmap.models.checkpoints.checkpoint import Checkpoint, Piece
 from scdrugmap.models.checkpoints.download import fetch
 from scdrugmap.models.checkpoints.locate import home, state
@@ -443,6 +443,6 @@ def test_a_file_is_hashed_in_blocks_and_a_large_one_says_how_far_it_is(tmp_path,
     path.write_bytes(bytes(range(256)) * 5000)  # more than one block, and no whole number of them
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(store, "LARGE", 1000)
+    monkeypatch.setattr(manifest, "LARGE", 1000)
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert "2/2" in capsys.readouterr().err
