@@ -20,7 +20,7 @@ from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import WeightsInvalid
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment, Options
-from scdrugmap.evaluation.strategies.heads import Matrix
+from scdrugmap.evaluation.strategies.head import Matrix
 from scdrugmap.models import load_model
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.progress import Progress

@@ -13,7 +13,8 @@ import numpy as np
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.features import Vectors, View, encoder_of, vectors
-from scdrugmap.evaluation.strategies.heads import HEADS, Head, make_head
+from scdrugmap.evaluation.strategies.head import Head
+from scdrugmap.evaluation.strategies.heads import HEADS, make_head
 from scdrugmap.progress import Progress
 
 FEW_STEPS = 500  # of the optimiser: below it, a run says so

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from scdrugmap.errors import InvalidInput, ReferenceMissing
-from scdrugmap.evaluation.strategies.heads import Head, head_from_state
+from scdrugmap.evaluation.strategies.head import Head
+from scdrugmap.evaluation.strategies.heads import head_from_state
 from scdrugmap.files import READABLE, replacing_folder
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.encoder import Encoder

@@ -16,7 +16,7 @@ from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.features import encoder_of
 from scdrugmap.evaluation.strategies.freeze import FEW_STEPS
-from scdrugmap.evaluation.strategies.heads import resistant_of
+from scdrugmap.evaluation.strategies.head import resistant_of
 from scdrugmap.evaluation.strategies.lora.adapter_files import Adapted, folder_of, save_adapted
 from scdrugmap.evaluation.strategies.lora.train import History, Pool, train_adapters
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
