@@ -13,8 +13,8 @@ from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName
 from scdrugmap.evaluation.benchmark import benchmark
 from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
-from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.expand import BASELINES, plan
+from scdrugmap.evaluation.experiment import BASELINES, Experiment
+from scdrugmap.evaluation.plan.expand import plan
 from scdrugmap.evaluation.results.store import SCORES, build_scores, read_predictions, runs
 from scdrugmap.evaluation.run import parallel
 from scdrugmap.evaluation.run.evaluate import evaluate
