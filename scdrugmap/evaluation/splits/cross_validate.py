@@ -19,7 +19,7 @@ from scdrugmap.evaluation.results.run_record import Outcome, Part
 from scdrugmap.evaluation.results.score_predictions import score_all, score_part
 from scdrugmap.evaluation.results.store import PREDICTIONS
 from scdrugmap.evaluation.splits import protocols
-from scdrugmap.evaluation.strategies.strategy import Learned, Learner
+from scdrugmap.evaluation.strategies.strategy import FoldRows, Learned, Learner
 
 FEW_CELLS = 50  # of a class: below it, a run says so
 TRANSFER = "transfer"  # names what is learned once for several test sets
@@ -71,6 +71,12 @@ class Folds:
                 rows = self.rows[getattr(split, side)].astype("<i8")
                 digest.update(f"\n{split.name}\n{side}\n{len(rows)}\n".encode() + rows.tobytes())
         return f"sha256:{digest.hexdigest()}"
+
+    def scored_rows(self) -> Iterator[FoldRows]:
+        """Yield the sides of each fold that can be scored, as rows of the material's table."""
+        for split in self.splits:
+            if not split.reason:
+                yield FoldRows(self.rows[split.train], self.cells.label[split.train], self.rows[split.test])
 
     def score(self, learner: Learner, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
         """Fit and score every fold; return the outcome and the predictions of all scored cells."""

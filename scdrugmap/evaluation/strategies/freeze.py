@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.features import Vectors, View, encoder_of, vectors
 from scdrugmap.evaluation.strategies.head import Head
 from scdrugmap.evaluation.strategies.heads import HEADS, make_head
+from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.progress import Progress
 
 FEW_STEPS = 500  # of the optimiser: below it, a run says so
@@ -49,6 +50,7 @@ class FrozenLearner:
         experiment: Experiment,
         material: Material,
         *,
+        folds: Iterable[FoldRows],
         device: str,
         cache: Path | None,
         progress: Progress,

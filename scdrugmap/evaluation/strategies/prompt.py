@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
 from scdrugmap.prompting.asker import Answers, Asker
@@ -60,6 +60,7 @@ class PromptLearner:
         experiment: Experiment,
         material: Material,
         *,
+        folds: Iterable[FoldRows],
         device: str,
         cache: Path | None,
         progress: Progress,
@@ -78,7 +79,7 @@ class PromptLearner:
         settings = PromptSettings.of(card, dict(experiment.settings))
         asker = Asker(settings, folder=prompts_folder(cache), seed=experiment.seed, max_cost=_limit())
         learner = cls(experiment, material, asker, progress)
-        estimate = learner.estimate()
+        estimate = learner.estimate(folds)
         if asker.budget.limit is None:
             message = "Asking sends gene names to an endpoint, and may cost money: " + " ".join(estimate.lines)
             raise ConsentMissing(message, f"To agree, set a limit in US dollars for each run: export {MAX_COST}=1")
@@ -86,20 +87,16 @@ class PromptLearner:
         log.warning("%s", " ".join(estimate.lines))
         return learner
 
-    def estimate(self) -> Estimate:
+    def estimate(self, folds: Iterable[FoldRows]) -> Estimate:
         """Say what all folds would send and cost: each data set once at 0 shots, else each fold with its examples.
 
         Where no fold can be scored that is nothing; the record says why.
         """
-        folds = Folds.of(self.experiment, self.material)
-        tested = [(folds.rows[split.test], split) for split in folds.splits if not split.reason]
-        parts = []
         if self.experiment.shots:
-            for rows, split in tested:
-                examples = self.examples(folds.rows[split.train], folds.cells.label[split.train], rows)
-                parts.append(self.asker.estimate(self.texts_of(rows), examples))
+            told = ((fold, self.examples(fold.train, fold.labels, fold.test)) for fold in folds)
+            parts = [self.asker.estimate(self.texts_of(fold.test), examples) for fold, examples in told]
         else:
-            sources = sorted({source for rows, _ in tested for source in self.source_of[rows].tolist()})
+            sources = sorted({source for fold in folds for source in self.source_of[fold.test].tolist()})
             parts = [self.asker.estimate(self.texts(source)) for source in sources]
         return together(parts or [self.asker.estimate([])])
 

@@ -7,7 +7,8 @@ must not reach another.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,15 @@ LEARNERS = {
     "lora": "scdrugmap.evaluation.strategies.lora.fine_tune:LoraLearner",
     "prompt": "scdrugmap.evaluation.strategies.prompt:PromptLearner",
 }
+
+
+@dataclass(frozen=True, eq=False)
+class FoldRows:
+    """The sides of one fold that will be scored, as rows of the material's table."""
+
+    train: np.ndarray  # (n_train,) int
+    labels: np.ndarray  # (n_train,) "sensitive" or "resistant", of the training rows
+    test: np.ndarray  # (n_test,) int
 
 
 class Learned(Protocol):
@@ -53,13 +63,18 @@ def learner_of(
     experiment: Experiment,
     material: Material,
     *,
+    folds: Iterable[FoldRows],
     device: str,
     cache: Path | None,
     progress: Progress,
     weights: str | None = None,
 ) -> Learner:
-    """Return the learner that an experiment asks for; raises what its model raises for values it cannot take."""
+    """Return the learner that an experiment asks for; raises what its model raises for values it cannot take.
+
+    `folds` are those that will be scored, read at most once, by a strategy that must know before the first what all of
+    them take.
+    """
     made: Learner = pkgutil.resolve_name(LEARNERS[experiment.strategy]).of(
-        experiment, material, device=device, cache=cache, progress=progress, weights=weights
+        experiment, material, folds=folds, device=device, cache=cache, progress=progress, weights=weights
     )
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from scdrugmap.evaluation.strategies.head import resistant_of
 from scdrugmap.evaluation.strategies.lora.adapter_files import Adapted, folder_of, save_adapted
 from scdrugmap.evaluation.strategies.lora.train import History, Pool, train_adapters
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
+from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.lora_adapters import Adapters
 from scdrugmap.progress import Progress, reporting
@@ -60,6 +61,7 @@ class LoraLearner:
         experiment: Experiment,
         material: Material,
         *,
+        folds: Iterable[FoldRows],
         device: str,
         cache: Path | None,
         progress: Progress,
