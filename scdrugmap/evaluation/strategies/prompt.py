@@ -25,6 +25,7 @@ from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.metrics.failures import count_failures
 from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
@@ -33,7 +34,7 @@ from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.cost import Estimate, together
 from scdrugmap.prompting.examples import in_order
 from scdrugmap.prompting.prompt import VERSION, CellText, Example, prompt_hash
-from scdrugmap.prompting.replies import SOURCES, count_failures
+from scdrugmap.prompting.replies import SOURCES
 from scdrugmap.prompting.reply_cache import prompts_folder
 from scdrugmap.prompting.settings import PromptSettings
 
