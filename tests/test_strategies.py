@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
-from scripted_endpoint import Endpoint, Handler, asked_cells, completion, entry, opinion
+from scripted_endpoint import Endpoint, Handler, asked_cells, completion, edits, entry, opinion
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ScDrugMapError
@@ -208,11 +208,26 @@ def test_it_learns_from_the_labels_of_the_training_side_or_needs_none(make, mate
 @every_strategy
 def test_labels_of_the_test_side_are_never_looked_at(make, material, pair, sides, strategy, how):
     train, test = sides[0].train, sides[0].test
-    # A cell that a language model does not answer for is called wrong, which needs its label; here all are answered.
     poisoned = with_other_cells(pair, test, expression=False)
     assert (poisoned.table.label[test] != material.table.label[test]).all()
     p = [fit(make(strategy, how, of), of, train).predict(test) for of in (material, poisoned)]
     np.testing.assert_array_equal(p[0], p[1])
+
+
+@pytest.mark.parametrize("how", ASKED["prompt"])
+def test_a_cell_that_a_language_model_gives_no_answer_for_is_nan_whatever_its_label(
+    make, material, pair, sides, endpoint, how
+):
+    train, test = sides[0].train, sides[0].test
+    poisoned = with_other_cells(pair, test, expression=False)
+    p = []
+    for of in (material, poisoned):
+        learner = make("prompt", how, of)
+        endpoint.default = edits(lambda found: found[:4])  # half of each request is never answered
+        p.append(fit(learner, of, train).predict(test))
+    np.testing.assert_array_equal(p[0], p[1])
+    assert 0 < np.isnan(p[0]).sum() < len(test)
+    assert learner.may_abstain
 
 
 @every_strategy
@@ -255,6 +270,7 @@ def test_it_says_for_the_record_where_and_with_what_it_ran(make, material, sides
     assert all(isinstance(word, str) for word in (learner.device, learner.precision, learner.weights))
     assert bool(learner.weights) != MODELS[ASKED[strategy][how]["model"]].fitted
     assert isinstance(learner.chooses_epoch, bool)
+    assert isinstance(learner.may_abstain, bool)
     assert isinstance(learner.spent, Mapping)
     assert json.dumps(dict(learner.spent))
     assert all(isinstance(note, str) and note for note in learned.notes)

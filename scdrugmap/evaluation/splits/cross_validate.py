@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
+from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import LabelsMissing
 from scdrugmap.evaluation.cells.cell_table import CellTable
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS
+from scdrugmap.evaluation.metrics.failures import count_failures
 from scdrugmap.evaluation.results.run_record import Outcome, Part
 from scdrugmap.evaluation.results.score_predictions import score_all, score_part
 from scdrugmap.evaluation.results.store import PREDICTIONS
@@ -117,12 +119,18 @@ class Folds:
     def _predictions(
         self, scored: Sequence[protocols.Split], learner: Learner
     ) -> Iterator[tuple[protocols.Split, np.ndarray, list[str]]]:
-        """Learn from each training side once, and yield P(resistant) of the test sides that go with it."""
+        """Learn from each training side once, and yield P(resistant) of the test sides that go with it.
+
+        A cell that the strategy has no answer for counts as wrong.
+        """
         for _, together in itertools.groupby(scored, key=lambda split: split.train.tobytes()):
             group = list(together)
             learned, notes = self._learn(group[0], group[0].name if len(group) == 1 else TRANSFER, learner)
             for split in group:
-                yield split, learned.predict(self.rows[split.test]), [*notes, *learned.notes]
+                p = learned.predict(self.rows[split.test])
+                if learner.may_abstain:
+                    p = count_failures(p, self.cells.label[split.test] == SENSITIVE)
+                yield split, p, [*notes, *learned.notes]
 
     def _learn(self, split: protocols.Split, fold: str, learner: Learner) -> tuple[Learned, list[str]]:
         side = self.cells.take(split.train)

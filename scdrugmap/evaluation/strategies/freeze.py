@@ -37,6 +37,7 @@ class FrozenHead:
 class FrozenLearner:
     """Fits the experiment's head on each training side."""
 
+    may_abstain = False
     spent: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, experiment: Experiment, made: Vectors) -> None:

@@ -4,10 +4,11 @@ At 0 shots the training side is not used at all: the cells of each data set are 
 requests whatever the split, so that the answers are paid once for all protocols. With shots, the labelled cells of the
 target among the training rows are told as examples, in a seeded order; rows of other data sets are not told.
 
-A cell without a readable answer is never dropped, and counts against the model: it is called the wrong class, without
-confidence (P = 0.5 for a sensitive cell, the number below it for a resistant one), and the run's warnings count such
-cells. Benchmarks need the limit `SCDRUGMAP_MAX_COST` (US dollars for each experiment): to set it is to agree that gene
-names are sent to the endpoint.
+A cell without a readable answer is predicted as NaN. It is never dropped: the loop calls it the wrong class, without
+confidence (`metrics.failures`), and the run's warnings count such cells.
+
+Benchmarks need the limit `SCDRUGMAP_MAX_COST` (US dollars for each experiment): to set it is to agree that gene names
+are sent to the endpoint.
 """
 
 from __future__ import annotations
@@ -21,11 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.metrics.failures import count_failures
 from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
@@ -47,6 +46,7 @@ class PromptLearner:
 
     precision = ""
     chooses_epoch = False
+    may_abstain = True
 
     def __init__(self, experiment: Experiment, material: Material, asker: Asker, progress: Progress) -> None:
         self.experiment, self.material, self.asker, self.progress = experiment, material, asker, progress
@@ -151,7 +151,7 @@ class Prompted:
         self.notes: Sequence[str] = ()
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return P(resistant) of rows of the material's table, (n_rows,) float32; failures count as wrong."""
+        """Return P(resistant) of rows of the material's table, (n_rows,) float32; NaN without a readable answer."""
         learner = self.learner
         examples = learner.examples(self.train, self.labels, rows)
         if examples:
@@ -165,7 +165,7 @@ class Prompted:
             )
             asked = list(found.values())
         self.notes = self._notes(rows, asked, len(examples), int(np.isnan(p).sum()))
-        return count_failures(p, learner.material.table.label[rows] == SENSITIVE)
+        return p
 
     def _notes(self, rows: np.ndarray, asked: Sequence[Answers], n_examples: int, n_failed: int) -> list[str]:
         learner = self.learner

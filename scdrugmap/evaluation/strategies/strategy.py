@@ -43,7 +43,7 @@ class Learned(Protocol):
         """What a reader must know of the training, for the record's warnings."""
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return P(resistant) of rows of the material's table, (n_rows,) float32."""
+        """Return P(resistant) of rows of the material's table, (n_rows,) float32; NaN where there is no answer."""
 
 
 class Learner(Protocol):
@@ -53,6 +53,7 @@ class Learner(Protocol):
     precision: str
     weights: str
     chooses_epoch: bool  # wants a validation part of the training side
+    may_abstain: bool  # a NaN is a cell without an answer, which counts as wrong; of others it is a bug
     spent: Mapping[str, Any]  # what asking an endpoint took; empty where nothing leaves the machine
 
     def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> Learned:

@@ -47,6 +47,7 @@ class LoraLearner:
 
     spent: Mapping[str, Any] = MappingProxyType({})
     chooses_epoch = True
+    may_abstain = False
 
     def __init__(
         self, experiment: Experiment, pool: Pool, options: LoraOptions, cache: Path | None, progress: Progress
