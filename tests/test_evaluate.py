@@ -6,6 +6,7 @@ import logging
 import re
 
 import numpy as np
+import polars as pl
 import pytest
 from anndata import AnnData
 
@@ -13,11 +14,12 @@ from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName
 from scdrugmap.evaluation.benchmark import benchmark
 from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
-from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.expand import BASELINES, plan
+from scdrugmap.evaluation.experiment import BASELINES, Experiment
+from scdrugmap.evaluation.plan.expand import plan
 from scdrugmap.evaluation.results.store import SCORES, build_scores, read_predictions, runs
 from scdrugmap.evaluation.run import parallel
 from scdrugmap.evaluation.run.evaluate import evaluate
+from scdrugmap.evaluation.splits.cross_validate import Folds
 from scdrugmap.models import MODELS
 
 FOUNDATION = next(card.key for card in MODELS.values() if not card.fitted)
@@ -219,6 +221,7 @@ class Broken:
     precision: str = "float32"
     weights: str = "w"
     chooses_epoch: bool = False
+    may_abstain: bool = False
     spent: dict = dataclasses.field(default_factory=dict)
 
     def fit(self, train, labels, validation, *, fold):
@@ -234,6 +237,41 @@ def test_a_bug_in_one_experiment_is_a_failed_record_and_a_traceback_in_the_log(m
     assert run.environment.device == "cpu"
     assert predictions is None
     assert "Traceback" in caplog.text
+
+
+@dataclasses.dataclass
+class Silent(Broken):
+    """A learner that is sure of each cell but the first two of a fold, of which it says nothing."""
+
+    of: Material | None = None
+
+    def fit(self, train, labels, validation, *, fold):
+        return self
+
+    @property
+    def notes(self):
+        return ()
+
+    def predict(self, rows):
+        p = (self.of.table.label[rows] == "resistant").astype(np.float32)
+        p[:2] = np.nan
+        return p
+
+
+def test_a_cell_without_an_answer_counts_as_wrong_where_a_strategy_may_have_none():
+    of = material(cohort(n_cells=60, n_samples=4))
+    question = experiment(of, split_by="cell", folds=5)
+    outcome, predictions = Folds.of(question, of).score(Silent(of=of, may_abstain=True), ())
+    wrong = predictions.filter((pl.col("p_resistant") >= 0.5) != (pl.col("label") == "resistant"))
+    assert (len(predictions), len(wrong)) == (60, 10)
+    assert wrong["p_resistant"].is_between(0.4999, 0.5).all()  # and is sure of none of them
+    assert outcome.parts[0].values["accuracy"] == pytest.approx(50 / 60)
+
+
+def test_a_missing_probability_of_any_other_strategy_is_no_score():
+    of = material(cohort(n_cells=60, n_samples=4))
+    with pytest.raises(InvalidInput, match="P\\(resistant\\) runs from nan to nan"):
+        Folds.of(experiment(of), of).score(Silent(of=of, may_abstain=False), ())
 
 
 def test_cancelling_passes_through(settings):

@@ -9,9 +9,8 @@ import pytest
 
 from scdrugmap.data.catalog.catalog import cell_count
 from scdrugmap.evaluation.cells.dataset_summary import Outline
-from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.experiment import BASELINES, Experiment
 from scdrugmap.evaluation.plan.compute_cost import BACKWARD, estimate, work
-from scdrugmap.evaluation.plan.expand import BASELINES
 from scdrugmap.evaluation.plan.plan_file import read_plan
 from scdrugmap.evaluation.results.store import runs
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions

@@ -353,7 +353,7 @@ def test_options_are_checked_before_anything_is_loaded(cohort):
     ):
         asked = Experiment("scgpt", "mlp", ("simulated-1",), strategy="lora", options=sorted_options(options))
         with pytest.raises(error, match=said) as caught:
-            LoraLearner.of(asked, of, device="cpu", cache=None, progress=False)
+            LoraLearner.of(asked, of, folds=(), device="cpu", cache=None, progress=False)
         assert caught.value.remedy
 
 

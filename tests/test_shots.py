@@ -208,6 +208,7 @@ class Learner:
     precision: str = "float32"
     weights: str = ""
     chooses_epoch: bool = True
+    may_abstain: bool = False
     spent: dict = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from scdrugmap.data.labels import RESISTANT, RESPONSES
 from scdrugmap.prompting.parse_json import entries_of
 from scdrugmap.prompting.prompt import names_of
@@ -25,8 +23,6 @@ SOURCES = {  # of P(resistant), in words
     "stated": "as the model states it",
 }
 PROBLEMS = ("unreadable", "missing", "duplicate", "foreign id", "no label", "no probability", "contradiction")
-FAILED_SENSITIVE = np.float32(0.5)  # is called resistant
-FAILED_RESISTANT = np.nextafter(np.float32(0.5), np.float32(0))  # is called sensitive
 SENSITIVE_TIE = 0.4999  # the most that P is where the label is sensitive: one half is called resistant
 
 
@@ -86,16 +82,6 @@ def read(reply: Reply, n_cells: int) -> tuple[dict[str, Answer], Counter[str]]:
         else:
             found[name] = answer
     return found, +problems
-
-
-def count_failures(p_resistant: np.ndarray, sensitive: np.ndarray) -> np.ndarray:
-    """Return P(resistant), (n_cells,) float32, with cells that have no answer (NaN) called wrong, without confidence.
-
-    `sensitive`, (n_cells,) bool, is the truth. A failure must not help a score: at one half for all, failed resistant
-    cells would count as right.
-    """
-    wrong = np.where(sensitive, FAILED_SENSITIVE, FAILED_RESISTANT)
-    return np.where(np.isnan(p_resistant), wrong, p_resistant).astype(np.float32)
 
 
 def _answer(entry: Mapping[str, Any], odds: tuple[float, float] | None) -> tuple[Answer | None, str]:

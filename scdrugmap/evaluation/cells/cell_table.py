@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdrugmap.data.dedupe import duplicate_groups
+from scdrugmap.data.dedupe import cell_keys, duplicate_ids
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.errors import LabelsMissing
 
@@ -53,11 +53,10 @@ class CellTable:
         return len(np.unique(self.sample))
 
 
-def tabulate(adatas: Sequence[AnnData], hashes: Sequence[np.ndarray], *, counted: bool = True) -> CellTable:
+def tabulate(adatas: Sequence[AnnData], hashes: Sequence[np.ndarray]) -> CellTable:
     """Return the table of cells that all have a label; `hashes` holds each AnnData's cell hashes.
 
-    obs needs `response`, `dataset`, `study`, `sample` and `patient_or_line` (as `load_dataset` gives them). `counted`
-    tells that values add up to a cell's molecules; of nearly empty cells the barcode decides then (data.dedupe).
+    obs needs `response`, `dataset`, `study`, `sample` and `patient_or_line` (as `load_dataset` gives them).
     """
     columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(CellTable) if field.name != "content"}
     for adata in adatas:
@@ -68,11 +67,8 @@ def tabulate(adatas: Sequence[AnnData], hashes: Sequence[np.ndarray], *, counted
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     for column in ("sample", "patient_or_line"):
         joined[column] = _unique_over(joined[column], joined["study"])
-    totals = np.concatenate([np.asarray(adata.X.sum(axis=1)).ravel() for adata in adatas]) if counted else None
-    content = np.arange(len(joined["name"]))
-    for group in duplicate_groups(np.concatenate(hashes), counts=totals, barcodes=joined["name"]):
-        content[group] = group[0]
-    return CellTable(**joined, content=content)
+    keys = [cell_keys(adata, known) for adata, known in zip(adatas, hashes, strict=True)]
+    return CellTable(**joined, content=duplicate_ids(keys))
 
 
 def _unique_over(names: np.ndarray, studies: np.ndarray) -> np.ndarray:

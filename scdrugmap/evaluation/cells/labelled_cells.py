@@ -106,7 +106,7 @@ class Material:
             message = f"There are z-scores in {scaled} and none in the others: their values cannot be put together."
             raise InvalidInput(message, "Evaluate sets of z-scores by themselves.")
         hashes = [source.hashes for source in sources]
-        table = tabulate([source.adata for source in sources], hashes, counted=kinds == {False})
+        table = tabulate([source.adata for source in sources], hashes)
         return cls(tuple(sources), table)
 
     @property

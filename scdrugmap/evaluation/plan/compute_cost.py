@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from scdrugmap.data.catalog.catalog import DATASETS, cell_count
 from scdrugmap.evaluation.cells.dataset_summary import Outline
-from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.expand import BASELINES
+from scdrugmap.evaluation.experiment import BASELINES, Experiment
 from scdrugmap.evaluation.splits.protocols import VALIDATION_FOLDS
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.models.speed import speeds

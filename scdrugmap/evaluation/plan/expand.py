@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid, WeightsMissing
-from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, Options, Scalar, sorted_options
-from scdrugmap.evaluation.strategies.features import CONSTANT, load_encoder, weights_of
+from scdrugmap.evaluation.experiment import BASELINES, CONSTANT, STRATEGIES, Experiment, Options, Scalar, sorted_options
+from scdrugmap.evaluation.strategies.features import load_encoder, weights_of
 from scdrugmap.evaluation.strategies.heads import HEADS
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.models import MODELS
@@ -19,12 +19,6 @@ from scdrugmap.models.checkpoints.locate import state
 from scdrugmap.prompting.prompt import prompt_hash
 from scdrugmap.settings import Settings
 
-# The baselines that stand beside every model, and their heads; a model has the paper's.
-BASELINES: Mapping[str, tuple[str, ...]] = {
-    CONSTANT: ("constant",),
-    "hvg": ("logistic", "gradient-boosting"),
-    "hvg-pca": ("mlp",),
-}
 MODEL_HEADS = ("mlp",)
 STRATEGY_HEADS: Mapping[str, tuple[str, ...]] = {"lora": ("mlp",), "prompt": ("prompt",)}  # no choice of the asker's
 NAMED = 4  # data sets that a facet value spells out

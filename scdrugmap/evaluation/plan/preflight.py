@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.cells.dataset_summary import Outline
-from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.experiment import CONSTANT, Experiment
 from scdrugmap.evaluation.plan.compute_cost import estimate, work
 from scdrugmap.evaluation.plan.plan_file import Plan, catalogue
 from scdrugmap.evaluation.run.gpu_slots import cards
-from scdrugmap.evaluation.strategies.features import CONSTANT
 from scdrugmap.evaluation.strategies.prompt import MAX_COST
 from scdrugmap.models import MODELS
 from scdrugmap.settings import Settings

@@ -47,7 +47,7 @@ def evaluate(
     try:
         folds = Folds.of(experiment, material)
         how: dict[str, Any] = {"device": device, "cache": cache, "progress": progress, "weights": weights}
-        learner = learner_of(experiment, material, **how)
+        learner = learner_of(experiment, material, folds=folds.scored_rows(), **how)
         outcome, predictions = folds.score(learner, said)
     except errors.Cancelled:
         raise

@@ -18,13 +18,13 @@ from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import ScDrugMapError
 from scdrugmap.evaluation.cells.dataset_summary import Outline, Stored, store
 from scdrugmap.evaluation.cells.labelled_cells import load_sources, material_of
-from scdrugmap.evaluation.experiment import Experiment, Options
+from scdrugmap.evaluation.experiment import CONSTANT, Experiment, Options
 from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
 from scdrugmap.evaluation.results.store import find_done, write_run, write_scores
 from scdrugmap.evaluation.run import parallel
 from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.evaluation.run.gpu_slots import cards, own_device
-from scdrugmap.evaluation.strategies.features import CONSTANT, load_encoder
+from scdrugmap.evaluation.strategies.features import load_encoder
 from scdrugmap.models import MODELS
 from scdrugmap.settings import Settings
 

@@ -10,16 +10,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
+from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import LabelsMissing
 from scdrugmap.evaluation.cells.cell_table import CellTable
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS
+from scdrugmap.evaluation.metrics.failures import count_failures
 from scdrugmap.evaluation.results.run_record import Outcome, Part
 from scdrugmap.evaluation.results.score_predictions import score_all, score_part
 from scdrugmap.evaluation.results.store import PREDICTIONS
 from scdrugmap.evaluation.splits import protocols
-from scdrugmap.evaluation.strategies.strategy import Learned, Learner
+from scdrugmap.evaluation.strategies.strategy import FoldRows, Learned, Learner
 
 FEW_CELLS = 50  # of a class: below it, a run says so
 TRANSFER = "transfer"  # names what is learned once for several test sets
@@ -72,6 +74,12 @@ class Folds:
                 digest.update(f"\n{split.name}\n{side}\n{len(rows)}\n".encode() + rows.tobytes())
         return f"sha256:{digest.hexdigest()}"
 
+    def scored_rows(self) -> Iterator[FoldRows]:
+        """Yield the sides of each fold that can be scored, as rows of the material's table."""
+        for split in self.splits:
+            if not split.reason:
+                yield FoldRows(self.rows[split.train], self.cells.label[split.train], self.rows[split.test])
+
     def score(self, learner: Learner, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
         """Fit and score every fold; return the outcome and the predictions of all scored cells."""
         scored = [split for split in self.splits if not split.reason]
@@ -111,12 +119,18 @@ class Folds:
     def _predictions(
         self, scored: Sequence[protocols.Split], learner: Learner
     ) -> Iterator[tuple[protocols.Split, np.ndarray, list[str]]]:
-        """Learn from each training side once, and yield P(resistant) of the test sides that go with it."""
+        """Learn from each training side once, and yield P(resistant) of the test sides that go with it.
+
+        A cell that the strategy has no answer for counts as wrong.
+        """
         for _, together in itertools.groupby(scored, key=lambda split: split.train.tobytes()):
             group = list(together)
             learned, notes = self._learn(group[0], group[0].name if len(group) == 1 else TRANSFER, learner)
             for split in group:
-                yield split, learned.predict(self.rows[split.test]), [*notes, *learned.notes]
+                p = learned.predict(self.rows[split.test])
+                if learner.may_abstain:
+                    p = count_failures(p, self.cells.label[split.test] == SENSITIVE)
+                yield split, p, [*notes, *learned.notes]
 
     def _learn(self, split: protocols.Split, fold: str, learner: Learner) -> tuple[Learned, list[str]]:
         side = self.cells.take(split.train)

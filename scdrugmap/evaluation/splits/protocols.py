@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from scdrugmap.data import dedupe
 from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.evaluation.cells.cell_table import WORDS, CellTable, require_both_classes
@@ -36,20 +37,9 @@ class Split:
 def distinct(table: CellTable) -> tuple[np.ndarray, int, int]:
     """Return the rows that are left when each cell counts once, and how many were dropped as copies and as contrary.
 
-    Cells are the same where genes and values are. The first copy stays. Copies that carry both labels all go, since
-    nobody can say which is right.
+    See `data.dedupe.distinct`.
     """
-    return _distinct(table.content, table.label == SENSITIVE)
-
-
-def _distinct(content: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, int, int]:
-    _, first, index = np.unique(content, return_index=True, return_inverse=True)
-    found = np.zeros((len(first), 2), dtype=bool)  # (contents, classes)
-    found[index, sensitive.astype(int)] = True
-    contrary = found[:, 0] & found[:, 1]
-    kept = np.sort(first[~contrary])
-    n_contrary = int(contrary[index].sum())
-    return kept, len(content) - len(kept) - n_contrary, n_contrary
+    return dedupe.distinct(table.content, table.label == SENSITIVE)
 
 
 def splits(
@@ -215,7 +205,7 @@ def _require_whole_units(split_by: str) -> None:
 
 
 def _rows(table: CellTable, rows: np.ndarray) -> np.ndarray:
-    return rows[_distinct(table.content[rows], table.label[rows] == SENSITIVE)[0]]
+    return rows[dedupe.distinct(table.content[rows], table.label[rows] == SENSITIVE)[0]]
 
 
 def validation_rows(table: CellTable, split_by: str, seed: int) -> tuple[np.ndarray | None, str]:

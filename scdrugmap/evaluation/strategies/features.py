@@ -19,8 +19,8 @@ import numpy as np
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import WeightsInvalid
 from scdrugmap.evaluation.cells.labelled_cells import Material
-from scdrugmap.evaluation.experiment import Experiment, Options
-from scdrugmap.evaluation.strategies.heads import Matrix
+from scdrugmap.evaluation.experiment import CONSTANT, Experiment, Options
+from scdrugmap.evaluation.strategies.head import Matrix
 from scdrugmap.models import load_model
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.progress import Progress
@@ -28,7 +28,6 @@ from scdrugmap.progress import Progress
 if TYPE_CHECKING:
     from anndata import AnnData
 
-CONSTANT = "constant"
 IN_MEMORY = 2**30  # bytes of an embedding; a larger one is a memory map, in a file of the cache without a name
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,9 @@ import numpy as np
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.features import Vectors, View, encoder_of, vectors
-from scdrugmap.evaluation.strategies.heads import HEADS, Head, make_head
+from scdrugmap.evaluation.strategies.head import Head
+from scdrugmap.evaluation.strategies.heads import HEADS, make_head
+from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.progress import Progress
 
 FEW_STEPS = 500  # of the optimiser: below it, a run says so
@@ -35,6 +37,7 @@ class FrozenHead:
 class FrozenLearner:
     """Fits the experiment's head on each training side."""
 
+    may_abstain = False
     spent: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, experiment: Experiment, made: Vectors) -> None:
@@ -48,6 +51,7 @@ class FrozenLearner:
         experiment: Experiment,
         material: Material,
         *,
+        folds: Iterable[FoldRows],
         device: str,
         cache: Path | None,
         progress: Progress,

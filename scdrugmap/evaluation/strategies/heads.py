@@ -8,42 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from scdrugmap.data.labels import is_sensitive
-from scdrugmap.errors import InvalidInput, LabelsMissing, UnknownName
+from scdrugmap.errors import InvalidInput, UnknownName
+from scdrugmap.evaluation.strategies.head import Head, Matrix, State, resistant_of
 from scdrugmap.registry import Registry
 
-State = dict[str, np.ndarray]
 DOUBLE = 2**31  # bytes of standardised cells up to which logistic regression works in float64
 BLOCK = 2**15  # cells that are standardised or scored at a time
-
-
-class Matrix(Protocol):
-    """What a head needs of vectors, (n_cells, dim): an array, a memory map, or rows that are read when asked for."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Cells and width."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Any, /) -> np.ndarray: ...
-
-
-class Head(Protocol):
-    """What every head does. Z is (n_cells, dim) float, labels "sensitive" or "resistant"."""
-
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Head:
-        """Learn from labelled cells; `validation`, (n_cells,) bool, marks those that choose the epoch."""
-
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
-        """Return P(resistant), (n_cells,) float32."""
-
-    def state(self) -> State:
-        """Return the fitted head as arrays."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +31,6 @@ class HeadCard:
     make: Callable[..., Head]
     chooses_epoch: bool = False  # wants a validation part of the training side
     restore: Callable[[State], Head] | None = None
-
-
-def resistant_of(Z: Matrix, labels: Iterable[object]) -> np.ndarray:
-    """Return which training cells are resistant, (n_cells,) bool; raise where nothing can be learned."""
-    resistant = ~is_sensitive(labels)
-    if len(resistant) != len(Z):
-        message = f"There are {len(resistant)} labels for {len(Z)} cells."
-        raise InvalidInput(message, "Give one label a cell.")
-    if resistant.all() or not resistant.any():
-        found = "resistant" if resistant.all() and len(resistant) else "sensitive"
-        message = f"All {len(resistant)} training cells are {found}: a head needs both classes."
-        raise LabelsMissing(message, "Train on data sets that have sensitive and resistant cells.")
-    return resistant
 
 
 class Constant:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdrugmap.evaluation.strategies.heads import Matrix, State, resistant_of
+from scdrugmap.evaluation.strategies.head import Matrix, State, resistant_of
 from scdrugmap.models.core.seeds import seeded
 
 VALIDATION_SHARE = 0.1  # of each class, where the caller names no validation cells

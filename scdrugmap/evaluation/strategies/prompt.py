@@ -4,10 +4,11 @@ At 0 shots the training side is not used at all: the cells of each data set are 
 requests whatever the split, so that the answers are paid once for all protocols. With shots, the labelled cells of the
 target among the training rows are told as examples, in a seeded order; rows of other data sets are not told.
 
-A cell without a readable answer is never dropped, and counts against the model: it is called the wrong class, without
-confidence (P = 0.5 for a sensitive cell, the number below it for a resistant one), and the run's warnings count such
-cells. Benchmarks need the limit `SCDRUGMAP_MAX_COST` (US dollars for each experiment): to set it is to agree that gene
-names are sent to the endpoint.
+A cell without a readable answer is predicted as NaN. It is never dropped: the loop calls it the wrong class, without
+confidence (`metrics.failures`), and the run's warnings count such cells.
+
+Benchmarks need the limit `SCDRUGMAP_MAX_COST` (US dollars for each experiment): to set it is to agree that gene names
+are sent to the endpoint.
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
 from scdrugmap.prompting.asker import Answers, Asker
@@ -33,7 +33,7 @@ from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.cost import Estimate, together
 from scdrugmap.prompting.examples import in_order
 from scdrugmap.prompting.prompt import VERSION, CellText, Example, prompt_hash
-from scdrugmap.prompting.replies import SOURCES, count_failures
+from scdrugmap.prompting.replies import SOURCES
 from scdrugmap.prompting.reply_cache import prompts_folder
 from scdrugmap.prompting.settings import PromptSettings
 
@@ -46,6 +46,7 @@ class PromptLearner:
 
     precision = ""
     chooses_epoch = False
+    may_abstain = True
 
     def __init__(self, experiment: Experiment, material: Material, asker: Asker, progress: Progress) -> None:
         self.experiment, self.material, self.asker, self.progress = experiment, material, asker, progress
@@ -60,6 +61,7 @@ class PromptLearner:
         experiment: Experiment,
         material: Material,
         *,
+        folds: Iterable[FoldRows],
         device: str,
         cache: Path | None,
         progress: Progress,
@@ -78,7 +80,7 @@ class PromptLearner:
         settings = PromptSettings.of(card, dict(experiment.settings))
         asker = Asker(settings, folder=prompts_folder(cache), seed=experiment.seed, max_cost=_limit())
         learner = cls(experiment, material, asker, progress)
-        estimate = learner.estimate()
+        estimate = learner.estimate(folds)
         if asker.budget.limit is None:
             message = "Asking sends gene names to an endpoint, and may cost money: " + " ".join(estimate.lines)
             raise ConsentMissing(message, f"To agree, set a limit in US dollars for each run: export {MAX_COST}=1")
@@ -86,20 +88,16 @@ class PromptLearner:
         log.warning("%s", " ".join(estimate.lines))
         return learner
 
-    def estimate(self) -> Estimate:
+    def estimate(self, folds: Iterable[FoldRows]) -> Estimate:
         """Say what all folds would send and cost: each data set once at 0 shots, else each fold with its examples.
 
         Where no fold can be scored that is nothing; the record says why.
         """
-        folds = Folds.of(self.experiment, self.material)
-        tested = [(folds.rows[split.test], split) for split in folds.splits if not split.reason]
-        parts = []
         if self.experiment.shots:
-            for rows, split in tested:
-                examples = self.examples(folds.rows[split.train], folds.cells.label[split.train], rows)
-                parts.append(self.asker.estimate(self.texts_of(rows), examples))
+            told = ((fold, self.examples(fold.train, fold.labels, fold.test)) for fold in folds)
+            parts = [self.asker.estimate(self.texts_of(fold.test), examples) for fold, examples in told]
         else:
-            sources = sorted({source for rows, _ in tested for source in self.source_of[rows].tolist()})
+            sources = sorted({source for fold in folds for source in self.source_of[fold.test].tolist()})
             parts = [self.asker.estimate(self.texts(source)) for source in sources]
         return together(parts or [self.asker.estimate([])])
 
@@ -153,7 +151,7 @@ class Prompted:
         self.notes: Sequence[str] = ()
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return P(resistant) of rows of the material's table, (n_rows,) float32; failures count as wrong."""
+        """Return P(resistant) of rows of the material's table, (n_rows,) float32; NaN without a readable answer."""
         learner = self.learner
         examples = learner.examples(self.train, self.labels, rows)
         if examples:
@@ -167,7 +165,7 @@ class Prompted:
             )
             asked = list(found.values())
         self.notes = self._notes(rows, asked, len(examples), int(np.isnan(p).sum()))
-        return count_failures(p, learner.material.table.label[rows] == SENSITIVE)
+        return p
 
     def _notes(self, rows: np.ndarray, asked: Sequence[Answers], n_examples: int, n_failed: int) -> list[str]:
         learner = self.learner

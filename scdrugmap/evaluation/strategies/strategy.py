@@ -7,7 +7,8 @@ must not reach another.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,15 @@ LEARNERS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class FoldRows:
+    """The sides of one fold that will be scored, as rows of the material's table."""
+
+    train: np.ndarray  # (n_train,) int
+    labels: np.ndarray  # (n_train,) "sensitive" or "resistant", of the training rows
+    test: np.ndarray  # (n_test,) int
+
+
 class Learned(Protocol):
     """What came out of one fold's training side."""
 
@@ -33,7 +43,7 @@ class Learned(Protocol):
         """What a reader must know of the training, for the record's warnings."""
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return P(resistant) of rows of the material's table, (n_rows,) float32."""
+        """Return P(resistant) of rows of the material's table, (n_rows,) float32; NaN where there is no answer."""
 
 
 class Learner(Protocol):
@@ -43,6 +53,7 @@ class Learner(Protocol):
     precision: str
     weights: str
     chooses_epoch: bool  # wants a validation part of the training side
+    may_abstain: bool  # a NaN is a cell without an answer, which counts as wrong; of others it is a bug
     spent: Mapping[str, Any]  # what asking an endpoint took; empty where nothing leaves the machine
 
     def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> Learned:
@@ -53,13 +64,18 @@ def learner_of(
     experiment: Experiment,
     material: Material,
     *,
+    folds: Iterable[FoldRows],
     device: str,
     cache: Path | None,
     progress: Progress,
     weights: str | None = None,
 ) -> Learner:
-    """Return the learner that an experiment asks for; raises what its model raises for values it cannot take."""
+    """Return the learner that an experiment asks for; raises what its model raises for values it cannot take.
+
+    `folds` are those that will be scored, read at most once, by a strategy that must know before the first what all of
+    them take.
+    """
     made: Learner = pkgutil.resolve_name(LEARNERS[experiment.strategy]).of(
-        experiment, material, device=device, cache=cache, progress=progress, weights=weights
+        experiment, material, folds=folds, device=device, cache=cache, progress=progress, weights=weights
     )
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,10 +16,11 @@ from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.features import encoder_of
 from scdrugmap.evaluation.strategies.freeze import FEW_STEPS
-from scdrugmap.evaluation.strategies.heads import resistant_of
+from scdrugmap.evaluation.strategies.head import resistant_of
 from scdrugmap.evaluation.strategies.lora.adapter_files import Adapted, folder_of, save_adapted
 from scdrugmap.evaluation.strategies.lora.train import History, Pool, train_adapters
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
+from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.lora_adapters import Adapters
 from scdrugmap.progress import Progress, reporting
@@ -46,6 +47,7 @@ class LoraLearner:
 
     spent: Mapping[str, Any] = MappingProxyType({})
     chooses_epoch = True
+    may_abstain = False
 
     def __init__(
         self, experiment: Experiment, pool: Pool, options: LoraOptions, cache: Path | None, progress: Progress
@@ -60,6 +62,7 @@ class LoraLearner:
         experiment: Experiment,
         material: Material,
         *,
+        folds: Iterable[FoldRows],
         device: str,
         cache: Path | None,
         progress: Progress,
