@@ -17,7 +17,7 @@ from scdrugmap.errors import InvalidInput
 from scdrugmap.models import load_model
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoints.checkpoint import Checkpoint
-from scdrugmap.models.checkpoints.load import assemble, code, empty_network, find_device, reads_itself, settle
+from scdrugmap.models.checkpoints.load import assemble, code, empty_network, find_device, reads_itself, resolve_settings
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.models.testing import toy_encoder
 
@@ -44,13 +44,13 @@ def random_encoder(card: ModelCard, adata: AnnData, size: str, *, device: str = 
     if card.weights.bundled or reads_itself(card):
         return load_model(card.key, device=device)
     checkpoint = published_checkpoint(card, adata, seed=seed)
-    return assemble(card, checkpoint, f"random-{seed}", settle(card, {}), find_device(device))
+    return assemble(card, checkpoint, f"random-{seed}", resolve_settings(card, {}), find_device(device))
 
 
 def published_checkpoint(card: ModelCard, adata: AnnData, *, seed: int = 0) -> Checkpoint:
     """Random weights at the sizes of the card's config over the genes of `adata`."""
     config, vocabulary = published_sizes(card, adata)
-    return Checkpoint(config, vocabulary, random_tensors(empty_network(card, config, settle(card, {})), seed))
+    return Checkpoint(config, vocabulary, random_tensors(empty_network(card, config, resolve_settings(card, {})), seed))
 
 
 def published_sizes(card: ModelCard, adata: AnnData) -> tuple[dict[str, Any], dict[str, Any]]:

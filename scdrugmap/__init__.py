@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from scdrugmap.evaluation.benchmark import benchmark
     from scdrugmap.models import MODELS, load_model
     from scdrugmap.prediction.pipeline import predict
-
-__version__ = "0.1.0"
+    from scdrugmap.version import __version__
 
 _HOME = {
+    "__version__": "scdrugmap.version",
     "MODELS": "scdrugmap.models",
     "DATASETS": "scdrugmap.data.catalog.catalog",
     "load_model": "scdrugmap.models",

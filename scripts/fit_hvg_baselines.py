@@ -15,7 +15,7 @@ import anndata as ad
 from pretraining_cells import read_all
 
 from scdrugmap.models import MODELS
-from scdrugmap.models.checkpoints.load import code, settle
+from scdrugmap.models.checkpoints.load import code, resolve_settings
 from scdrugmap.models.core.cells import Cells
 
 BASELINES = ("hvg", "hvg-pca")
@@ -33,10 +33,10 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    cells = Cells.of(training_cells(args.data_dir))
+    cells = Cells.from_anndata(training_cells(args.data_dir))
     for key in BASELINES:
         card = MODELS[key]
-        checkpoint = code(card, "fit").fit(cells, settle(card, {}))
+        checkpoint = code(card, "fit").fit(cells, resolve_settings(card, {}))
         checkpoint.save(args.out / key.replace("-", "_") / "weights")
         print(f"{key}: {len(cells)} cells, {checkpoint.config}")
 

@@ -256,7 +256,7 @@ def pretrain(
     """Train on these sets and give our checkpoint and what was measured."""
     torch.manual_seed(plan.seed)
     tokenizer = tokenizer_of(genes)
-    tokens = [tokenizer.tokenize(Cells.of(adata)) for adata in sets]
+    tokens = [tokenizer.tokenize(Cells.from_anndata(adata)) for adata in sets]
     training, validation = split(tokens, plan, tokenizer.pad_id)
     sizes = {name: getattr(plan, name) for name in ("dim", "heads", "inner", "layers", "dropout")}
     config = Config(n_tokens=len(genes) + len(SPECIALS), **sizes)

@@ -51,7 +51,7 @@ def stirred(encoder: Encoder) -> Adapters:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.3)
-        return fresh.of(model)
+        return fresh.with_state_of(model)
 
 
 def batch_of(encoder: Encoder, cells: AnnData) -> dict[str, np.ndarray]:
@@ -198,7 +198,7 @@ def test_adapters_start_from_their_seed_alone(small):
     def start(seed: int) -> Adapters:
         fresh = new(small)
         with adapted(small.network, fresh, seed=seed) as model:
-            return fresh.of(model)
+            return fresh.with_state_of(model)
 
     first = start(3)
     torch.rand(5)

@@ -9,10 +9,14 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter, defaultdict
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+from scdrugmap import version
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "scdrugmap"
@@ -233,3 +237,14 @@ def test_public_names_resolve():
         assert getattr(scdrugmap, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         scdrugmap.nothing  # noqa: B018
+
+
+def test_pyproject_is_where_the_version_is_written(monkeypatch):
+    written = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert version.__version__ == written
+
+    def not_installed(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(version, "version", not_installed)
+    assert version._version() == written

@@ -87,7 +87,7 @@ def test_every_tensor_of_the_network_has_a_source(card: ModelCard):
         return
     converter = code(card, "convert")
     ours = empty_network(card, card.config, card.settings).state_dict()
-    assert set(converter.pieces(card.config)) >= set(ours)
+    assert set(converter.tensor_mappings(card.config)) >= set(ours)
     assert converter.VERSION >= 1
 
 

@@ -137,7 +137,7 @@ def test_adapters_learn_over_packed_weights_and_go_without_a_trace(cells, packed
             optimizer.step()
             optimizer.zero_grad()
         model.eval()
-        tuned, kept = packed.embed(few), new.of(model)
+        tuned, kept = packed.embed(few), new.with_state_of(model)
     assert losses[-1] < 0.97 * losses[0]
     assert apart(tuned, before) > 0.01
     np.testing.assert_array_equal(packed.embed(few), before)

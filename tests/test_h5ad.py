@@ -19,8 +19,8 @@ from scdrugmap.errors import InvalidInput
 
 
 @pytest.fixture
-def door(tmp_path):
-    """Write an AnnData and read it through the door."""
+def reread(tmp_path):
+    """Write an AnnData and read it with `read_h5ad`."""
 
     def through(adata: AnnData, name: str = "file.h5ad", compression: str | None = None, **options: object) -> AnnData:
         adata.write_h5ad(tmp_path / name, compression=compression)
@@ -58,8 +58,8 @@ def logged(adata: AnnData, total: float = 1e4) -> AnnData:
     return other
 
 
-def test_reads_counts_and_says_what_it_found(cells, door, tmp_path):
-    adata = door(cells)
+def test_reads_counts_and_says_what_it_found(cells, reread, tmp_path):
+    adata = reread(cells)
     assert adata.X.format == "csr"
     assert adata.X.dtype == np.float32
     assert (adata.X != cells.X).nnz == 0
@@ -81,12 +81,12 @@ def test_reads_counts_and_says_what_it_found(cells, door, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64", "uint64", "float32", "float64", "bool"])
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
-def test_any_number_type_and_storage(cells, door, storage, dtype):
+def test_any_number_type_and_storage(cells, reread, storage, dtype):
     small = cells[:30].copy()
     small.X.data = np.minimum(small.X.data, 200)
     values = small.X if storage == "csr" else small.X.tocsc() if storage == "csc" else small.X.toarray()
     small.X = values.astype(dtype)
-    adata = door(small, compression="gzip" if storage == "dense" else None)
+    adata = reread(small, compression="gzip" if storage == "dense" else None)
     expected = cells.X[:30].toarray()
     expected = (expected > 0) if dtype == "bool" else np.minimum(expected, 200)
     assert np.array_equal(adata.X.toarray(), expected)
@@ -94,48 +94,48 @@ def test_any_number_type_and_storage(cells, door, storage, dtype):
     assert ("binarised" in said(adata, "warning")) == (dtype == "bool")
 
 
-def test_finds_counts_wherever_they_are(cells, door):
+def test_finds_counts_wherever_they_are(cells, reread):
     logs = logged(cells)
     in_layer, in_raw, nowhere = logs.copy(), logs.copy(), logs.copy()
     in_layer.layers["counts"] = cells.X
     in_layer.layers["imputed"] = cells.X * 2
     in_raw.raw = cells
     nowhere.layers["unspliced"] = cells.X
-    assert found(door(in_layer))["found_in"] == "layers/counts"
-    assert found(door(in_raw))["found_in"] == "raw/X"
-    assert found(door(nowhere))["found_in"] == "X"
-    for adata in (door(in_layer), door(in_raw)):
+    assert found(reread(in_layer))["found_in"] == "layers/counts"
+    assert found(reread(in_raw))["found_in"] == "raw/X"
+    assert found(reread(nowhere))["found_in"] == "X"
+    for adata in (reread(in_layer), reread(in_raw)):
         assert (adata.X != cells.X).nnz == 0
 
 
-def test_counts_with_more_genes_win_over_counts_with_fewer(cells, door):
+def test_counts_with_more_genes_win_over_counts_with_fewer(cells, reread):
     some = cells[:, :150].copy()
     some.raw = cells
-    adata = door(some)
+    adata = reread(some)
     assert found(adata)["found_in"] == "raw/X"
     assert adata.shape == cells.shape
     full = cells.copy()
     full.layers["counts"] = cells.X * 2
-    assert found(door(full))["found_in"] == "layers/counts"
+    assert found(reread(full))["found_in"] == "layers/counts"
 
 
-def test_spliced_counts_are_a_last_resort(cells, door):
+def test_spliced_counts_are_a_last_resort(cells, reread):
     velocity = logged(cells)
     velocity.layers["spliced"] = cells.X
-    adata = door(velocity)
+    adata = reread(velocity)
     assert found(adata)["found_in"] == "layers/spliced"
     assert "part of the counts" in said(adata, "warning")
     velocity.X = cells.X
-    assert found(door(velocity))["found_in"] == "X"
+    assert found(reread(velocity))["found_in"] == "X"
 
 
-def test_scaled_x_with_logarithms_in_raw_reads_the_logarithms(cells, door):
+def test_scaled_x_with_logarithms_in_raw_reads_the_logarithms(cells, reread):
     logs = logged(cells)
     scaled = logs[:, :50].copy()
     dense = scaled.X.toarray()
     scaled.X = (dense - dense.mean(axis=0)) / dense.std(axis=0).clip(1e-3)
     scaled.raw = logs
-    adata = door(scaled)
+    adata = reread(scaled)
     assert (found(adata)["found_in"], found(adata)["value_type"]) == ("raw/X", "log1p")
 
 
@@ -147,11 +147,11 @@ def test_scaled_x_with_logarithms_in_raw_reads_the_logarithms(cells, door):
         (lambda x: np.log1p(x), "log1p", "undone to whole counts"),
     ],
 )
-def test_logarithms_are_undone_with_a_warning_that_names_the_base(cells, door, change, kind, words):
+def test_logarithms_are_undone_with_a_warning_that_names_the_base(cells, reread, change, kind, words):
     counts = cells.X.toarray().astype(np.float64)
     logs = cells.copy()
     logs.X = change(counts).astype(np.float32)
-    adata = door(logs)
+    adata = reread(logs)
     assert found(adata)["value_type"] == kind
     assert words in said(adata, "warning")
     ratio = adata.X.toarray().sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
@@ -160,30 +160,30 @@ def test_logarithms_are_undone_with_a_warning_that_names_the_base(cells, door, c
     assert np.isfinite(ratio).all()
 
 
-def test_normalised_values_are_read_with_a_warning(cells, door):
+def test_normalised_values_are_read_with_a_warning(cells, reread):
     cpm = cells.copy()
     cpm.X = sp.csr_matrix(sp.diags(1e6 / np.asarray(cells.X.sum(axis=1)).ravel()) @ cells.X).astype(np.float32)
-    adata = door(cpm)
+    adata = reread(cpm)
     assert found(adata)["value_type"] == "cpm"
     assert "every cell sums to 1e+06" in said(adata, "warning")
 
 
-def test_what_is_not_accepted_is_refused_by_name(cells, door):
-    assert "natural log" in str(refusal(door, logged(cells), accept=("counts", "cpm")))
-    error = refusal(door, logged(cells), accept=("counts",))
+def test_what_is_not_accepted_is_refused_by_name(cells, reread):
+    assert "natural log" in str(refusal(reread, logged(cells), accept=("counts", "cpm")))
+    error = refusal(reread, logged(cells), accept=("counts",))
     assert "Accepted here: counts." in error.remedy
 
 
 @pytest.mark.parametrize("dense", [True, False])
-def test_z_scores_only_on_request(cells, door, dense):
+def test_z_scores_only_on_request(cells, reread, dense):
     logs = logged(cells).X.toarray()
     scaled = cells.copy()
     values = ((logs - logs.mean(axis=0)) / logs.std(axis=0).clip(1e-3)).astype(np.float32)
     scaled.X = values if dense else sp.csr_matrix(values)
-    error = refusal(door, scaled)
+    error = refusal(reread, scaled)
     assert "z-scores" in str(error)
     assert "layers['counts']" in error.remedy
-    adata = door(scaled, accept=("counts", "zscore"))
+    adata = reread(scaled, accept=("counts", "zscore"))
     assert found(adata)["value_type"] == "zscore"
     np.testing.assert_array_equal(adata.X.toarray(), values)
 
@@ -192,31 +192,31 @@ def test_z_scores_only_on_request(cells, door, dense):
     ("value", "words"), [(np.nan, "holds NaN"), (np.inf, "holds inf"), (-3.0, "1 negative values"), (1e300, "1e+300")]
 )
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
-def test_impossible_values_are_refused_with_their_place(cells, door, storage, value, words):
+def test_impossible_values_are_refused_with_their_place(cells, reread, storage, value, words):
     dense = cells.X.toarray().astype(np.float64)
     dense[7, 11] = value
     values = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}[storage](dense)
     cells.X = values
-    error = str(refusal(door, cells))
+    error = str(refusal(reread, cells))
     assert words in error
     assert f"row 7, column 11 ('{cells.var_names[11]}')" in error
 
 
 @pytest.mark.parametrize(("shape", "words"), [((0, 5), "no cells"), ((5, 0), "no genes"), ((0, 0), "no cells")])
-def test_nothing_is_refused(door, shape, words):
-    assert words in str(refusal(door, AnnData(np.zeros(shape, np.float32))))
+def test_nothing_is_refused(reread, shape, words):
+    assert words in str(refusal(reread, AnnData(np.zeros(shape, np.float32))))
 
 
-def test_only_zeros_and_only_text_are_refused(cells, door, tmp_path):
+def test_only_zeros_and_only_text_are_refused(cells, reread, tmp_path):
     cells.X = sp.csr_matrix(cells.shape, dtype=np.float32)
-    assert "only zeros" in str(refusal(door, cells))
+    assert "only zeros" in str(refusal(reread, cells))
     with h5py.File(tmp_path / "file.h5ad", "r+") as file:
         del file["X"]
         file["X"] = np.full(cells.shape, b"one")
     assert "holds text" in str(refusal(read_h5ad, tmp_path / "file.h5ad"))
 
 
-def test_repeated_genes_are_added_up(cells, door):
+def test_repeated_genes_are_added_up(cells, reread):
     doubled = AnnData(sp.hstack([cells.X, cells.X], format="csr"), obs=cells.obs)
     doubled.var = pd.DataFrame(index=[*cells.var_names, *cells.var_names])
     adata = check_anndata(doubled)
@@ -227,11 +227,11 @@ def test_repeated_genes_are_added_up(cells, door):
 
 
 @pytest.mark.parametrize("version", ["", ".7"])
-def test_ensembl_ids_become_symbols(cells, door, version):
+def test_ensembl_ids_become_symbols(cells, reread, version):
     symbols = cells.var_names.copy()
     cells.var_names = cells.var["ensembl_id"] + version
     cells.var = cells.var[[]]
-    adata = door(cells)
+    adata = reread(cells)
     assert found(adata)["identifier"] == "ensembl"
     assert np.mean(adata.var_names == symbols) > 0.99
     assert adata.var["original_name"].str.endswith(version or tuple("0123456789")).all()
@@ -239,60 +239,60 @@ def test_ensembl_ids_become_symbols(cells, door, version):
 
 @pytest.mark.parametrize("column", ["feature_name", "gene_symbols", "Gene_Name", "symbol"])
 @pytest.mark.parametrize("index", ["numbers", "made up"])
-def test_symbols_in_a_column_are_found(cells, door, index, column):
+def test_symbols_in_a_column_are_found(cells, reread, index, column):
     cells.var = pd.DataFrame({column: pd.Categorical(cells.var_names)}, index=cells.var_names)
     symbols = cells.var_names.copy()
     cells.var_names = [str(place) if index == "numbers" else f"locus_{place}" for place in range(cells.n_vars)]
-    adata = door(cells)
+    adata = reread(cells)
     assert adata.var_names.equals(symbols)
     assert f"in var['{column}']" in said(adata, "ok")
 
 
-def test_previous_and_mouse_symbols_are_brought_up_to_date(cells, door):
+def test_previous_and_mouse_symbols_are_brought_up_to_date(cells, reread):
     previous = {new: old for old, new in gene_table().previous.items()}
     symbols = cells.var_names.to_numpy(object)
     old = [previous.get(name, name) for name in symbols]
     aged, mouse = cells.copy(), cells.copy()
     aged.var_names = old
     aged.var_names_make_unique()
-    assert np.mean(door(aged).var_names[:50] == symbols[:50]) > 0.8
+    assert np.mean(reread(aged).var_names[:50] == symbols[:50]) > 0.8
     mouse.var_names = [name.capitalize() for name in symbols]
     mouse.var = mouse.var[[]]
-    adata = door(mouse)
+    adata = reread(mouse)
     assert found(adata)["organism"] == "mouse"
     assert "mouse" in said(adata, "warning")
     assert len(set(adata.var_names) & set(symbols)) > 300
 
 
-def test_unknown_genes_are_kept_and_counted(cells, door):
+def test_unknown_genes_are_kept_and_counted(cells, reread):
     cells.var_names = [*(f"strange-{place}" for place in range(300)), *cells.var_names[300:]]
     cells.var = cells.var[[]]
-    adata = door(cells)
+    adata = reread(cells)
     assert adata.shape == cells.shape
     assert found(adata)["n_genes_known"] == 100
     assert "100 of 400 genes are known (25%" in said(adata, "warning")
 
 
-def test_a_matrix_without_known_genes_is_refused(cells, door):
+def test_a_matrix_without_known_genes_is_refused(cells, reread):
     cells.var_names = [f"locus_{place}" for place in range(cells.n_vars)]
     cells.var = cells.var[[]]
-    error = refusal(door, cells)
+    error = refusal(reread, cells)
     assert "none of its 400 gene names is known (the first are locus_0, locus_1" in str(error)
 
 
-def test_genes_by_cells_is_recognised(cells, door):
-    assert "lies on its side" in str(refusal(door, cells.T.copy()))
-    assert "adata = adata.T" in refusal(door, cells.T.copy()).remedy
+def test_genes_by_cells_is_recognised(cells, reread):
+    assert "lies on its side" in str(refusal(reread, cells.T.copy()))
+    assert "adata = adata.T" in refusal(reread, cells.T.copy()).remedy
 
 
-def test_odd_cells_and_genes_are_kept_and_noted(cells, door):
+def test_odd_cells_and_genes_are_kept_and_noted(cells, reread):
     dense = cells.X.toarray()
     dense[[3, 8]] = 0
     dense[:, 20] = 0
     cells.X = sp.csr_matrix(dense)
     cells.obs_names = ["same", "same", "same-1", *cells.obs_names[3:]]
     del cells.obs["response"]
-    adata = door(cells)
+    adata = reread(cells)
     assert adata.shape == cells.shape
     assert adata.obs_names.is_unique
     assert adata.obs_names[:3].tolist() == ["same", "same-2", "same-1"]
@@ -329,7 +329,7 @@ def test_unfiltered_barcodes_are_judged_by_those_that_hold_something(cells):
     assert any("unfiltered matrix" in remedy for remedy in record["checks_remedy"])
 
 
-def test_obs_of_all_kinds_survives_and_obsm_comes_along(cells, door):
+def test_obs_of_all_kinds_survives_and_obsm_comes_along(cells, reread):
     n = cells.n_obs
     cells.obs = pd.DataFrame(
         {
@@ -346,7 +346,7 @@ def test_obs_of_all_kinds_survives_and_obsm_comes_along(cells, door):
     cells.uns["anything"] = {"deep": np.zeros(3)}
     cells.obsp["graph"] = sp.eye(n, format="csr")
     cells.varm["loadings"] = np.zeros((cells.n_vars, 2))
-    adata = door(cells)
+    adata = reread(cells)
     assert list(adata.obs) == ["text", "grade", "flag", "number", "count"]
     assert adata.obs["grade"].cat.ordered
     assert adata.obs["grade"].cat.categories.tolist() == ["low", "high"]
@@ -360,8 +360,8 @@ def test_obs_of_all_kinds_survives_and_obsm_comes_along(cells, door):
     assert not adata.varm
 
 
-def test_columns_of_an_unknown_kind_are_left_out_by_name(cells, door, tmp_path):
-    door(cells)
+def test_columns_of_an_unknown_kind_are_left_out_by_name(cells, reread, tmp_path):
+    reread(cells)
     with h5py.File(tmp_path / "file.h5ad", "r+") as file:
         group = file["obs"].create_group("from_the_future")
         group.attrs["encoding-type"] = "awkward-array"
@@ -399,16 +399,16 @@ def test_old_encodings(cells, tmp_path):
         assert adata.obs["sample"].astype(str).tolist() == cells.obs["sample"].tolist()
 
 
-def test_order_of_columns_follows_the_file(cells, door, tmp_path):
-    door(cells)
-    with open_hdf5(tmp_path / "file.h5ad", _journal()) as guard:
+def test_order_of_columns_follows_the_file(cells, reread, tmp_path):
+    reread(cells)
+    with open_hdf5(tmp_path / "file.h5ad", _report()) as guard:
         assert list(read_frame(guard, "obs")) == list(cells.obs)
 
 
-def _journal():
-    from scdrugmap.data.io.checks import Journal
+def _report():
+    from scdrugmap.data.io.checks import ValidationReport
 
-    return Journal("file.h5ad", Limits())
+    return ValidationReport("file.h5ad", Limits())
 
 
 @pytest.mark.parametrize(
@@ -426,8 +426,8 @@ def _journal():
         (Limits(strings_mb=0), "text to be read"),
     ],
 )
-def test_limits_are_kept_and_named(cells, door, limits, words):
-    error = refusal(door, cells, limits=limits)
+def test_limits_are_kept_and_named(cells, reread, limits, words):
+    error = refusal(reread, cells, limits=limits)
     assert words in str(error)
     assert "Limits" in error.remedy
 
@@ -442,9 +442,9 @@ def test_numbers_of_another_machine_are_read(cells, tmp_path):
     assert adata.obs["order"].tolist() == list(range(cells.n_obs))
 
 
-def test_dense_values_count_too(cells, door):
+def test_dense_values_count_too(cells, reread):
     cells.X = cells.X.toarray()
-    assert "number of values in X" in str(refusal(door, cells, limits=Limits(nonzeros=1000)))
+    assert "number of values in X" in str(refusal(reread, cells, limits=Limits(nonzeros=1000)))
 
 
 def test_dense_band_of_a_badly_chunked_matrix_is_limited(cells, tmp_path):
@@ -466,7 +466,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     assert "compression ratio of /X" in str(refusal(read_h5ad, tmp_path / "bomb.h5ad"))
 
 
-def test_an_anndata_in_memory_meets_the_same_rules(cells, door):
+def test_an_anndata_in_memory_meets_the_same_rules(cells, reread):
     given = _foreign(cells)
     given.raw = given
     given.X = logged(cells).X
@@ -487,8 +487,8 @@ def test_memory_is_not_changed(cells):
     assert np.array_equal(given.X.data, before.data)
 
 
-def test_a_refusal_crosses_processes(cells, door):
-    error = refusal(door, cells, limits=Limits(cells=1))
+def test_a_refusal_crosses_processes(cells, reread):
+    error = refusal(reread, cells, limits=Limits(cells=1))
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.remedy, copy.checks) == (str(error), error.remedy, error.checks)
 

@@ -299,7 +299,7 @@ def celllm_tokens(case: Case) -> None:
 
 def check_normalised(encoder: Encoder, case: Case) -> None:
     """Values before they are cut and rounded."""
-    got = log_normalised(encoder.tokenizer.counts(Cells.of(case.cells))).toarray()
+    got = log_normalised(encoder.tokenizer.counts(Cells.from_anndata(case.cells))).toarray()
     np.testing.assert_allclose(got, case.expected["normalized"], **tolerance_of(case, "normalized"))
 
 
@@ -367,7 +367,7 @@ def upstream_cellplm(case: Case, compat: str, batches: str) -> Encoder:
 
 def cellplm_input(case: Case) -> None:
     encoder, expected = upstream_cellplm(case, "upstream", "full"), case.expected
-    tokens, cells = encoder.tokenize(case.cells), Cells.of(case.cells)
+    tokens, cells = encoder.tokenize(case.cells), Cells.from_anndata(case.cells)
     genes = encoder.tokenizer.match(cells)
     np.testing.assert_array_equal(genes[genes >= 0], expected["gene_index"])
     assert cells.ensembl_ids is not None

@@ -23,7 +23,7 @@ def few() -> Cells:
     adata = ad.AnnData(sparse.csr_matrix(np.array(COUNTS, dtype=np.float32)))
     adata.var_names = GENES
     adata.var["ensembl_id"] = IDS
-    return Cells.of(adata)
+    return Cells.from_anndata(adata)
 
 
 def test_the_highest_genes_come_first_and_ties_in_the_order_of_symbols(few):
@@ -34,24 +34,26 @@ def test_the_highest_genes_come_first_and_ties_in_the_order_of_symbols(few):
 @pytest.mark.parametrize("rule", ["names", "values"])
 def test_the_order_of_columns_does_not_matter(cells, rule):
     order = np.random.default_rng(0).permutation(cells.n_vars)
-    assert sentences(Cells.of(cells[:, order].copy()), 50, rule) == sentences(Cells.of(cells), 50, rule)
+    assert sentences(Cells.from_anndata(cells[:, order].copy()), 50, rule) == sentences(
+        Cells.from_anndata(cells), 50, rule
+    )
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_text_depends_on_its_cell_alone(cells, rule):
-    whole = sentences(Cells.of(cells), 30, rule)
-    assert [sentences(Cells.of(cells[row].copy()), 30, rule)[0] for row in range(5)] == whole[:5]
+    whole = sentences(Cells.from_anndata(cells), 30, rule)
+    assert [sentences(Cells.from_anndata(cells[row].copy()), 30, rule)[0] for row in range(5)] == whole[:5]
 
 
 def test_depth_does_not_change_the_order(cells):
     deeper = cells.copy()
     deeper.X = sparse.csr_matrix(cells.X) * 7
-    assert top_genes(Cells.of(deeper), 40) == top_genes(Cells.of(cells), 40)
-    assert sentences(Cells.of(deeper), 40, "values") == sentences(Cells.of(cells), 40, "values")
+    assert top_genes(Cells.from_anndata(deeper), 40) == top_genes(Cells.from_anndata(cells), 40)
+    assert sentences(Cells.from_anndata(deeper), 40, "values") == sentences(Cells.from_anndata(cells), 40, "values")
 
 
 def test_only_expressed_genes_are_named(cells):
-    seen = Cells.of(cells)
+    seen = Cells.from_anndata(cells)
     for row, genes in enumerate(top_genes(seen, seen.counts.shape[1])):
         expressed = set(seen.symbols[seen.counts[row].indices])
         assert set(genes) == expressed

@@ -1,4 +1,4 @@
-"""What the catalogue and the door say of a data set: each warning on both sides of the number that decides it."""
+"""What the catalogue and the loader say of a data set: each warning on both sides of the number that decides it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 
 from scdrugmap.data.catalog.catalog import DATASETS
-from scdrugmap.data.io.checks import Journal, Limits
+from scdrugmap.data.io.checks import Limits, ValidationReport
 from scdrugmap.data.io.read import FEW_GENES, InputRefused, check_anndata
 from scdrugmap.data.simulate import simulate
 
@@ -53,17 +53,17 @@ def test_a_card_says_how_far_its_label_can_be_trusted(basis, samples, confidence
     assert all(warning.startswith(starts[confounded]) for warning in found)
 
 
-# ---- the door ------------------------------------------------------------------------------------------------------
+# ---- the loader ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("value", [9, 10, 11], ids=["below the limit", "at the limit", "above the limit"])
 def test_the_door_stops_what_is_above_its_limit(value):
-    journal = Journal("a.h5ad", Limits())
+    report = ValidationReport("a.h5ad", Limits())
     if value <= 10:
-        journal.within("The number of cells", value, 10)
-        assert journal.checks == []
+        report.within("The number of cells", value, 10)
+        assert report.checks == []
     else:
         with pytest.raises(InputRefused, match="The number of cells is 11; the limit is 10"):
-            journal.within("The number of cells", value, 10)
-        assert [check.level for check in journal.checks] == ["stop"]
+            report.within("The number of cells", value, 10)
+        assert [check.level for check in report.checks] == ["stop"]
 
 
 def checks(adata: AnnData) -> dict[str, str]:

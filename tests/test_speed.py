@@ -14,7 +14,7 @@ import torch
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.models import MODELS
-from scdrugmap.models.checkpoints.load import empty_network, settle
+from scdrugmap.models.checkpoints.load import empty_network, resolve_settings
 from scdrugmap.models.speed import speeds
 from scdrugmap.models.testing import toy_encoder
 
@@ -143,7 +143,7 @@ def test_floating_point_operations_are_those_of_the_sizes(cells, few):
 )
 def test_the_published_size_is_the_cards(card, cells):
     config, vocabulary = embed_models.published_sizes(card, cells)
-    network = empty_network(card, config, settle(card, {}))
+    network = empty_network(card, config, resolve_settings(card, {}))
     assert sum(parameter.numel() for parameter in network.parameters()) == card.n_parameters
     assert network.dim == card.dim
     assert vocabulary

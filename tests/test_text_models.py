@@ -73,13 +73,13 @@ def test_settings_that_make_no_sense_are_refused(cells, text_folder, settings, g
 
 def test_a_text_is_the_sentence_of_the_cell(cells):
     encoder = toy_encoder(LLAMA, cells, top_k=5)
-    (text,) = encoder.tokenizer.texts(Cells.of(cells[0].copy()))
+    (text,) = encoder.tokenizer.texts(Cells.from_anndata(cells[0].copy()))
     assert len(text.split()) == 5
     tokens = encoder.tokenize(cells[0].copy())
     assert tokens.ids[0] == 1  # the special token stands before the genes
     words = json.loads(encoder.tokenizer.vocabulary["tokenizer"])["model"]["vocab"]
     assert tokens.ids[1:].tolist() == [words[gene] for gene in text.split()]
-    valued = toy_encoder(LLAMA, cells, top_k=5, text="values").tokenizer.texts(Cells.of(cells[0].copy()))[0]
+    valued = toy_encoder(LLAMA, cells, top_k=5, text="values").tokenizer.texts(Cells.from_anndata(cells[0].copy()))[0]
     assert valued.split()[::2] == text.split()
 
 
@@ -92,7 +92,7 @@ def test_long_texts_are_cut_and_keep_their_special_tokens(cells):
 
 def test_compat_is_the_published_text(cells):
     encoder = toy_encoder(LLAMA, cells, compat="upstream")
-    (text,) = encoder.tokenizer.texts(Cells.of(cells[0].copy()))
+    (text,) = encoder.tokenizer.texts(Cells.from_anndata(cells[0].copy()))
     counts = cells.X[0].toarray()[0]
     assert text.split() == [f"{gene}{value:.7g}" for gene, value in zip(cells.var_names, counts, strict=True)]
     assert text.endswith(" ")
@@ -103,7 +103,7 @@ def test_what_is_known_of_a_cell_stands_before_its_genes_and_in_the_key(cells):
     few = cells[:4].copy()
     few.obs["drug"] = ["erlotinib", "gefitinib", None, ""]
     few.obs["tissue"] = "lung"
-    texts = told.tokenizer.texts(Cells.of(few))
+    texts = told.tokenizer.texts(Cells.from_anndata(few))
     assert texts[0].startswith("Drug: erlotinib. Tissue: lung. ")
     assert texts[2].startswith("Tissue: lung. ")
     other = few.copy()
@@ -120,7 +120,7 @@ def test_the_name_of_a_data_set_never_reaches_a_text(cells):
     few = cells[:3].copy()
     few.obs["dataset"] = few.obs["study"] = few.obs["sample"] = "GSE120575"
     told = toy_encoder(LLAMA, cells, about="drug,cancer_type,tissue")
-    assert not any("GSE" in text for text in told.tokenizer.texts(Cells.of(few)))
+    assert not any("GSE" in text for text in told.tokenizer.texts(Cells.from_anndata(few)))
     few.obs["tissue"] = "GSE120575 tumour"
     with pytest.raises(InvalidInput, match="must not reach a language model"):
         told.embed(few)
@@ -129,7 +129,7 @@ def test_the_name_of_a_data_set_never_reaches_a_text(cells):
 def test_minilm_embeds_like_transformers_own_pipeline(cells, settings):
     encoder = load_model("minilm", device="cpu", top_k=12)
     few = cells[:3].copy()
-    texts = encoder.tokenizer.texts(Cells.of(few))
+    texts = encoder.tokenizer.texts(Cells.from_anndata(few))
     text_folder = home(MINILM, settings.weights)
     with quiet():
         words, model = AutoTokenizer.from_pretrained(text_folder), AutoModel.from_pretrained(text_folder).eval()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from scdrugmap.data.io.value_type import judge, settle, undo
+from scdrugmap.data.io.value_type import infer_value_type, refine, to_linear
 from scdrugmap.data.simulate import simulate
 
 RNG = np.random.default_rng(0)
@@ -58,9 +58,9 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_kinds_are_told_apart(counts, name):
     change, expected = KINDS[name]
-    verdict = judge(rows(change(counts)))
-    assert verdict.value_type == expected, verdict.says
-    assert verdict.says
+    inferred = infer_value_type(rows(change(counts)))
+    assert inferred.kind == expected, inferred.description
+    assert inferred.description
 
 
 @pytest.mark.parametrize(
@@ -71,25 +71,27 @@ def test_logarithms_are_undone(counts, name):
     linear = {"of counts": counts, "cpm": per(counts, 1e6)}.get(" ".join(name.split()[1:]), per(counts, 1e4))
     linear = linear[:, 100:] if "some genes" in name else linear
     logs = sp.csr_matrix(change(counts).astype(np.float32))
-    verdict = judge(logs.astype(np.float64))
-    back = undo(logs, verdict)
+    inferred = infer_value_type(logs.astype(np.float64))
+    back = to_linear(logs, inferred)
     assert back.dtype == np.float32
     np.testing.assert_allclose(back.toarray(), linear, rtol=1e-4)
-    assert verdict.whole == ("of counts" in name)
-    if verdict.whole:
+    assert inferred.whole == ("of counts" in name)
+    if inferred.whole:
         assert np.array_equal(back.toarray(), counts)
 
 
 def test_undoing_leaves_other_values_alone(counts):
     values = sp.csr_matrix(counts.astype(np.float32))
-    assert np.array_equal(undo(values.copy(), judge(values.astype(np.float64))).toarray(), values.toarray())
+    assert np.array_equal(
+        to_linear(values.copy(), infer_value_type(values.astype(np.float64))).toarray(), values.toarray()
+    )
 
 
 def test_says_when_the_base_cannot_be_told():
     logs = np.log1p(RNG.gamma(0.5, 3, (100, 50)))
-    verdict = judge(rows(logs))
-    assert verdict.value_type == "log1p"
-    assert "base cannot be told" in verdict.doubt
+    inferred = infer_value_type(rows(logs))
+    assert inferred.kind == "log1p"
+    assert "base cannot be told" in inferred.doubt
 
 
 @pytest.mark.parametrize(
@@ -100,33 +102,33 @@ def test_says_when_the_base_cannot_be_told():
     ],
 )
 def test_counts_that_look_odd_are_doubted(counts, change, doubt):
-    verdict = judge(rows(change(counts)))
-    assert verdict.value_type == "counts"
-    assert doubt in verdict.doubt
+    inferred = infer_value_type(rows(change(counts)))
+    assert inferred.kind == "counts"
+    assert doubt in inferred.doubt
 
 
 def test_largest_value_overrules_rows_that_looked_like_logarithms(counts):
-    verdict = judge(rows(np.log1p(per(counts, 1e4))))
-    assert settle(verdict, 9.2) is verdict
-    corrected = settle(verdict, 3000.0)
-    assert corrected.value_type == "cpm"
+    inferred = infer_value_type(rows(np.log1p(per(counts, 1e4))))
+    assert refine(inferred, 9.2) is inferred
+    corrected = refine(inferred, 3000.0)
+    assert corrected.kind == "cpm"
     assert corrected.base is None
     assert corrected.doubt
-    ones = judge(rows((counts > 0).astype(float)))
-    assert settle(ones, 1.0).doubt
-    assert settle(ones, 7.0).doubt == ""
+    ones = infer_value_type(rows((counts > 0).astype(float)))
+    assert refine(ones, 1.0).doubt
+    assert refine(ones, 7.0).doubt == ""
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_few_rows_are_enough(counts, n):
-    assert judge(rows(counts[:n])).value_type == "counts"
-    assert judge(rows(np.log1p(per(counts, 1e4))[:n])).value_type == "log1p"
-    assert judge(rows(per(counts, 1e4)[:n])).value_type == "cpm"
-    assert judge(rows(scaled(counts)[:n])).value_type == "zscore"
+    assert infer_value_type(rows(counts[:n])).kind == "counts"
+    assert infer_value_type(rows(np.log1p(per(counts, 1e4))[:n])).kind == "log1p"
+    assert infer_value_type(rows(per(counts, 1e4)[:n])).kind == "cpm"
+    assert infer_value_type(rows(scaled(counts)[:n])).kind == "zscore"
 
 
 def test_row_order_and_empty_rows_do_not_matter(counts):
     logs = np.log1p(per(counts, 1e4))
     logs = np.vstack([np.zeros((3, logs.shape[1])), logs])
     shuffled = logs[np.random.default_rng(1).permutation(len(logs))]
-    assert judge(rows(logs)).value_type == judge(rows(shuffled)).value_type == "log1p"
+    assert infer_value_type(rows(logs)).kind == infer_value_type(rows(shuffled)).kind == "log1p"

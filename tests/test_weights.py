@@ -22,7 +22,7 @@ import scdrugmap
 from scdrugmap.errors import InvalidInput, WeightsInvalid, WeightsMissing
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.checkpoints import manifest
-from scdrugmap.models.checkpoints.checkpoint import Checkpoint, Piece
+from scdrugmap.models.checkpoints.checkpoint import Checkpoint, TensorMapping
 from scdrugmap.models.checkpoints.download import fetch
 from scdrugmap.models.checkpoints.locate import home, state
 from scdrugmap.models.checkpoints.manifest import sha256
@@ -430,10 +430,10 @@ def test_nothing_unsafe_is_written_anywhere(word):
 
 def test_pieces_cut_fused_and_transposed_tensors():
     whole = torch.arange(24.0).reshape(6, 4)
-    second = Piece(("x",), part=1, of=3)
+    second = TensorMapping(("x",), part=1, of=3)
     assert second.shape_of((2, 4)) == (6, 4)
     assert torch.equal(second.take(whole), whole[2:4])
-    turned = Piece(("x",), part=1, of=3, transpose=True)
+    turned = TensorMapping(("x",), part=1, of=3, transpose=True)
     assert turned.shape_of((2, 4)) == (4, 6)
     assert torch.equal(turned.take(whole.T), whole[2:4])
 

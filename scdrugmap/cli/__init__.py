@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from scdrugmap import __version__
 from scdrugmap.cli.app import run_app
 from scdrugmap.cli.benchmark import benchmark
 from scdrugmap.cli.cells import embed, predict
@@ -20,6 +19,7 @@ from scdrugmap.cli.data import data
 from scdrugmap.cli.models import models
 from scdrugmap.cli.reference import reference
 from scdrugmap.errors import Cancelled, ScDrugMapError
+from scdrugmap.version import __version__
 
 cli = typer.Typer(
     no_args_is_help=True,

@@ -1,1 +1,1 @@
-"""Data sets, labels, genes, and the one door through which every matrix enters."""
+"""Data sets, labels, genes, and the loader through which every matrix enters."""

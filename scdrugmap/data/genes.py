@@ -75,8 +75,8 @@ class GeneMatch:
 
     def counts(self) -> dict[str, int]:
         """Names by how they were recognised, in the order of `HOW`."""
-        found = Counter(self.how.tolist())
-        return {how: found[how] for how in HOW}
+        counts = Counter(self.how.tolist())
+        return {how: counts[how] for how in HOW}
 
 
 @functools.cache

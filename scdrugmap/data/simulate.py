@@ -208,8 +208,8 @@ def _cells(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> pd.Da
 
 def _shifts(names: pd.Series, sd: float, n_genes: int, rng: np.random.Generator) -> np.ndarray:
     """Return a random log shift of each gene for each distinct name, repeated by row, (samples, genes)."""
-    code, found = pd.factorize(names)
-    return rng.normal(0, sd, (len(found), n_genes))[code]
+    code, distinct = pd.factorize(names)
+    return rng.normal(0, sd, (len(distinct), n_genes))[code]
 
 
 def _base(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -218,11 +218,11 @@ def _base(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> tuple[
     code, patients = pd.factorize(samples["patient_or_line"])
     apart = min(1.0, plan.batch)
     mixture = rng.dirichlet(np.ones(len(profiles)), len(patients))[code]  # (samples, K)
-    own = np.log((apart * mixture + (1 - apart) / len(profiles)) @ np.exp(profiles))
+    profile = np.log((apart * mixture + (1 - apart) / len(profiles)) @ np.exp(profiles))
     shift = _shifts(samples["sample"], GENE_SD * plan.batch, plan.n_genes, rng)
     for column in ("dataset", "study"):
         shift += _shifts(samples[column], GENE_SD / 2 * plan.batch, plan.n_genes, rng)
-    return own + shift, shift
+    return profile + shift, shift
 
 
 def _program(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
@@ -230,15 +230,15 @@ def _program(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> np.
     direction = parameters().program[: plan.n_genes]
     shared = rng.gamma(4.0, 0.25, plan.n_genes)  # mean 1: some genes move more than others
     code, studies = pd.factorize(samples["study"])
-    own = rng.normal(0, 1, (len(studies), plan.n_genes))
-    strength = plan.transfer * shared + (1 - plan.transfer) * own
+    by_study = rng.normal(0, 1, (len(studies), plan.n_genes))
+    strength = plan.transfer * shared + (1 - plan.transfer) * by_study
     return plan.effect * PROGRAM_LOG_CHANGE * (direction * strength)[code]
 
 
 def _counts(plan: Plan, samples: pd.DataFrame, obs: pd.DataFrame, rng: np.random.Generator) -> sp.csr_matrix:
     """Draw the counts, CSR float32 (cells, genes)."""
     genes = parameters()
-    own, shift = _base(plan, samples, rng)
+    malignant, shift = _base(plan, samples, rng)
     program = _program(plan, samples, rng)
     library = genes.libraries[plan.protocol]
     unit, n = obs["unit"].to_numpy(), plan.n_cells
@@ -252,7 +252,7 @@ def _counts(plan: Plan, samples: pd.DataFrame, obs: pd.DataFrame, rng: np.random
     blocks = []
     for start in range(0, n, BLOCK):
         part = slice(start, start + BLOCK)
-        log_share = np.where(immune[part, None], blood[unit[part]], own[unit[part]])
+        log_share = np.where(immune[part, None], blood[unit[part]], malignant[unit[part]])
         mean = np.exp(log_size[part, None] + log_share + side[part, None] * program[unit[part]])  # (cells, genes)
         drawn = rng.poisson(rng.gamma(1 / dispersion, mean * dispersion))
         if plan.dropout:

@@ -17,6 +17,7 @@ from scdrugmap.models.core.cells import Cells
 from scdrugmap.models.core.encoder import pieces, some_of
 from scdrugmap.progress import Progress, reporting
 from scdrugmap.settings import Settings
+from scdrugmap.version import __version__
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -97,7 +98,7 @@ def content(encoder: Encoder, cells: AnnData) -> str:
     The order of columns counts because `compat="upstream"` may cut a cell by it; `obs["batch"]` only where cells see
     each other, and other columns of obs only where a text repeats them.
     """
-    seen = Cells.of(cells)
+    seen = Cells.from_anndata(cells)
     parts = [
         fingerprint(cells),
         seen.value_type,
@@ -126,9 +127,7 @@ def settings_hash(encoder: Encoder, batch_size: int | None) -> str:
 
 def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
     """Say what made an embedding, in plain values that an .h5ad can hold."""
-    from scdrugmap import __version__
-
-    found = encoder.coverage(adata)
+    coverage = encoder.coverage(adata)
     made = {
         "model": encoder.card.key,
         "weights": encoder.weights_hash,
@@ -136,8 +135,8 @@ def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
         "settings": json.dumps(encoder.settings, sort_keys=True, default=str),
         "precision": encoder.precision,
         "scdrugmap": __version__,
-        "n_genes_matched": found.n_matched,
-        "share_counts": found.share_counts,
+        "n_genes_matched": coverage.n_matched,
+        "share_counts": coverage.share_counts,
         "context": encoder.tokenizer.context,
     }
     if not encoder.independent:
@@ -148,15 +147,15 @@ def provenance(encoder: Encoder, adata: AnnData) -> dict[str, Any]:
 def _shard(cells: AnnData, encoder: Encoder, cache: Path, shard: int, batch_size: int | None, tell: Any) -> np.ndarray:
     """Embedding of one shard from the store, computed when it is not there; `tell` hears of every cell once."""
     cells = cells.to_memory() if cells.isbacked else cells
-    told = 0
+    reported = 0
 
     def step(done: int, total: int) -> None:
-        nonlocal told
-        tell(done - told)
-        told = done
+        nonlocal reported
+        tell(done - reported)
+        reported = done
 
     key = shard_key(encoder, cells, shard, batch_size)
     with waiting(key, lambda: encoder.embed(cells, batch_size, step, checked=True)):
         z = store.embedding(cache)(**key.arguments())
-    tell(cells.n_obs - told)
+    tell(cells.n_obs - reported)
     return z

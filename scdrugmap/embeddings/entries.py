@@ -23,8 +23,8 @@ class Entry:
 
 def entries(root: Path) -> list[Entry]:
     """List the shards in a store, newest first; an entry that is being written is left out."""
-    found = (_entry(path) for path in sorted(root.glob("**/_embedding/*/metadata.json")))
-    return sorted((entry for entry in found if entry), key=lambda entry: entry.written, reverse=True)
+    listed = (_entry(path) for path in sorted(root.glob("**/_embedding/*/metadata.json")))
+    return sorted((entry for entry in listed if entry), key=lambda entry: entry.written, reverse=True)
 
 
 def _entry(sidecar: Path) -> Entry | None:

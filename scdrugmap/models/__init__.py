@@ -66,7 +66,7 @@ def load_model(
         Translate the network's blocks with `torch.compile` when they first run (a minute; for many cells, above all on
         a GPU). Embeddings change by rounding alone. Without a working compiler a line in the log says so.
     settings
-        The knobs that the model's card documents, for example `max_length=1200`.
+        The settings that the model's card documents, for example `max_length=1200`.
 
     Raises `UnknownName` for a key or a setting that there is not, `WeightsMissing`, `WeightsInvalid`, and
     `InvalidInput` for a device that this machine lacks and for a model that is only asked (`card.prompted`).

@@ -49,7 +49,7 @@ class ModelCard:
     pretrained_on: str = ""  # corpus, in words
     pretrained_accessions: frozenset[str] = frozenset()  # accessions seen in pretraining, for the leak badge
     lora_targets: tuple[str, ...] = ()  # names of the plain linears that LoRA adapts
-    settings: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # knobs and defaults
+    settings: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # names and defaults
     variants: tuple[str, ...] = ()
     variant_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by variant, in place of weights.files
     source_settings: tuple[str, ...] = ()  # those of `settings` that choose among the checkpoint's files or tensors

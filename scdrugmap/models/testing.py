@@ -14,7 +14,7 @@ from scipy import sparse
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoints.baseline import refit
 from scdrugmap.models.checkpoints.checkpoint import Checkpoint
-from scdrugmap.models.checkpoints.load import assemble, code, reads_itself, settle
+from scdrugmap.models.checkpoints.load import assemble, code, reads_itself, resolve_settings
 from scdrugmap.models.core.cells import Cells
 from scdrugmap.models.core.seeds import seeded
 
@@ -32,21 +32,21 @@ def toy_encoder(card: ModelCard, adata: AnnData, *, seed: int = 0, **settings: A
     if card.fitted:
         from scdrugmap.models import load_model
 
-        return refit(load_model(card.key, device="cpu", **settings), Cells.of(adata))
+        return refit(load_model(card.key, device="cpu", **settings), adata)
     if reads_itself(card):
         with tempfile.TemporaryDirectory() as folder:
             toy_folder(card, adata, Path(folder), seed=seed)
-            how = (settle(card, settings), torch.device("cpu"), "float32", Path(folder))
+            how = (resolve_settings(card, settings), torch.device("cpu"), "float32", Path(folder))
             encoder: Encoder = code(card, "load").load(card, Path(folder), *how)
             return encoder
     checkpoint = toy_checkpoint(card, adata, seed=seed)
-    return assemble(card, checkpoint, checkpoint.content_hash(), settle(card, settings), torch.device("cpu"))
+    return assemble(card, checkpoint, checkpoint.content_hash(), resolve_settings(card, settings), torch.device("cpu"))
 
 
 def toy_folder(card: ModelCard, adata: AnnData, folder: Path, *, seed: int = 0) -> None:
     """Write the toy's weights as a folder that `load_model` takes."""
     if card.fitted:
-        code(card, "fit").fit(Cells.of(adata), settle(card, {})).save(folder)
+        code(card, "fit").fit(Cells.from_anndata(adata), resolve_settings(card, {})).save(folder)
     elif reads_itself(card):
         code(card, "load").toy(card, adata.var_names.tolist(), folder, seed)
     else:
@@ -66,7 +66,7 @@ def cells_of_vocabulary(encoder: Encoder, n_cells: int, n_genes: int = 2_000, *,
     """Make up counts over genes that the encoder knows, whatever it calls them: cells that any checkpoint can read."""
     rng = np.random.default_rng(seed)
     names = np.array(sorted(encoder.tokenizer.genes))
-    known = encoder.tokenizer.match(Cells.of(_named(np.zeros((0, len(names))), names, encoder))) >= 0
+    known = encoder.tokenizer.match(Cells.from_anndata(_named(np.zeros((0, len(names))), names, encoder))) >= 0
     names = np.sort(rng.choice(names[known], min(n_genes, int(known.sum())), replace=False))
     counts = rng.poisson(
         rng.gamma(0.5, 4.0, len(names)), (n_cells, len(names))

@@ -117,7 +117,7 @@ def predict(
 
 
 def predict_file(path: str | Path, output: str | Path | None = None, **options: Any) -> AnnData:
-    """Read a file through the one safe door, predict, and write `output` (.csv or .h5ad) atomically if it is named.
+    """Read a file through `read_h5ad`, predict, and write `output` (.csv or .h5ad) atomically if it is named.
 
     `options` are those of `predict`. The input file is never overwritten. Raises `InvalidInput` with what is wrong with
     the file or the output name, before any work is done where that can be known.
@@ -164,9 +164,9 @@ def _reference(reference: str | Path | Reference | None, model: str, settings: S
 
 
 def _admitted(adata: AnnData, sample: str | None) -> tuple[AnnData, AnnData, str | None]:
-    """Return what is written into (a view's copy), the cells as the door would give them, and the sample column.
+    """Return what is written into (a view's copy), the cells as the loader would give them, and the sample column.
 
-    The cells are `adata` itself where it came through the door, else a checked copy.
+    The cells are `adata` itself where it came through the loader, else a checked copy.
     """
     if adata.n_obs == 0:
         raise InvalidInput("There are no cells to predict.", "Check how the file was filtered.")

@@ -22,7 +22,7 @@ def cell_texts(adata: AnnData, settings: PromptSettings) -> list[CellText]:
     Raises `InvalidInput` for z-scores, for a column of obs that is not there, and for an accession of a study in what
     should be told about drug, cancer type or tissue.
     """
-    genes = top_genes(Cells.of(adata), settings.top_k)
+    genes = top_genes(Cells.from_anndata(adata), settings.top_k)
     columns = [_told(adata, word, getattr(settings, word)) for word in ABOUT]
     lines = {told: metadata_line(*told) for told in set(zip(*columns, strict=True))}
     told = zip(*columns, strict=True)

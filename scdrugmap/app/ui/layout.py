@@ -13,11 +13,11 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
-from scdrugmap import __version__
 from scdrugmap.app.pages import PAGES
 from scdrugmap.app.ui import format
 from scdrugmap.errors import ScDrugMapError
 from scdrugmap.plots.palette import DARK, LIGHT, Ink
+from scdrugmap.version import __version__
 
 _LOGO = Path(__file__).with_name("logo.svg")  # also the favicon: a Material symbol there would be asked of another host
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from scdrugmap import __version__
+from scdrugmap.version import __version__
 
 STUDY = "scDrugMap study: Nature Communications 17:730, doi 10.1038/s41467-025-67481-2"
 

@@ -246,8 +246,8 @@ class DatasetCard(BaseModel):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before believing a score on this set, as sentences."""
-        found = [_CONFOUNDED.get(self.confounded, ""), self._shared(), self._small()]
-        return tuple(sentence for sentence in found if sentence)
+        warnings = [_CONFOUNDED.get(self.confounded, ""), self._shared(), self._small()]
+        return tuple(sentence for sentence in warnings if sentence)
 
     def _shared(self) -> str:
         if not self.shares_controls_with:

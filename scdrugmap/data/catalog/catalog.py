@@ -99,15 +99,15 @@ def facets(collection: Collection | None = None, *, published: bool = False) -> 
         message = f"There is no collection called '{collection}'."
         raise UnknownName(message, f"Known: {', '.join(COLLECTIONS)}.")
     cards = [card for card in DATASETS.values() if collection in (None, card.collection)]
-    found: Facets = {facet: {} for facet in FACETS}
+    members: Facets = {facet: {} for facet in FACETS}
     for card in cards:
         for facet in FACETS:
             value = _facet_value(card, facet, published=published, broad=collection is None and not published)
             if value:
-                found[facet].setdefault(value, []).append(card.key)
+                members[facet].setdefault(value, []).append(card.key)
     if published:
-        _as_in_facet_table(found, collection)
-    return found
+        _as_in_facet_table(members, collection)
+    return members
 
 
 def cell_count(keys: Iterable[str]) -> CellCount:
@@ -187,11 +187,11 @@ def _facet_value(card: DatasetCard, facet: str, *, published: bool, broad: bool)
     return value
 
 
-def _as_in_facet_table(found: Facets, collection: Collection | None) -> None:
-    """Put the facet table's own members in place; `found` is changed."""
+def _as_in_facet_table(members: Facets, collection: Collection | None) -> None:
+    """Put the facet table's own members in place; `members` is changed."""
     for entry in published_groups().memberships:
         if collection in (None, entry.collection):
-            values = found[entry.facet]
+            values = members[entry.facet]
             rows = values.pop(entry.value, [])
             elsewhere = [key for key in rows if DATASETS[key].collection != entry.collection]
             if entry.members or elsewhere:

@@ -1,1 +1,1 @@
-"""The safe door for files: one module a container, each checking sizes and structure before anything is allocated."""
+"""The loader: one module a kind of file, each checking sizes and structure before anything is allocated."""

@@ -1,4 +1,4 @@
-"""What was looked at in a file, what was found, and how large a file may be."""
+"""The report of a file's checks, the error of a file that is refused, and how large a file may be."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class InputRefused(InvalidInput):
 
 
 @dataclass
-class Journal:
-    """The checks of one file, in the order in which they were made."""
+class ValidationReport:
+    """Collects the checks of one file in the order in which they are made; `stop` and `within` refuse it."""
 
     file: str
     limits: Limits

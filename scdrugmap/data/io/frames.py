@@ -14,24 +14,24 @@ import numpy as np
 import pandas as pd
 
 from scdrugmap.data.io.checks import MB
-from scdrugmap.data.io.hdf5_guard import Guard, as_text, attribute, native, strings
+from scdrugmap.data.io.hdf5_guard import Hdf5Guard, as_text, attribute, native, strings
 
 INDEX_NAMES = ("_index", "index", "barcodes", "CellID", "obs_names", "var_names", "cell_id", "barcode")
 Values: TypeAlias = np.ndarray | pd.Categorical
 NULLABLE = ("nullable-integer", "nullable-boolean", "nullable-string-array")
 
 
-def read_frame(guard: Guard, path: str) -> pd.DataFrame:
+def read_frame(guard: Hdf5Guard, path: str) -> pd.DataFrame:
     """Read the table at `path`; its index is text, one row a cell or gene."""
     item = guard.file[path]
     return _compound(guard, item) if isinstance(item, h5py.Dataset) else _columns(guard, item, path)
 
 
-def _columns(guard: Guard, item: h5py.Group, path: str) -> pd.DataFrame:
-    guard.journal.within(f"The number of columns of {path}", len(item), guard.journal.limits.columns)
+def _columns(guard: Hdf5Guard, item: h5py.Group, path: str) -> pd.DataFrame:
+    guard.report.within(f"The number of columns of {path}", len(item), guard.report.limits.columns)
     name = _index_name(item)
     if not name:
-        guard.journal.stop(
+        guard.report.stop(
             f"{path} names no index (looked for {', '.join(INDEX_NAMES)}).",
             "Write the file anew with adata.write_h5ad('new.h5ad').",
         )
@@ -49,15 +49,15 @@ def _columns(guard: Guard, item: h5py.Group, path: str) -> pd.DataFrame:
             columns[key] = values
     if left_out:
         shown = ", ".join(sorted(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
-        guard.journal.warn(f"Columns of {path} of a kind that is not read: {shown}.")
+        guard.report.warn(f"Columns of {path} of a kind that is not read: {shown}.")
     return pd.DataFrame(columns, index=index)[_order(guard, item, columns)]
 
 
-def _compound(guard: Guard, item: h5py.Dataset) -> pd.DataFrame:
+def _compound(guard: Hdf5Guard, item: h5py.Dataset) -> pd.DataFrame:
     guard.admit(item, compound=True)
     records = item[()]
     if records.dtype.names is None:
-        guard.journal.stop(f"{item.name} is an array, not a table.", "Write it with adata.write_h5ad('new.h5ad').")
+        guard.report.stop(f"{item.name} is an array, not a table.", "Write it with adata.write_h5ad('new.h5ad').")
     columns = {
         name: as_text(records[name]) if records[name].dtype.kind == "S" else native(records[name])
         for name in records.dtype.names
@@ -73,9 +73,9 @@ def _index_name(group: h5py.Group) -> str:
     return next((name for name in (named, *INDEX_NAMES) if name and name in group), "")
 
 
-def _order(guard: Guard, group: h5py.Group, columns: dict[str, Values]) -> list[str]:
+def _order(guard: Hdf5Guard, group: h5py.Group, columns: dict[str, Values]) -> list[str]:
     """Return the order that the file asks for, where it asks for one; reading it must not read much text."""
-    n, most = len(columns), guard.journal.limits.strings_mb * MB
+    n, most = len(columns), guard.report.limits.strings_mb * MB
     if "column-order" not in group.attrs or group.attrs.get_id("column-order").shape != (n,):
         return list(columns)
     if n * guard.heap_bytes > most:  # each name could be as long as all text of the file
@@ -84,7 +84,7 @@ def _order(guard: Guard, group: h5py.Group, columns: dict[str, Values]) -> list[
     return wanted if sorted(wanted) == sorted(columns) else list(columns)
 
 
-def _column(guard: Guard, group: h5py.Group, item: h5py.Dataset | h5py.Group) -> Values | None:
+def _column(guard: Hdf5Guard, group: h5py.Group, item: h5py.Dataset | h5py.Group) -> Values | None:
     """Return the values of one column, or None for a kind that is not known."""
     if isinstance(item, h5py.Group):
         if attribute(item, "encoding-type") not in ("categorical", *NULLABLE):

@@ -22,8 +22,8 @@ ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{11}")
 
 
 @dataclass(frozen=True)
-class Named:
-    """Genes of a matrix under the names that the product uses."""
+class GeneColumns:
+    """How the names of a matrix become columns: one for each gene, under its current symbol where that is known."""
 
     match: GeneMatch
     source: str  # "var_names" or the var column that held the names
@@ -42,7 +42,7 @@ class Named:
         return max(counts, key=lambda how: counts[how]) if any(counts.values()) else "none"
 
 
-def name_genes(var: pd.DataFrame) -> Named:
+def name_genes(var: pd.DataFrame) -> GeneColumns:
     """Find where `var` keeps gene names, recognise them and plan the columns of the result."""
     candidates = {"var_names": var.index.to_numpy(object)} | _columns(var, SYMBOL_COLUMNS)
     shares = {source: known_share(names) for source, names in candidates.items()}
@@ -56,10 +56,10 @@ def name_genes(var: pd.DataFrame) -> Named:
     kept = pd.DataFrame(
         {"ensembl_id": match.ensembl_id[first], "original_name": match.name[first]}, index=unique.astype(str)
     )
-    return Named(match, source, kept, column_of)
+    return GeneColumns(match, source, kept, column_of)
 
 
-def add_up(matrix: sp.csr_matrix, named: Named, *, average: bool = False) -> sp.csr_matrix:
+def add_up(matrix: sp.csr_matrix, named: GeneColumns, *, average: bool = False) -> sp.csr_matrix:
     """Add the columns that mean one gene (average them where the values are no amounts), float32 (cells, genes)."""
     n_names, n_genes = len(named.column_of), len(named.var)
     if n_names == n_genes:
@@ -85,8 +85,8 @@ def looks_transposed(rows: Sequence[object] | np.ndarray, columns: Sequence[obje
 
 
 def _columns(var: pd.DataFrame, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    found = {str(column).lower(): column for column in var.columns}
-    return {found[name]: var[found[name]].to_numpy(object) for name in names if name in found}
+    by_name = {str(column).lower(): column for column in var.columns}
+    return {by_name[name]: var[by_name[name]].to_numpy(object) for name in names if name in by_name}
 
 
 def _ensembl_ids(var: pd.DataFrame) -> list[str] | None:

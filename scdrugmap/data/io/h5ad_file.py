@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from scdrugmap.data.io.checks import Journal
+from scdrugmap.data.io.checks import ValidationReport
 from scdrugmap.data.io.frames import read_frame
-from scdrugmap.data.io.hdf5_guard import Guard, native, open_hdf5
+from scdrugmap.data.io.hdf5_guard import Hdf5Guard, native, open_hdf5
 from scdrugmap.data.io.matrix import Matrix, stored
 
 COUNT_LAYERS = ("counts", "raw_counts", "count", "raw", "umi", "umis", "UMI", "UMIs")
@@ -26,8 +26,8 @@ OBSM_COLUMNS = 10_000
 
 
 @dataclass
-class Table:
-    """What a file holds: cells, and matrices in order of preference."""
+class RawDataset:
+    """What a file or an AnnData holds before it is checked: cells, and matrices in order of preference."""
 
     obs: pd.DataFrame  # (n_cells,)
     matrices: list[Matrix]
@@ -37,36 +37,36 @@ class Table:
 
 
 @contextlib.contextmanager
-def open_anndata(path: Path, journal: Journal) -> Iterator[Table]:
+def open_anndata(path: Path, report: ValidationReport) -> Iterator[RawDataset]:
     """Open an .h5ad file; the matrices can be read while the context is open."""
-    with open_hdf5(path, journal) as guard:
-        with journal.translated("h5ad"):
-            table = _table(guard)
-        yield table
+    with open_hdf5(path, report) as guard:
+        with report.translated("h5ad"):
+            dataset = _raw_dataset(guard)
+        yield dataset
 
 
-def _table(guard: Guard) -> Table:
-    file, journal = guard.file, guard.journal
+def _raw_dataset(guard: Hdf5Guard) -> RawDataset:
+    file, report = guard.file, guard.report
     if "obs" not in file or "var" not in file:
-        journal.stop(
+        report.stop(
             f"holds no AnnData: there is no {'obs' if 'obs' not in file else 'var'} in it (found {_listed(file)}).",
             "Save it from Python with adata.write_h5ad('new.h5ad').",
         )
     obs, var = read_frame(guard, "obs"), read_frame(guard, "var")
-    found: list[Matrix | None] = [stored(guard, path, path, var) for path in _layers(file, COUNT_LAYERS)]
+    candidates: list[Matrix | None] = [stored(guard, path, path, var) for path in _layers(file, COUNT_LAYERS)]
     if "X" in file:
-        found.append(stored(guard, "X", "X", var))
-    found.extend(_raw(guard))
-    found.extend(stored(guard, path, path, var) for path in _layers(file, PART_LAYERS))
-    matrices = [matrix for matrix in found if matrix is not None]
+        candidates.append(stored(guard, "X", "X", var))
+    candidates.extend(_raw(guard))
+    candidates.extend(stored(guard, path, path, var) for path in _layers(file, PART_LAYERS))
+    matrices = [matrix for matrix in candidates if matrix is not None]
     if not matrices:
-        journal.stop(
+        report.stop(
             "holds no matrix in X, raw or a layer called 'counts'.",
             "Put the raw counts in X, or in adata.layers['counts'], and write the file anew.",
         )
     for matrix in matrices:
-        _fits(journal, matrix, len(obs))
-    return Table(obs, matrices, _obsm(guard, len(obs)), simulated=_simulated(file))
+        _fits(report, matrix, len(obs))
+    return RawDataset(obs, matrices, _obsm(guard, len(obs)), simulated=_simulated(file))
 
 
 def _listed(file: h5py.File) -> str:
@@ -79,7 +79,7 @@ def _layers(file: h5py.File, names: tuple[str, ...]) -> list[str]:
     return [f"layers/{name}" for name in names if isinstance(layers, h5py.Group) and name in layers]
 
 
-def _raw(guard: Guard) -> list[Matrix | None]:
+def _raw(guard: Hdf5Guard) -> list[Matrix | None]:
     """Return raw/X with the genes of raw; before anndata 0.7 both lay at the top level."""
     for x, var in (("raw/X", "raw/var"), ("raw.X", "raw.var")):
         if x in guard.file and var in guard.file:
@@ -87,27 +87,25 @@ def _raw(guard: Guard) -> list[Matrix | None]:
     return []
 
 
-def _fits(journal: Journal, matrix: Matrix, n_cells: int) -> None:
+def _fits(report: ValidationReport, matrix: Matrix, n_cells: int) -> None:
     expected = (n_cells, len(matrix.var))
     if matrix.shape != expected:
         remedy = "Write the file anew with adata.write_h5ad('new.h5ad')."
         if matrix.shape == expected[::-1] and n_cells != len(matrix.var):
             remedy = "The matrix lies on its side: transpose it before it goes into the AnnData."
-        journal.stop(
-            f"{matrix.where} is {matrix.shape[0]} x {matrix.shape[1]}, but obs and var are {expected}.", remedy
-        )
+        report.stop(f"{matrix.where} is {matrix.shape[0]} x {matrix.shape[1]}, but obs and var are {expected}.", remedy)
 
 
-def _obsm(guard: Guard, n_cells: int) -> dict[str, np.ndarray]:
+def _obsm(guard: Hdf5Guard, n_cells: int) -> dict[str, np.ndarray]:
     """Read the embeddings and coordinates that are plain numeric arrays; others are left out."""
     group = guard.file.get("obsm")
-    found = {}
+    arrays = {}
     for key, item in group.items() if isinstance(group, h5py.Group) else ():
         plain = isinstance(item, h5py.Dataset) and item.ndim == 2 and item.dtype.kind in "biuf"
         if plain and item.shape[0] == n_cells and 0 < item.shape[1] <= OBSM_COLUMNS:
             guard.admit(item)
-            found[str(key)] = native(item[()])
-    return found
+            arrays[str(key)] = native(item[()])
+    return arrays
 
 
 def _simulated(file: h5py.File) -> bool:

@@ -16,24 +16,24 @@ import h5py
 import numpy as np
 from h5py import h5o, h5t, h5z
 
-from scdrugmap.data.io.checks import GB, MB, Journal
+from scdrugmap.data.io.checks import GB, MB, ValidationReport
 
 PLAIN = {h5t.INTEGER: "integer", h5t.FLOAT: "float", h5t.STRING: "string", h5t.ENUM: "enum"}
 RESAVE = "Write it anew with adata.write_h5ad('new.h5ad'), which makes no such thing."
 
 
 @contextlib.contextmanager
-def open_hdf5(path: Path, journal: Journal) -> Iterator[Guard]:
+def open_hdf5(path: Path, report: ValidationReport) -> Iterator[Hdf5Guard]:
     """Open a file read-only, walk all of it and yield the guard through which its parts are read."""
-    with journal.translated("HDF5"):
+    with report.translated("HDF5"):
         file = h5py.File(path, "r", locking=False)
     with file:
-        with journal.translated("HDF5"):
-            stored = _walk(file, journal)
-        yield Guard(file, journal, heap_bytes=max(path.stat().st_size - stored, 0))
+        with report.translated("HDF5"):
+            stored = _walk(file, report)
+        yield Hdf5Guard(file, report, heap_bytes=max(path.stat().st_size - stored, 0))
 
 
-def _walk(file: h5py.File, journal: Journal) -> int:
+def _walk(file: h5py.File, report: ValidationReport) -> int:
     """Visit every object once; return the bytes that data sets occupy."""
     waiting: list[tuple[h5py.Group, int]] = [(file["/"], 0)]
     seen: set[object] = {_address(waiting[0][0])}
@@ -41,17 +41,17 @@ def _walk(file: h5py.File, journal: Journal) -> int:
     while waiting:
         group, depth = waiting.pop()
         n_objects += len(group)
-        journal.within("The number of groups and arrays", n_objects, journal.limits.objects)
-        journal.within("The depth of nested groups", depth, journal.limits.depth)
+        report.within("The number of groups and arrays", n_objects, report.limits.objects)
+        report.within("The depth of nested groups", depth, report.limits.depth)
         for name in group:
-            item = _hard(group, name, journal)
+            item = _hard(group, name, report)
             if isinstance(item, h5py.Group):
                 if _address(item) in seen:
-                    journal.stop(f"group {item.name!r} is linked twice or holds itself.", RESAVE)
+                    report.stop(f"group {item.name!r} is linked twice or holds itself.", RESAVE)
                 seen.add(_address(item))
                 waiting.append((item, depth + 1))
             elif isinstance(item, h5py.Dataset):
-                stored += _own_storage(item, journal)
+                stored += _own_storage(item, report)
     return stored
 
 
@@ -59,21 +59,21 @@ def _address(item: h5py.Group) -> object:
     return h5o.get_info(item.id).addr
 
 
-def _hard(group: h5py.Group, name: str, journal: Journal) -> object:
+def _hard(group: h5py.Group, name: str, report: ValidationReport) -> object:
     """Open a child that lies in this file, by looking at the link before following it."""
     link = group.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink):
-        journal.stop(f"{_path(group, name)} is a link into another file, which is refused for safety.", RESAVE)
+        report.stop(f"{_path(group, name)} is a link into another file, which is refused for safety.", RESAVE)
     if not isinstance(link, h5py.HardLink):
-        journal.stop(f"{_path(group, name)} is a soft link, which is refused for safety.", RESAVE)
+        report.stop(f"{_path(group, name)} is a soft link, which is refused for safety.", RESAVE)
     return group[name]
 
 
-def _own_storage(item: h5py.Dataset, journal: Journal) -> int:
+def _own_storage(item: h5py.Dataset, report: ValidationReport) -> int:
     if item.external:
-        journal.stop(f"{item.name} keeps its bytes in another file, which is refused for safety.", RESAVE)
+        report.stop(f"{item.name} keeps its bytes in another file, which is refused for safety.", RESAVE)
     if item.is_virtual:
-        journal.stop(f"{item.name} is a virtual data set over other files, which is refused for safety.", RESAVE)
+        report.stop(f"{item.name} is a virtual data set over other files, which is refused for safety.", RESAVE)
     return item.id.get_storage_size()
 
 
@@ -82,11 +82,11 @@ def _path(group: h5py.Group, name: str) -> str:
 
 
 @dataclass
-class Guard:
+class Hdf5Guard:
     """An open file that was walked; hands out an element only after its types and sizes were checked."""
 
     file: h5py.File
-    journal: Journal
+    report: ValidationReport
     heap_bytes: int  # of the file outside data sets: no single string can be longer
     unpacked: int = 0  # bytes that were admitted so far
     text: int = 0
@@ -107,38 +107,38 @@ class Guard:
     def _admit_type(self, item: h5py.Dataset, kind: h5t.TypeID) -> None:
         if kind.get_class() not in PLAIN:
             names = ", ".join(PLAIN.values())
-            self.journal.stop(f"{item.name} has an HDF5 type that is not read (only {names} are).", RESAVE)
+            self.report.stop(f"{item.name} has an HDF5 type that is not read (only {names} are).", RESAVE)
 
     def _admit_size(self, item: h5py.Dataset) -> None:
-        journal, limits = self.journal, self.journal.limits
+        report, limits = self.report, self.report.limits
         n_bytes = int(np.prod(item.shape or (1,), dtype=object)) * item.dtype.itemsize
         self.unpacked += n_bytes
-        journal.within(f"The unpacked size of {item.name} (MB)", self.unpacked / MB, limits.unpacked_gb * GB / MB)
+        report.within(f"The unpacked size of {item.name} (MB)", self.unpacked / MB, limits.unpacked_gb * GB / MB)
         if n_bytes > limits.ratio_from_mb * MB:
             ratio = n_bytes / max(item.id.get_storage_size(), 1)
-            journal.within(f"The compression ratio of {item.name}", ratio, limits.ratio)
+            report.within(f"The compression ratio of {item.name}", ratio, limits.ratio)
         chunk = int(np.prod(item.chunks, dtype=object)) * item.dtype.itemsize if item.chunks else 0
-        journal.within(f"The size of a chunk of {item.name} (MB)", chunk / MB, limits.chunk_mb)
+        report.within(f"The size of a chunk of {item.name} (MB)", chunk / MB, limits.chunk_mb)
         filters = item.id.get_create_plist()
         for number in range(filters.get_nfilters()):
             code, *_, name = filters.get_filter(number)
             if not h5z.filter_avail(code):
                 name = name.decode("ascii", "replace").split(";")[0][:40]
                 remedy = "Write it anew with adata.write_h5ad('new.h5ad', compression='gzip')."
-                journal.stop(
+                report.stop(
                     f"{item.name} is compressed with '{name}' (filter {code}), which is not known here.", remedy
                 )
 
     def _admit_strings(self, item: h5py.Dataset) -> None:
         """Measure text piece by piece: many entries of a small file may point at one long string."""
-        limits = self.journal.limits
+        limits = self.report.limits
         step = int(np.clip(limits.strings_mb * MB // max(self.heap_bytes, 1), 1, 65_536))
         for piece in pieces(item, step):
             lengths = [len(value) for value in piece.ravel()]
             self.text += sum(lengths)
             longest = max(lengths, default=0)
-            self.journal.within(f"The longest text in {item.name}", longest, limits.string_length)
-            self.journal.within("The text to be read (MB)", self.text / MB, limits.strings_mb)
+            self.report.within(f"The longest text in {item.name}", longest, limits.string_length)
+            self.report.within("The text to be read (MB)", self.text / MB, limits.strings_mb)
 
 
 def pieces(item: h5py.Dataset, step: int) -> Iterator[np.ndarray]:

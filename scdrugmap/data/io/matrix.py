@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdrugmap.data.io.checks import Journal
-from scdrugmap.data.io.hdf5_guard import Guard, attribute, native
+from scdrugmap.data.io.checks import ValidationReport
+from scdrugmap.data.io.hdf5_guard import Hdf5Guard, attribute, native
 
 SLAB = 2**23  # values that pass at a time
 N_BLOCKS, BLOCK_ROWS = 20, 25  # rows looked at to judge the values: blocks all over the file
@@ -25,7 +25,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass
 class Scan:
-    """What all values of a matrix were found to be."""
+    """Extremes and oddities of all values of a matrix, collected slab by slab."""
 
     n_negative: int = 0
     n_fractional: int = 0
@@ -123,7 +123,7 @@ class StoredMatrix:
     item: h5py.Dataset | h5py.Group
     layout: str  # "dense", "csr" or "csc"
     shape: tuple[int, int]
-    journal: Journal
+    report: ValidationReport
     _pointers: np.ndarray | None = field(default=None, repr=False)
     _loaded: tuple[sp.csr_matrix, Scan] | None = field(default=None, repr=False)
 
@@ -201,7 +201,7 @@ class StoredMatrix:
             with np.errstate(over="ignore", invalid="ignore"):  # noted by the scan
                 parts.append(block.astype(np.float32))
             n += block.nnz
-            self.journal.within(f"The number of values in {self.where}", n, self.journal.limits.nonzeros)
+            self.report.within(f"The number of values in {self.where}", n, self.report.limits.nonzeros)
         return sp.vstack(parts, format="csr"), scan
 
     def _slabs(self) -> Iterator[tuple[int, int]]:
@@ -240,7 +240,7 @@ def _tidy(matrix: sp.csr_matrix) -> sp.csr_matrix:
     return matrix
 
 
-def stored(guard: Guard, path: str, where: str, var: pd.DataFrame) -> StoredMatrix | None:
+def stored(guard: Hdf5Guard, path: str, where: str, var: pd.DataFrame) -> StoredMatrix | None:
     """Describe the matrix at `path` from metadata, or return None where there is none (an empty X is no matrix)."""
     item = guard.file[path]
     if isinstance(item, h5py.Dataset):
@@ -252,34 +252,34 @@ def stored(guard: Guard, path: str, where: str, var: pd.DataFrame) -> StoredMatr
         layout = kind.removesuffix("_matrix")
         if layout not in ("csr", "csc") or not {"data", "indices", "indptr"} <= set(item):
             if kind != "null":  # an AnnData without X
-                guard.journal.warn(f"{where} is stored as '{kind[:40]}' or incomplete: it was not read.")
+                guard.report.warn(f"{where} is stored as '{kind[:40]}' or incomplete: it was not read.")
             return None
         name = "shape" if "shape" in item.attrs else "h5sparse_shape"
         if item.attrs.get_id(name).shape != (2,):
-            guard.journal.stop(f"{where} does not tell its shape.", "Write it anew with adata.write_h5ad('new.h5ad').")
+            guard.report.stop(f"{where} does not tell its shape.", "Write it anew with adata.write_h5ad('new.h5ad').")
         shape = tuple(int(n) for n in item.attrs[name])
-    admit_shape(guard.journal, shape, where)
+    admit_shape(guard.report, shape, where)
     guard.admit(item)
     kind = (item if layout == "dense" else item["data"]).dtype.kind
     if kind not in "biuf":
-        guard.journal.stop(f"{where} holds text, not numbers.", "Convert it: adata.X = adata.X.astype('float32').")
-    matrix = StoredMatrix(where, var, item, layout, (int(shape[0]), int(shape[1])), guard.journal)
+        guard.report.stop(f"{where} holds text, not numbers.", "Convert it: adata.X = adata.X.astype('float32').")
+    matrix = StoredMatrix(where, var, item, layout, (int(shape[0]), int(shape[1])), guard.report)
     if layout != "dense":
-        guard.journal.within(f"The number of values in {where}", matrix.n_stored, guard.journal.limits.nonzeros)
+        guard.report.within(f"The number of values in {where}", matrix.n_stored, guard.report.limits.nonzeros)
     elif item.chunks:
-        limits = guard.journal.limits
+        limits = guard.report.limits
         slab_mb = item.chunks[0] * item.shape[1] * item.dtype.itemsize / 2**20
         remedy = "Write it anew: adata.X = scipy.sparse.csr_matrix(adata.X); adata.write_h5ad('new.h5ad')."
-        guard.journal.within(f"A band of whole chunks of {where} (MB)", slab_mb, 2 * limits.chunk_mb, remedy)
+        guard.report.within(f"A band of whole chunks of {where} (MB)", slab_mb, 2 * limits.chunk_mb, remedy)
     return matrix
 
 
-def admit_shape(journal: Journal, shape: tuple[int, ...], where: str) -> None:
+def admit_shape(report: ValidationReport, shape: tuple[int, ...], where: str) -> None:
     """Refuse sizes that no limit admits, and matrices without cells or genes."""
     if len(shape) != 2 or min(shape) < 0:
-        journal.stop(f"{where} has shape {shape}, not cells x genes.", "Pass a matrix with a row for each cell.")
-    journal.within(f"The number of cells in {where}", shape[0], journal.limits.cells)
-    journal.within(f"The number of genes in {where}", shape[1], journal.limits.genes)
+        report.stop(f"{where} has shape {shape}, not cells x genes.", "Pass a matrix with a row for each cell.")
+    report.within(f"The number of cells in {where}", shape[0], report.limits.cells)
+    report.within(f"The number of genes in {where}", shape[1], report.limits.genes)
     if shape[0] == 0 or shape[1] == 0:
         empty = "cells" if shape[0] == 0 else "genes"
-        journal.stop(f"{where} holds no {empty} ({shape[0]} cells x {shape[1]} genes).", "Look at the filtering step.")
+        report.stop(f"{where} holds no {empty} ({shape[0]} cells x {shape[1]} genes).", "Look at the filtering step.")

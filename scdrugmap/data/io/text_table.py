@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdrugmap.data.io.checks import MB, Journal
+from scdrugmap.data.io.checks import MB, ValidationReport
 from scdrugmap.data.io.gene_columns import looks_transposed
-from scdrugmap.data.io.h5ad_file import Table
+from scdrugmap.data.io.h5ad_file import RawDataset
 from scdrugmap.data.io.matrix import HeldMatrix, admit_shape
 from scdrugmap.data.io.streams import Member
 
@@ -46,38 +46,38 @@ class Layout:
     numbers: list[int]
 
 
-def read_delimited(path: Path, journal: Journal) -> Table:
+def read_delimited(path: Path, report: ValidationReport) -> RawDataset:
     """Read a text table, packed with gzip or not."""
     member = Member(path.name, path, path.stat().st_size)
-    with journal.translated("a text table"):
-        layout = _layout(member, journal)
-        matrix, labels = _body(member, layout, journal)
+    with report.translated("a text table"):
+        layout = _layout(member, report)
+        matrix, labels = _body(member, layout, report)
     rows = labels.index.to_numpy(object)
     columns = np.array([layout.names[place] for place in layout.numbers], dtype=object)
     if looks_transposed(rows, columns):
-        journal.warn("The table is genes x cells: it was transposed.")
-        admit_shape(journal, matrix.shape[::-1], "the table")
+        report.warn("The table is genes x cells: it was transposed.")
+        admit_shape(report, matrix.shape[::-1], "the table")
         held = HeldMatrix("table", labels, matrix.T.tocsr())
-        return Table(pd.DataFrame(index=pd.Index(columns).map(str)), [held], kind="text table")
-    admit_shape(journal, matrix.shape, "the table")
-    return Table(labels, [HeldMatrix("table", pd.DataFrame(index=columns), matrix)], kind="text table")
+        return RawDataset(pd.DataFrame(index=pd.Index(columns).map(str)), [held], kind="text table")
+    admit_shape(report, matrix.shape, "the table")
+    return RawDataset(labels, [HeldMatrix("table", pd.DataFrame(index=columns), matrix)], kind="text table")
 
 
-def _layout(member: Member, journal: Journal) -> Layout:
+def _layout(member: Member, report: ValidationReport) -> Layout:
     """Tell the columns apart by the header and the first rows."""
-    with member.open(journal) as stream:
-        lines = [_line(stream, journal) for _ in range(SNIFFED_ROWS + 1)]
+    with member.open(report) as stream:
+        lines = [_line(stream, report) for _ in range(SNIFFED_ROWS + 1)]
     head, *body = [line for line in lines if line.strip()]
     if not body:
-        journal.stop("holds a header only: 0 cells.", "Look at the step that wrote it.")
+        report.stop("holds a header only: 0 cells.", "Look at the step that wrote it.")
     separator = max("\t,;", key=head.count)
     names, *rows = csv.reader([head, *body], delimiter=separator)
     if len(rows[0]) == len(names) + 1:  # R's write.table leaves the corner out
         names = ["", *names]
-    journal.within("The number of columns", len(names), max(journal.limits.genes, journal.limits.cells))
+    report.within("The number of columns", len(names), max(report.limits.genes, report.limits.cells))
     wrong = next((number for number, row in enumerate(rows, start=2) if len(row) != len(names)), None)
     if wrong is not None:
-        journal.stop(
+        report.stop(
             f"line {wrong} has {len(rows[wrong - 2])} fields, the header {len(names)}.", "Write the table anew."
         )
     is_text = [any(not _is_number(row[place]) for row in rows) for place in range(len(names))]
@@ -85,16 +85,16 @@ def _layout(member: Member, journal: Journal) -> Layout:
     about = [text or name.strip().lower() in ABOUT_CELLS for text, name in zip(is_text, names, strict=True)]
     text = [place for place, is_about in enumerate(about) if is_about and place != index]
     numbers = [place for place, is_about in enumerate(about) if not is_about and place != index]
-    journal.within("The number of columns of text", len(text), journal.limits.columns, "Leave only numbers in it.")
+    report.within("The number of columns of text", len(text), report.limits.columns, "Leave only numbers in it.")
     if not numbers:
-        journal.stop("holds no column of numbers.", "Pass a table with a row for each cell and a column for each gene.")
+        report.stop("holds no column of numbers.", "Pass a table with a row for each cell and a column for each gene.")
     return Layout(separator, names, index, text, numbers)
 
 
-def _line(stream: BinaryIO, journal: Journal) -> str:
+def _line(stream: BinaryIO, report: ValidationReport) -> str:
     line = stream.readline(HEADER_MB * MB)
     if len(line) == HEADER_MB * MB:
-        journal.stop(f"has a line of more than {HEADER_MB} MB.", "Save the counts as .h5ad instead.")
+        report.stop(f"has a line of more than {HEADER_MB} MB.", "Save the counts as .h5ad instead.")
     return line.decode("utf-8-sig", "replace")
 
 
@@ -108,7 +108,7 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _body(member: Member, layout: Layout, journal: Journal) -> tuple[sp.csr_matrix, pd.DataFrame]:
+def _body(member: Member, layout: Layout, report: ValidationReport) -> tuple[sp.csr_matrix, pd.DataFrame]:
     """Parse in bands of rows; return the numbers (rows x columns) and the text columns by row name."""
     places = range(len(layout.names))
     about = [place for place in (layout.index, *layout.text) if place is not None]
@@ -116,8 +116,8 @@ def _body(member: Member, layout: Layout, journal: Journal) -> tuple[sp.csr_matr
     bands: list[sp.csr_matrix] = []
     texts: list[pd.DataFrame] = []
     n_rows, n_values = 0, 0
-    with member.open(journal) as stream:
-        _line(stream, journal)
+    with member.open(report) as stream:
+        _line(stream, report)
         reader = pd.read_csv(
             stream, sep=layout.separator, header=None, names=places, dtype=types, index_col=False,
             chunksize=max(1, CELLS_AT_ONCE // len(layout.names)), encoding_errors="replace", skip_blank_lines=True,
@@ -126,8 +126,8 @@ def _body(member: Member, layout: Layout, journal: Journal) -> tuple[sp.csr_matr
             texts.append(band[about].astype(object))
             bands.append(sp.csr_matrix(band[layout.numbers].to_numpy(np.float32)))
             n_rows, n_values = n_rows + len(band), n_values + bands[-1].nnz
-            journal.within("The number of rows", n_rows, max(journal.limits.cells, journal.limits.genes))
-            journal.within("The number of values", n_values, journal.limits.nonzeros)
+            report.within("The number of rows", n_rows, max(report.limits.cells, report.limits.genes))
+            report.within("The number of values", n_values, report.limits.nonzeros)
     frame = pd.concat(texts, ignore_index=True)
     names = frame[layout.index] if layout.index is not None else pd.Series(np.arange(n_rows))
     labels = frame[layout.text].set_axis([layout.names[place] for place in layout.text], axis=1)

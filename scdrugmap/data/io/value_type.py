@@ -24,41 +24,44 @@ WIDTH = 0.02  # how far from a whole number a value may be that was rounded and 
 
 
 @dataclass(frozen=True)
-class Base:
-    """A logarithm that people use, with what undoes it."""
+class LogBase:
+    """A logarithm that people use, with its inverse; `kind` is the value type of such a matrix."""
 
-    value_type: str
+    kind: str
     name: str
-    undo: Callable[[np.ndarray], np.ndarray]
+    to_linear: Callable[[np.ndarray], np.ndarray]
 
 
 BASES = (
-    Base("log1p", "natural log(x + 1)", np.expm1),
-    Base("log2p1", "log2(x + 1)", lambda values: np.exp2(values) - 1),
-    Base("log10p1", "log10(x + 1)", lambda values: np.power(10.0, values) - 1),
+    LogBase("log1p", "natural log(x + 1)", np.expm1),
+    LogBase("log2p1", "log2(x + 1)", lambda values: np.exp2(values) - 1),
+    LogBase("log10p1", "log10(x + 1)", lambda values: np.power(10.0, values) - 1),
 )
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a matrix holds; `value_type` is also "negative", "scaled01" or "empty" for what is never accepted."""
+class ValueType:
+    """What the values of a matrix are.
 
-    value_type: str
-    says: str  # in words, with the evidence
-    base: Base | None = None
+    `kind` is "counts", "cpm", one of the `BASES` or "zscore"; "negative", "scaled01" and "empty" are never accepted.
+    """
+
+    kind: str
+    description: str  # in words, with the evidence
+    base: LogBase | None = None
     whole: bool = False  # undoing the logarithm gives back whole counts
     doubt: str = ""  # what could not be told
 
 
-def judge(rows: sp.csr_matrix) -> Verdict:
-    """Tell what kind of values these rows hold, CSR float64 (some cells, all genes)."""
+def infer_value_type(rows: sp.csr_matrix) -> ValueType:
+    """Infer the type of the values of a matrix from some of its rows, (cells, genes) CSR float64."""
     rows = rows.copy()
     rows.data[~(np.abs(rows.data) < IMPOSSIBLE)] = 0  # NaN and infinities are refused by whoever reads all rows
     rows.eliminate_zeros()
     rows = rows[np.diff(rows.indptr) > 0]
     values = rows.data
     if not values.size:
-        return Verdict("empty", "only zeros")
+        return ValueType("empty", "only zeros")
     share_negative = float(np.mean(values < 0))
     share_whole = float(np.mean(values == np.floor(values)))
     if share_negative:
@@ -68,92 +71,95 @@ def judge(rows: sp.csr_matrix) -> Verdict:
     sums = _spread(rows)
     if sums < EQUAL_SUMS:
         total = float(np.median(np.asarray(rows.sum(axis=1))))
-        return Verdict("cpm", f"normalised counts (every cell sums to {total:,.4g})")
+        return ValueType("cpm", f"normalised counts (every cell sums to {total:,.4g})")
     if share_whole > 0.5 and values.max() > LOG_MAX:
-        return Verdict(
+        return ValueType(
             "counts", f"counts of which {1 - share_whole:.0%} are fractional, as RSEM or alevin estimate them"
         )
     return _fractional(rows)
 
 
-def undo(matrix: sp.csr_matrix, verdict: Verdict) -> sp.csr_matrix:
-    """Bring a float32 CSR matrix to the linear scale in place, as `verdict` says, and return it."""
-    if verdict.base is not None:
+def to_linear(matrix: sp.csr_matrix, value_type: ValueType) -> sp.csr_matrix:
+    """Bring a (cells, genes) float32 CSR matrix to the linear scale in place and return it; only logarithms change."""
+    if value_type.base is not None:
         step = 2**23
         for start in range(0, matrix.nnz, step):
-            linear = verdict.base.undo(matrix.data[start : start + step].astype(np.float64))
-            matrix.data[start : start + step] = np.round(linear) if verdict.whole else linear
+            linear = value_type.base.to_linear(matrix.data[start : start + step].astype(np.float64))
+            matrix.data[start : start + step] = np.round(linear) if value_type.whole else linear
     return matrix
 
 
-def settle(verdict: Verdict, largest: float) -> Verdict:
-    """Correct a verdict from some rows by the largest value of all: logarithms are small, 0 and 1 are not all."""
-    if verdict.base is not None and largest > LOG_MAX:
+def refine(value_type: ValueType, largest: float) -> ValueType:
+    """Correct what was inferred from some rows by the largest value of all rows.
+
+    Values above `LOG_MAX` are no logarithms, and a matrix with values above 1 is not binarised.
+    """
+    if value_type.base is not None and largest > LOG_MAX:
         return replace(_linear(f"values up to {largest:,.4g}"), doubt="some rows looked like logarithms")
-    if verdict.doubt == BINARISED and largest > 1:
-        return replace(verdict, doubt="")
-    return verdict
+    if value_type.doubt == BINARISED and largest > 1:
+        return replace(value_type, doubt="")
+    return value_type
 
 
-def _counts(rows: sp.csr_matrix) -> Verdict:
+def _counts(rows: sp.csr_matrix) -> ValueType:
     doubt = ""
     if rows.data.max() == 1:
         doubt = BINARISED
     elif _spread(rows) < 1e-6:
         doubt = "all cells have the same total: the counts look down-sampled, or normalised and rounded"
-    return Verdict("counts", "raw counts", doubt=doubt)
+    return ValueType("counts", "raw counts", doubt=doubt)
 
 
-def _negative(rows: sp.csr_matrix, share: float, share_whole: float) -> Verdict:
+def _negative(rows: sp.csr_matrix, share: float, share_whole: float) -> ValueType:
     if share < Z_NEGATIVE or share_whole > 0.5:
-        return Verdict("negative", f"negative values ({share:.2%} of those looked at, lowest {rows.data.min():.4g})")
+        return ValueType("negative", f"negative values ({share:.2%} of those looked at, lowest {rows.data.min():.4g})")
     mean, deviation = _moments(rows)
     evidence = f"{share:.0%} of the values are negative, a gene's mean is {np.median(mean):.2f} and its deviation "
-    return Verdict("zscore", f"z-scores or other scaled values ({evidence}{np.median(deviation):.2f} in the median)")
+    return ValueType("zscore", f"z-scores or other scaled values ({evidence}{np.median(deviation):.2f} in the median)")
 
 
-def _fractional(rows: sp.csr_matrix) -> Verdict:
+def _fractional(rows: sp.csr_matrix) -> ValueType:
     """Non-negative fractions with unequal row sums: a logarithm, or something linear."""
     if _lattice(rows) > 0.7:
-        return Verdict("cpm", "normalised counts (whole multiples of each cell's smallest value)")
+        return ValueType("cpm", "normalised counts (whole multiples of each cell's smallest value)")
     largest = float(rows.data.max())
     if largest > LOG_MAX:
         return _linear(f"values up to {largest:,.4g}")
     if _unit_deviation(rows):
-        return Verdict("zscore", "values scaled per gene to a deviation of one, not centred")
+        return ValueType("zscore", "values scaled per gene to a deviation of one, not centred")
     if largest <= 1:
-        return Verdict("scaled01", "values between 0 and 1 (scaled per gene, or probabilities)")
+        return ValueType("scaled01", "values between 0 and 1 (scaled per gene, or probabilities)")
     return _logarithm(rows)
 
 
-def _linear(evidence: str) -> Verdict:
-    says = f"fractional values on a linear scale ({evidence}, cells sum to different totals)"
-    return Verdict("cpm", says, doubt="they may be TPM or FPKM of some genes, or corrected or imputed counts")
+def _linear(evidence: str) -> ValueType:
+    description = f"fractional values on a linear scale ({evidence}, cells sum to different totals)"
+    return ValueType("cpm", description, doubt="they may be TPM or FPKM of some genes, or corrected or imputed counts")
 
 
-def _logarithm(rows: sp.csr_matrix) -> Verdict:
+def _logarithm(rows: sp.csr_matrix) -> ValueType:
     """Find the base whose inverse makes sense of the rows: whole counts, equal sums or multiples of one molecule."""
     undone = [rows.copy() for _ in BASES]
     for matrix, base in zip(undone, BASES, strict=True):
-        matrix.data = base.undo(matrix.data)
+        matrix.data = base.to_linear(matrix.data)
     for matrix, base in zip(undone, BASES, strict=True):
         small = matrix.data[matrix.data < WHOLE_TOP]
         if small.size > 0.5 * matrix.nnz and np.mean(np.abs(small - np.round(small)) < WIDTH) > 0.99:
-            return Verdict(base.value_type, f"{base.name} of raw counts", base, whole=True)
+            return ValueType(base.kind, f"{base.name} of raw counts", base, whole=True)
     sums = [_spread(matrix) for matrix in undone]
     best = int(np.argmin(sums))
     if sums[best] < EQUAL_SUMS:
         total = float(np.median(np.asarray(undone[best].sum(axis=1))))
         evidence = f"undone, every cell sums to {total:,.4g}"
-        return Verdict(BASES[best].value_type, f"{BASES[best].name} of normalised counts ({evidence})", BASES[best])
+        return ValueType(BASES[best].kind, f"{BASES[best].name} of normalised counts ({evidence})", BASES[best])
     fits = [_lattice(matrix) for matrix in undone]
     best = int(np.argmax(fits))
     if fits[best] > 0.7:
         evidence = "undone, the values are whole multiples of each cell's smallest"
-        return Verdict(BASES[best].value_type, f"{BASES[best].name} of normalised counts ({evidence})", BASES[best])
-    says = f"log-transformed values (largest {rows.data.max():.4g})"
-    return Verdict(
-        BASES[0].value_type, says, BASES[0], doubt="their base cannot be told and natural, as scanpy's, is assumed"
+        return ValueType(BASES[best].kind, f"{BASES[best].name} of normalised counts ({evidence})", BASES[best])
+    description = f"log-transformed values (largest {rows.data.max():.4g})"
+    return ValueType(
+        BASES[0].kind, description, BASES[0], doubt="their base cannot be told and natural, as scanpy's, is assumed"
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import polars as pl
 
-from scdrugmap import __version__
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.analysis.few_shot_curves import curves
 from scdrugmap.evaluation.analysis.leakage_gap import gaps
@@ -26,6 +25,7 @@ from scdrugmap.evaluation.results.run_record import git_commit
 from scdrugmap.evaluation.results.store import read_predictions, read_runs, read_scores
 from scdrugmap.files import write
 from scdrugmap.settings import Settings
+from scdrugmap.version import __version__
 
 DRAWN = ("auroc_within", "f1")  # of pooled runs
 CROSSED = "auroc"  # of cross-data runs: each target is one fold

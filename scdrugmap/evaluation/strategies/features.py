@@ -22,6 +22,7 @@ from scdrugmap.evaluation.cells.labelled_cells import Material
 from scdrugmap.evaluation.experiment import CONSTANT, Experiment, Options
 from scdrugmap.evaluation.strategies.head import Matrix
 from scdrugmap.models import load_model
+from scdrugmap.models.checkpoints.baseline import refit
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.progress import Progress
 
@@ -171,7 +172,7 @@ class Fitted:
 
     def learn(self, train: np.ndarray) -> FittedView:
         """Fit genes and loadings on the training side."""
-        return FittedView(self.cells, self.encoder.fit(self.cells[train].copy()))
+        return FittedView(self.cells, refit(self.encoder, self.cells[train].copy()))
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 from scdrugmap.errors import WeightsInvalid
 from scdrugmap.models.checkpoints.checkpoint import Upstream, read_json
 from scdrugmap.models.core.performer import Sizes
-from scdrugmap.models.scbert.convert import STATE, UNUSED, find, inner_state, pieces, read_sizes
+from scdrugmap.models.scbert.convert import STATE, UNUSED, find, inner_state, read_sizes, tensor_mappings
 from scdrugmap.models.scbert.genes import read_gene_order
 
-__all__ = ["UNUSED", "VERSION", "files", "pieces", "read", "toy"]
+__all__ = ["UNUSED", "VERSION", "files", "read", "tensor_mappings", "toy"]
 VERSION = 1  # bump when the same files convert to something else
 CONFIGS = ("cellLM.json", "CellLM.json", "CellLM_randsplit.json")
 WEIGHTS = ("checkpoint4_fixed.pth", "ckpt.pth", "nocls_fixed.pth", "CellLM.pth")
@@ -33,11 +33,11 @@ def files(folder: Path) -> dict[str, Path]:
     }
 
 
-def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
+def read(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     """Read the three files; raises `WeightsInvalid`, also where configuration and tensors disagree."""
-    structure = _structure(found["config"])
-    state = inner_state(found["weights"], structure.get("param_key") or STATE)
-    sizes = read_sizes(found["weights"], state)
+    structure = _structure(paths["config"])
+    state = inner_state(paths["weights"], structure.get("param_key") or STATE)
+    sizes = read_sizes(paths["weights"], state)
     n_genes = sizes.n_positions - SPECIAL_GENES
     ours = {
         "num_tokens": sizes.n_tokens,
@@ -50,13 +50,13 @@ def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     }
     for name, value in ours.items():
         if structure.get(name, value) != value:
-            message = f"'{found['config']}' says {name} = {structure[name]} where '{found['weights']}' needs {value}."
+            message = f"'{paths['config']}' says {name} = {structure[name]} where '{paths['weights']}' needs {value}."
             raise WeightsInvalid(message, "Use the configuration that belongs to the weights.")
-    genes = read_gene_order(found["genes"], n_genes)
+    genes = read_gene_order(paths["genes"], n_genes)
     length = structure["max_seq_len"]
     config = asdict(sizes) | {"max_length": length}
     vocabulary = {"genes": genes, "n_tokens": sizes.n_tokens, "max_length": length}
-    return Upstream(found["weights"], state, config, vocabulary)
+    return Upstream(paths["weights"], state, config, vocabulary)
 
 
 def _structure(path: Path) -> dict[str, Any]:

@@ -44,10 +44,10 @@ class Tokenizer(PerformerTokenizer):
         """Give `<cls>` and at most `max_length` - 1 levels a cell, with the rows of the gene table in `extra`."""
         counts, base = self.counts(cells), BASES[self.settings["preprocessing"]]
         x = counts if base is None else log_normalised(counts, base)
-        found = np.diff(x.indptr)
-        place = np.arange(x.nnz) - np.repeat(x.indptr[:-1], found)  # of each gene in its cell
+        n_expressed = np.diff(x.indptr)  # (C,)
+        place = np.arange(x.nnz) - np.repeat(x.indptr[:-1], n_expressed)  # of each gene in its cell
         kept = place < self.max_length - 1
-        offsets = ragged(np.minimum(found, self.max_length - 1) + 1)
+        offsets = ragged(np.minimum(n_expressed, self.max_length - 1) + 1)
         ids = np.full(offsets[-1], self.cls_id, dtype=np.int32)
         genes = np.full(offsets[-1], self.cls_gene, dtype=np.int32)
         inside = np.ones(offsets[-1], dtype=bool)

@@ -8,7 +8,7 @@ from typing import Any
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
 from scdrugmap.models.cellplm.card import CHECKPOINT, CONFIG, VARIANTS
-from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, linear, read_json, read_state, read_torch
+from scdrugmap.models.checkpoints.checkpoint import TensorMapping, Upstream, linear, read_json, read_state, read_torch
 
 VERSION = 1  # bump when the same files convert to something else
 STATE = "model_state_dict"
@@ -54,17 +54,17 @@ def files(folder: Path, *, variant: str = "", **_: object) -> dict[str, Path]:
 
     `variant` is the version before ".best.ckpt"; "" takes the only one, or the card's where there are several.
     """
-    found = sorted(path.name.removesuffix(CHECKPOINT) for path in folder.glob(f"*{CHECKPOINT}"))
-    version = variant or (found[0] if len(found) == 1 else VARIANTS[0])
-    if found and version not in found:
-        message = f"'{folder}' holds {', '.join(found)}" + (f", and no '{variant}'." if variant else ".")
+    versions = sorted(path.name.removesuffix(CHECKPOINT) for path in folder.glob(f"*{CHECKPOINT}"))
+    version = variant or (versions[0] if len(versions) == 1 else VARIANTS[0])
+    if versions and version not in versions:
+        message = f"'{folder}' holds {', '.join(versions)}" + (f", and no '{variant}'." if variant else ".")
         raise InvalidInput(message, "Give variant= one of those that it holds.")
     return {"weights": folder / (version + CHECKPOINT), "config": folder / (version + CONFIG)}
 
 
-def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
+def read(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     """Read both files; raises `WeightsInvalid`."""
-    file, weights = found["config"], found["weights"]
+    file, weights = paths["config"], paths["weights"]
     described = read_json(file, ("gene_list", *SIZES.values()))
     for field, value in EXPECTED.items():
         if described.get(field, value) != value:
@@ -88,13 +88,13 @@ def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     return Upstream(weights, state, config, vocabulary)
 
 
-def pieces(config: Mapping[str, Any]) -> dict[str, Piece]:
+def tensor_mappings(config: Mapping[str, Any]) -> dict[str, TensorMapping]:
     """Where each of our tensors stands upstream."""
-    return dict(_pieces(config["layers"]))
+    return dict(_tensor_mappings(config["layers"]))
 
 
-def _pieces(layers: int) -> Iterator[tuple[str, Piece]]:
-    yield "gene.weight", Piece((TABLE,))
+def _tensor_mappings(layers: int) -> Iterator[tuple[str, TensorMapping]]:
+    yield "gene.weight", TensorMapping((TABLE,))
     yield from linear("linear", "embedder.extra_linear.0")
     yield from linear("norm", "embedder.extra_linear.3")
     for index in range(layers):

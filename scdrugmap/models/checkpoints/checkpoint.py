@@ -26,8 +26,8 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Where one tensor of ours stands in the upstream file."""
+class TensorMapping:
+    """Where one tensor of ours stands in the upstream file, and what is done to it on the way."""
 
     names: tuple[str, ...]  # accepted upstream names; the first that the file holds is read
     part: int = 0  # which of the `of` equal blocks of rows: fused query, key and value are (0, 3), (1, 3), (2, 3)
@@ -94,8 +94,11 @@ class Checkpoint:
         return cls(described["config"], described["vocabulary"], tensors, tuple(described.get("unused", ())))
 
 
-def account(
-    upstream: Upstream, pieces: Mapping[str, Piece], shapes: Mapping[str, Sequence[int]], unused: Sequence[str]
+def map_state_dict(
+    upstream: Upstream,
+    mappings: Mapping[str, TensorMapping],
+    shapes: Mapping[str, Sequence[int]],
+    unused: Sequence[str],
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Fill every tensor of `shapes` from `upstream` and account for every upstream tensor.
 
@@ -104,14 +107,14 @@ def account(
     """
     filled, used = {}, set()
     for ours, shape in shapes.items():
-        piece = pieces[ours]
-        name = next((known for known in piece.names if known in upstream.state), None)
+        mapping = mappings[ours]
+        name = next((known for known in mapping.names if known in upstream.state), None)
         if name is None:
-            raise _invalid(upstream.file, f"lacks the tensor '{piece.names[0]}'")
-        tensor, wanted = upstream.state[name], piece.shape_of(shape)
+            raise _invalid(upstream.file, f"lacks the tensor '{mapping.names[0]}'")
+        tensor, wanted = upstream.state[name], mapping.shape_of(shape)
         if tuple(tensor.shape) != wanted:
             raise _invalid(upstream.file, f"has '{name}' of shape {tuple(tensor.shape)} where {wanted} is expected")
-        filled[ours] = piece.take(tensor).float()
+        filled[ours] = mapping.take(tensor).float()
         if not torch.isfinite(filled[ours]).all():
             raise _invalid(upstream.file, f"holds NaN or infinite numbers in '{name}'")
         used.add(name)
@@ -175,21 +178,23 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
 
 def fused(
     prefixes: Sequence[str], parts: Sequence[str], suffixes: Sequence[str] = ("weight", "bias")
-) -> Iterator[tuple[str, Piece]]:
-    """Pieces of linears that upstream keeps fused: `parts` are our names, blocks of rows in that order.
+) -> Iterator[tuple[str, TensorMapping]]:
+    """Mappings of linears that upstream keeps fused: `parts` are our names, blocks of rows in that order.
 
     `prefixes` end where "weight" or "bias" begins: "self_attn.in_proj_" and "self_attn.Wqkv." are both such.
     """
     for index, ours in enumerate(parts):
         for suffix in suffixes:
             names = tuple(prefix + suffix for prefix in prefixes)
-            yield f"{ours}.{suffix}", Piece(names, part=index, of=len(parts))
+            yield f"{ours}.{suffix}", TensorMapping(names, part=index, of=len(parts))
 
 
-def linear(ours: str, *prefixes: str, suffixes: Sequence[str] = ("weight", "bias")) -> Iterator[tuple[str, Piece]]:
-    """Pieces of one linear or norm that keeps its form; `prefixes` are its accepted upstream names."""
+def linear(
+    ours: str, *prefixes: str, suffixes: Sequence[str] = ("weight", "bias")
+) -> Iterator[tuple[str, TensorMapping]]:
+    """Mappings of one linear or norm that keeps its form; `prefixes` are its accepted upstream names."""
     for suffix in suffixes:
-        yield f"{ours}.{suffix}", Piece(tuple(f"{prefix}.{suffix}" for prefix in prefixes))
+        yield f"{ours}.{suffix}", TensorMapping(tuple(f"{prefix}.{suffix}" for prefix in prefixes))
 
 
 def _invalid(path: Path, what: str) -> WeightsInvalid:

@@ -75,7 +75,7 @@ def download(card: ModelCard, hub: str, revision: str, target: Path, *, endpoint
     if card.weights.gated and hub == card.weights.hub and not get_token():
         raise _gated(card, hub)
     failures = (HTTPError, HFValidationError, OSError)  # the Hub's answers, its own checks, the network and the disk
-    patterns = [one for name in card.weights.files for one in name.split(OR)]
+    patterns = [pattern for name in card.weights.files for pattern in name.split(OR)]
     try:
         snapshot_download(
             hub,

@@ -5,7 +5,7 @@ A model's `convert.py` tells how upstream's files become ours:
 * `VERSION`: goes up when the same files convert to something else;
 * `files(folder, **choices)`: the files that are read, by role; `choices` are the card's `source_settings`;
 * `read(files, settings)`: an `Upstream` of state dict, config (of `network.Config`) and vocabulary (of the tokenizer);
-* `pieces(config)`: for every tensor of ours, the upstream names under which it may stand and which part of it;
+* `tensor_mappings(config)`: for every tensor of ours, the upstream names under which it may stand and which part of it;
 * `UNUSED`: prefixes of upstream tensors that the embedding does without (`Upstream.unused`: those of these sizes);
 * `toy(symbols, ensembl_ids)`: config and vocabulary of a tiny network, for tests.
 
@@ -31,9 +31,8 @@ from torch import nn
 from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid
 from scdrugmap.files import replacing_folder
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.checkpoints import download, manifest
-from scdrugmap.models.checkpoints import locate as store
-from scdrugmap.models.checkpoints.checkpoint import DESCRIPTION, Checkpoint, account
+from scdrugmap.models.checkpoints import download, locate, manifest
+from scdrugmap.models.checkpoints.checkpoint import DESCRIPTION, Checkpoint, map_state_dict
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.settings import Settings
 
@@ -48,7 +47,7 @@ def load(
     if card.prompted:
         message = f"'{card.key}' answers prompts: it has no embedding."
         raise InvalidInput(message, f"Ask it with: scdrugmap predict FILE --model {card.key}")
-    chosen = settle(card, settings)
+    chosen = resolve_settings(card, settings)
     place = find_device(device)
     if precision not in PRECISIONS:
         message = f"precision='{precision}' is not known."
@@ -86,27 +85,27 @@ def assemble(
 def open_checkpoint(card: ModelCard, folder: Path, root: Path, settings: Mapping[str, Any]) -> tuple[Checkpoint, str]:
     """Read a folder in our form or in upstream's, which is converted once into `root`; gives it and its hash."""
     if (folder / DESCRIPTION).is_file():
-        paths = [folder / name for name in manifest.BUNDLED if (folder / name).is_file()]
-        return Checkpoint.read(folder), manifest.files_hash({path.name: manifest.sha256(path) for path in paths})
+        ours = [folder / name for name in manifest.BUNDLED if (folder / name).is_file()]
+        return Checkpoint.read(folder), manifest.files_hash({path.name: manifest.sha256(path) for path in ours})
     converter = code(card, "convert")
-    found = store.upstream_files(card, folder, converter, settings)
+    paths = locate.upstream_files(card, folder, converter, settings)
     converted = root / card.key / "converted"
-    hashes = manifest.digests(found, converted)
+    hashes = manifest.digests(paths, converted)
     weights_hash = manifest.files_hash(hashes)
     target = converted / _converted_name(card, converter.VERSION, weights_hash, settings)
     if (target / "manifest.json").is_file():
         return Checkpoint.read(target), weights_hash
-    checkpoint = convert(card, converter, found, settings)
-    _keep(checkpoint, target, found, hashes, weights_hash)
+    checkpoint = convert(card, converter, paths, settings)
+    _keep(checkpoint, target, paths, hashes, weights_hash)
     return checkpoint, weights_hash
 
 
-def convert(card: ModelCard, converter: Any, found: Mapping[str, Path], settings: Mapping[str, Any]) -> Checkpoint:
+def convert(card: ModelCard, converter: Any, paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Checkpoint:
     """Account for every tensor of an upstream checkpoint; raises `WeightsInvalid`."""
-    upstream = converter.read(found, settings)
+    upstream = converter.read(paths, settings)
     shapes = {name: tuple(t.shape) for name, t in empty_network(card, upstream.config, settings).state_dict().items()}
     known = (*converter.UNUSED, *upstream.unused)
-    tensors, unused = account(upstream, converter.pieces(upstream.config), shapes, known)
+    tensors, unused = map_state_dict(upstream, converter.tensor_mappings(upstream.config), shapes, known)
     return Checkpoint(upstream.config, upstream.vocabulary, tensors, unused)
 
 
@@ -127,7 +126,7 @@ def reads_itself(card: ModelCard) -> bool:
     return importlib.util.find_spec(f"{card.code_module}.load") is not None
 
 
-def settle(card: ModelCard, settings: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_settings(card: ModelCard, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the given settings over the card's defaults; raises `UnknownName` for one that the card lacks."""
     for name in settings:
         if name not in card.settings:

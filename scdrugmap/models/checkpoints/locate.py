@@ -1,4 +1,4 @@
-"""Find, download, hash and convert weights. Nothing here runs at import; only `fetch` and `locate` use the network.
+"""Where a model's weights lie on this machine and whether they are all there. Reads folders, never the network.
 
 `root` is the folder of all weights (`Settings.weights`); a model's own folder in it is `root/<key>`, in the upstream
 project's layout, with our converted copies under `root/<key>/converted/`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, Literal, cast
 from scdrugmap.errors import WeightsMissing
 from scdrugmap.models.card import ModelCard, Weights
 
-log = logging.getLogger(__name__)
 OR = " or "  # between names of which a folder needs one
 State = Literal["ready", "needs weights", "bundled", "remote"]
 
@@ -43,7 +41,7 @@ def state(card: ModelCard, root: Path) -> State:
 
 def missing(weights: Weights, folder: Path) -> list[str]:
     """Names of the card's files that `folder` lacks."""
-    return [name for name in weights.files if not any(any(folder.glob(one)) for one in name.split(OR))]
+    return [name for name in weights.files if not any(any(folder.glob(pattern)) for pattern in name.split(OR))]
 
 
 def upstream_files(card: ModelCard, folder: Path, converter: Any, settings: Mapping[str, Any]) -> dict[str, Path]:
@@ -51,12 +49,12 @@ def upstream_files(card: ModelCard, folder: Path, converter: Any, settings: Mapp
 
     A card's `source_settings` are given to `converter.files` by name, since they may choose among the files.
     """
-    found = converter.files(folder, **card.source_choices(settings))
-    lacking = [path.name for path in found.values() if not path.is_file()]
+    paths = converter.files(folder, **card.source_choices(settings))
+    lacking = [path.name for path in paths.values() if not path.is_file()]
     if lacking:
         message = f"'{folder}' lacks {', '.join(lacking)}, so it holds no weights for '{card.key}'."
         raise WeightsMissing(message, f"Give a folder with {', '.join(card.weights.files)}.")
-    return cast("dict[str, Path]", found)
+    return cast("dict[str, Path]", paths)
 
 
 def _carried(package: str) -> Path | None:

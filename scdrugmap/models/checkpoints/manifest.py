@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scdrugmap.models.checkpoints.locate import log
 from scdrugmap.progress import reporting
 
+log = logging.getLogger(__name__)
 BUNDLED = ("checkpoint.json", "model.safetensors")
-
-
 BLOCK, LARGE = 1 << 20, 1 << 30  # bytes that are hashed at a time, and from which on it takes more than a second
 
 

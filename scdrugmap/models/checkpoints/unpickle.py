@@ -39,8 +39,8 @@ def read_dictionary(path: Path, kind: type[Value]) -> dict[str, Value]:
         raise _refused(path, f"holds a {type(content).__name__} where a dictionary with entries is expected")
     for key, value in content.items():
         if type(key) is not str or not _is(value, kind):
-            found = f"{type(key).__name__} to {type(value).__name__}"
-            raise _refused(path, f"holds an entry from {found} where str to {kind.__name__} is expected")
+            types = f"{type(key).__name__} to {type(value).__name__}"
+            raise _refused(path, f"holds an entry from {types} where str to {kind.__name__} is expected")
     return {key: kind(value) for key, value in content.items()}
 
 

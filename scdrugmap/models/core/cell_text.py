@@ -60,9 +60,9 @@ def metadata_line(drug: str = "", cancer_type: str = "", tissue: str = "") -> st
     """
     given = dict(zip(ABOUT, (drug, cancer_type, tissue), strict=True))
     for name, value in given.items():
-        found = _ACCESSION.search(value)
-        if found:
-            message = f"{name}='{value}' holds the accession {found[0]}, which must not reach a language model."
+        accession = _ACCESSION.search(value)
+        if accession:
+            message = f"{name}='{value}' holds the accession {accession[0]}, which must not reach a language model."
             raise InvalidInput(message, "Name the drug, cancer type or tissue alone, or leave it out.")
     words = {name.replace("_", " ").capitalize(): value.strip() for name, value in given.items()}
     return " ".join(f"{name}: {value}." for name, value in words.items() if value)

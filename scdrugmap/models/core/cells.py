@@ -35,7 +35,7 @@ class Cells:
         return self.counts.shape[0]
 
     @classmethod
-    def of(cls, adata: AnnData) -> Cells:
+    def from_anndata(cls, adata: AnnData) -> Cells:
         """Read them from `adata` (in memory or backed); raises `InvalidInput` on values that no model can take."""
         if adata.isbacked:
             adata = adata.to_memory()

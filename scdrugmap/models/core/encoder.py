@@ -2,7 +2,7 @@
 
 Cells are read and tokenized part by part, sorted by length within a part, cut into batches of a budget of padded
 tokens, and written to their rows of the result; one thread prepares the next batches while the network works on this
-one (`engine`). Cells that see each other (CellPLM) are one part.
+one (`batch_runner`). Cells that see each other (CellPLM) are one part.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Encoder:
 
     def coverage(self, adata: AnnData) -> Coverage:
         """Count the genes and counts of `adata` (may be backed) that the model knows; refuses nothing."""
-        return self._coverage(Cells.of(some) for some in pieces(adata))
+        return self._coverage(Cells.from_anndata(some) for some in pieces(adata))
 
     def tokenize(self, adata: AnnData) -> Tokens:
         """Turn cells into ragged tokens, in the order of `adata`.
@@ -95,7 +95,7 @@ class Encoder:
         Raises `InvalidInput` for values that the model cannot take and when less than `SHARE_FLOOR` of the counts lie
         on genes that it knows.
         """
-        cells = Cells.of(adata)
+        cells = Cells.from_anndata(adata)
         self._check([cells])
         return self.tokenizer.tokenize(cells)
 
@@ -104,7 +104,7 @@ class Encoder:
         rows = None
         if adata.n_obs > CHECKED_CELLS:
             rows = np.linspace(0, adata.n_obs - 1, CHECKED_CELLS).astype(np.int64)
-        self._check(Cells.of(some) for some in pieces(adata, rows, PIECE_CELLS))
+        self._check(Cells.from_anndata(some) for some in pieces(adata, rows, PIECE_CELLS))
 
     def encode(
         self, tokens: Tokens, batch_size: int | None = None, progress: Progress = False, out: np.ndarray | None = None
@@ -142,7 +142,9 @@ class Encoder:
             return [np.arange(start, min(start + n_cells, adata.n_obs)) for start in range(0, adata.n_obs, n_cells)]
         if self.tokenizer.independent:  # the card says that they are not
             return [np.arange(adata.n_obs)]
-        return self.tokenizer.contexts((Cells.of(some) for some in pieces(adata, n_cells=PIECE_CELLS)), adata.n_obs)
+        return self.tokenizer.contexts(
+            (Cells.from_anndata(some) for some in pieces(adata, n_cells=PIECE_CELLS)), adata.n_obs
+        )
 
     def compile(self) -> Encoder:
         """Let `torch.compile` translate the network's blocks when they first run, and give this encoder.
@@ -153,20 +155,11 @@ class Encoder:
             self._compiled = batch_runner.Compiled(self.network)
         return self
 
-    def fit(self, adata: AnnData) -> Encoder:
-        """Give a new encoder of the same kind whose genes and loadings are those of these training cells.
-
-        Only baselines (`card.fitted`) have that; raises `InvalidInput` for the others.
-        """
-        from scdrugmap.models.checkpoints.baseline import refit
-
-        return refit(self, Cells.of(adata))
-
     def _tokens(self, adata: AnnData, rows: np.ndarray) -> Tokens:
         """Tokens of one of `parts`."""
         if self.independent or not self.tokenizer.piecewise:
-            return self.tokenizer.tokenize(Cells.of(some_of(adata, rows)))
-        return join(self.tokenizer.tokenize(Cells.of(some)) for some in pieces(adata, rows, PIECE_CELLS))
+            return self.tokenizer.tokenize(Cells.from_anndata(some_of(adata, rows)))
+        return join(self.tokenizer.tokenize(Cells.from_anndata(some)) for some in pieces(adata, rows, PIECE_CELLS))
 
     def _run(
         self,
@@ -228,19 +221,19 @@ class Encoder:
     def _check(self, parts: Iterable[Cells]) -> None:
         symbols = np.zeros(0, dtype=str)
 
-        def looked_at() -> Iterator[Cells]:
+        def checked_cells() -> Iterator[Cells]:
             nonlocal symbols
             for cells in parts:
                 symbols = cells.symbols
                 self._check_kind(cells)
                 yield cells
 
-        found = self._coverage(looked_at())
-        if found.n_matched and (found.share_counts >= found.floor or not found.n_counts):
+        coverage = self._coverage(checked_cells())
+        if coverage.n_matched and (coverage.share_counts >= coverage.floor or not coverage.n_counts):
             return
         message = (
-            f"{self.card.title} knows {found.n_matched} of the {found.n_genes} genes, which hold "
-            f"{found.share_counts:.1%} of the counts; at least {found.floor:.0%} is needed."
+            f"{self.card.title} knows {coverage.n_matched} of the {coverage.n_genes} genes, which hold "
+            f"{coverage.share_counts:.1%} of the counts; at least {coverage.floor:.0%} is needed."
         )
         kind = "gene symbols (TP53)" if self.tokenizer.identifier == "symbol" else 'Ensembl ids in var["ensembl_id"]'
         shown = ", ".join(symbols[:3])

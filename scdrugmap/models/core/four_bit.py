@@ -25,9 +25,9 @@ INSTALL = 'pip install "bitsandbytes~=0.50" (in a checkout: pip install -e ".[4b
 @contextmanager
 def as_installed() -> Iterator[None]:
     """Let bitsandbytes, or what imports it, be imported without a kernel of the Hub and without a word about it."""
-    told = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    level, hidden = told.level, "kernels" not in sys.modules
-    told.setLevel(logging.ERROR)
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level, hidden = logger.level, "kernels" not in sys.modules
+    logger.setLevel(logging.ERROR)
     if hidden:
         sys.modules["kernels"] = None  # type: ignore[assignment]  # an import of it fails, as where it is missing
     try:
@@ -35,7 +35,7 @@ def as_installed() -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which it looks at
             yield
     finally:
-        told.setLevel(level)
+        logger.setLevel(level)
         if hidden:
             del sys.modules["kernels"]
 
@@ -57,7 +57,7 @@ def nf4(dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def settle(network: nn.Module, dtype: torch.dtype) -> None:
+def set_compute_dtype(network: nn.Module, dtype: torch.dtype) -> None:
     """Make packed linears compute in `dtype`, and keep the weights as they are packed; raises `InvalidInput` for none.
 
     On CPUs with AVX512-BF16 bitsandbytes would pack them anew at the first cell, into a form whose product has no

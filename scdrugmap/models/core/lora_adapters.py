@@ -67,7 +67,7 @@ class Adapters:
             model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's form for a model card, with all its blanks
 
-    def of(self, model: PeftModel) -> Adapters:
+    def with_state_of(self, model: PeftModel) -> Adapters:
         """Return a copy that holds what the adapters in `model` hold now."""
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         return Adapters(self.config, {name: value.detach().cpu().clone() for name, value in state.items()})
@@ -123,21 +123,21 @@ def _fill(model: PeftModel, state: Mapping[str, torch.Tensor]) -> None:
     """Put kept values into the adapters; every one of them, and no other."""
     ours = get_peft_model_state_dict(model, save_embedding_layers=False)
     for name in sorted(set(ours) | set(state)):
-        found = [tuple(tensors[name].shape) if name in tensors else None for tensors in (ours, state)]
-        if found[0] != found[1]:
-            message = f"The adapters do not fit this network: '{name}' is {found[1]} and should be {found[0]}."
+        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (ours, state)]
+        if shapes[0] != shapes[1]:
+            message = f"The adapters do not fit this network: '{name}' is {shapes[1]} and should be {shapes[0]}."
             raise WeightsInvalid(message, "Load the model and weights that they were trained on.")
     set_peft_model_state_dict(model, dict(state))
 
 
 def _blocks(network: nn.Module, config: LoraConfig) -> list[nn.Module]:
     """Return the outermost repeated blocks that hold a target."""
-    targets, found = set(config.target_modules or ()), []
+    targets, blocks = set(config.target_modules or ()), []
     lists = {name: part for name, part in network.named_modules() if isinstance(part, nn.ModuleList)}
     for name, part in lists.items():
         if any(name.startswith(f"{other}.") for other in lists):
             continue
         for block in part:
             if any(inner.rpartition(".")[2] in targets for inner, _ in block.named_modules()):
-                found.append(block)
-    return found
+                blocks.append(block)
+    return blocks

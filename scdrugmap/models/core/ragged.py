@@ -45,7 +45,7 @@ def _arrays(parts: Iterable[Tokens]) -> tuple[list[np.ndarray], dict[tuple[str, 
     for part in parts:
         lengths.append(part.lengths)
         by_token = {"ids": part.ids} | ({} if part.values is None else {"values": part.values})
-        for kind, own in (("token", by_token), ("extra", part.extra), ("cells", part.cells)):
-            for name, array in own.items():
+        for kind, by_name in (("token", by_token), ("extra", part.extra), ("cells", part.cells)):
+            for name, array in by_name.items():
                 arrays[kind, name].append(array)
     return lengths, arrays

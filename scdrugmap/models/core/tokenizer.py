@@ -152,8 +152,8 @@ def by_gene(counts: sparse.csr_matrix, genes: np.ndarray, n_genes: int) -> spars
     """
     columns = np.flatnonzero(genes >= 0)
     where = (np.arange(len(columns)), genes[columns])
-    gather = sparse.csr_matrix((np.ones(len(columns)), where), shape=(len(columns), n_genes))
-    ordered = sparse.csr_matrix(counts[:, columns].astype(np.float64) @ gather)
+    columns_to_genes = sparse.csr_matrix((np.ones(len(columns)), where), shape=(len(columns), n_genes))
+    ordered = sparse.csr_matrix(counts[:, columns].astype(np.float64) @ columns_to_genes)
     ordered.sort_indices()
     return ordered
 

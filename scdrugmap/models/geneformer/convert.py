@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, linear, read_json, read_safetensors, read_state
+from scdrugmap.models.checkpoints.checkpoint import (
+    TensorMapping,
+    Upstream,
+    linear,
+    read_json,
+    read_safetensors,
+    read_state,
+)
 from scdrugmap.models.checkpoints.unpickle import read_dictionary
 from scdrugmap.models.core.layers import ACTIVATIONS
 from scdrugmap.models.geneformer.card import DEFAULT, DICTIONARIES, WEIGHTS
@@ -57,9 +64,9 @@ def files(folder: Path, *, variant: str = "", **_: object) -> dict[str, Path]:
     return {"weights": weights, "config": model / "config.json", **_dictionaries(folder, model.name)}
 
 
-def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
+def read(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     """Read config, dictionaries and weights; raises `WeightsInvalid`."""
-    file = found["config"]
+    file = paths["config"]
     described = read_json(file, tuple(SIZES.values()))
     config = {ours: described[theirs] for ours, theirs in SIZES.items()}
     config["token_types"] = described.get("type_vocab_size", 2)
@@ -69,20 +76,20 @@ def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     if config["activation"] not in ACTIVATIONS or described.get("position_embedding_type", "absolute") != "absolute":
         message = f"'{file}' describes another BERT than Geneformer's ({config['activation']} activation)."
         raise WeightsInvalid(message, "Use the config.json that came with the weights.")
-    vocabulary = _vocabulary(found, config["n_tokens"]) | {"positions": config["positions"]}
-    weights = found["weights"]
+    vocabulary = _vocabulary(paths, config["n_tokens"]) | {"positions": config["positions"]}
+    weights = paths["weights"]
     state = read_safetensors(weights) if weights.suffix == ".safetensors" else read_state(weights)
     left_out = range(layers_run(config["layers"], settings), config["layers"])
     unused = tuple(f"{prefix}encoder.layer.{index}." for prefix in ("bert.", "") for index in left_out)
     return Upstream(weights, state, config, vocabulary, unused)
 
 
-def pieces(config: Mapping[str, Any]) -> dict[str, Piece]:
+def tensor_mappings(config: Mapping[str, Any]) -> dict[str, TensorMapping]:
     """Where each of our tensors stands upstream; a bare BertModel without the prefix `bert.` is accepted as well."""
-    return dict(_pieces(config["layers"]))
+    return dict(_tensor_mappings(config["layers"]))
 
 
-def _pieces(layers: int) -> Iterator[tuple[str, Piece]]:
+def _tensor_mappings(layers: int) -> Iterator[tuple[str, TensorMapping]]:
     tables = {"token": "word_embeddings", "position": "position_embeddings", "token_type": "token_type_embeddings"}
     for ours, theirs in tables.items():
         yield from linear(ours, *_names(f"embeddings.{theirs}"), suffixes=("weight",))
@@ -102,12 +109,12 @@ def _model_directory(folder: Path, variant: str) -> Path:
         path for deep in ("", "*/", "fine_tuned_models/*/") for path in sorted(folder.glob(f"{deep}config.json"))
     ]
     models = [path.parent for path in configs if any((path.parent / name).is_file() for name in WEIGHTS)]
-    found = {model.name: model for model in models}
-    if variant in found or (not variant and DEFAULT in found and len(found) > 1):
-        return found[variant or DEFAULT]
-    if variant or len(found) > 1:
+    by_name = {model.name: model for model in models}
+    if variant in by_name or (not variant and DEFAULT in by_name and len(by_name) > 1):
+        return by_name[variant or DEFAULT]
+    if variant or len(by_name) > 1:
         what = f"no model directory '{variant}'" if variant else "several models"
-        remedy = f"Give variant= one of those that it holds: {', '.join(sorted(found)) or 'none'}."
+        remedy = f"Give variant= one of those that it holds: {', '.join(sorted(by_name)) or 'none'}."
         raise InvalidInput(f"'{folder}' holds {what}.", remedy)
     return next(iter([*models, *(path.parent for path in configs), folder / DEFAULT]))
 
@@ -115,34 +122,34 @@ def _model_directory(folder: Path, variant: str) -> Path:
 def _dictionaries(folder: Path, model: str) -> dict[str, Path]:
     """Find the four dictionaries; the model's name decides where the folder holds those of several generations."""
     stem = DICTIONARIES["tokens"]
-    found = [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{depth}{stem}*.pkl"))]
+    paths = [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{depth}{stem}*.pkl"))]
     tag = next(
         (tag for pattern, tag in (("V1|30M", "_gc30M"), ("95M", "_gc95M")) if re.search(pattern, model)), "_gc104M"
     )
-    fitting = [path for path in found if path.stem == stem + tag]
-    tokens = found[0] if len(found) == 1 else next(iter(fitting), folder / "geneformer" / f"{stem}{tag}.pkl")
+    fitting = [path for path in paths if path.stem == stem + tag]
+    tokens = paths[0] if len(paths) == 1 else next(iter(fitting), folder / "geneformer" / f"{stem}{tag}.pkl")
     tail = tokens.name.removeprefix(stem)
     return {role: tokens.with_name(name + tail) for role, name in DICTIONARIES.items()}
 
 
-def _vocabulary(found: Mapping[str, Path], n_tokens: int) -> dict[str, Any]:
+def _vocabulary(paths: Mapping[str, Path], n_tokens: int) -> dict[str, Any]:
     """Names and medians of the tokens from the four dictionaries; raises `WeightsInvalid` where they do not fit."""
-    tokens = read_dictionary(found["tokens"], int)
-    medians = read_dictionary(found["medians"], float)
+    tokens = read_dictionary(paths["tokens"], int)
+    medians = read_dictionary(paths["medians"], float)
     specials = {name: tokens[name] for name in SPECIALS if name in tokens}
     if sorted(tokens.values()) != list(range(n_tokens)):
         what = f"{len(tokens)} tokens ({min(tokens.values())} to {max(tokens.values())}) for a model of {n_tokens}"
-        raise _mismatch(found["tokens"], f"holds {what}")
+        raise _mismatch(paths["tokens"], f"holds {what}")
     if set(specials) not in ({PAD, MASK}, {PAD, MASK, CLS, EOS}):
-        raise _mismatch(found["tokens"], f"has the special tokens {', '.join(specials) or 'none'}")
+        raise _mismatch(paths["tokens"], f"has the special tokens {', '.join(specials) or 'none'}")
     genes = {name: token for name, token in tokens.items() if name not in specials and name in medians}
     wrong = next((name for name in genes if not (medians[name] > 0 and math.isfinite(medians[name]))), None)
     if wrong or not genes:
         what = f"gives '{wrong}' the median {medians[wrong]}" if wrong else "knows none of the model's genes"
-        raise _mismatch(found["medians"], what)
-    mapping = read_dictionary(found["mapping"], str)
+        raise _mismatch(paths["medians"], what)
+    mapping = read_dictionary(paths["mapping"], str)
     ensembl = {old: genes[current] for old, current in mapping.items() if current in genes}
-    named = read_dictionary(found["names"], str)
+    named = read_dictionary(paths["names"], str)
     symbols = {symbol: ensembl[gene] for symbol, gene in named.items() if gene in ensembl}
     by_token = dict.fromkeys(range(n_tokens), 1.0) | {token: medians[name] for name, token in genes.items()}
     return {"ensembl": ensembl, "symbols": symbols, "medians": list(by_token.values()), "specials": specials}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, linear, read_state, read_torch
+from scdrugmap.models.checkpoints.checkpoint import TensorMapping, Upstream, linear, read_state, read_torch
 from scdrugmap.models.core.performer import Sizes
 from scdrugmap.models.scbert.genes import read_gene_order
 
@@ -30,26 +30,26 @@ def files(folder: Path) -> dict[str, Path]:
     }
 
 
-def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
+def read(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     """Read both files; raises `WeightsInvalid`."""
-    state = inner_state(found["weights"])
-    sizes = read_sizes(found["weights"], state)
-    genes = read_gene_order(found["genes"], sizes.n_positions - 1)
-    return Upstream(found["weights"], state, asdict(sizes), {"genes": genes, "n_tokens": sizes.n_tokens})
+    state = inner_state(paths["weights"])
+    sizes = read_sizes(paths["weights"], state)
+    genes = read_gene_order(paths["genes"], sizes.n_positions - 1)
+    return Upstream(paths["weights"], state, asdict(sizes), {"genes": genes, "n_tokens": sizes.n_tokens})
 
 
-def pieces(config: Mapping[str, Any]) -> dict[str, Piece]:
+def tensor_mappings(config: Mapping[str, Any]) -> dict[str, TensorMapping]:
     """Where each of our tensors stands upstream."""
-    return dict(_pieces(config["layers"]))
+    return dict(_tensor_mappings(config["layers"]))
 
 
-def _pieces(layers: int) -> Iterator[tuple[str, Piece]]:
-    yield "token.weight", Piece(("token_emb.weight",))
-    yield "position.weight", Piece(("pos_emb.emb.weight",))
+def _tensor_mappings(layers: int) -> Iterator[tuple[str, TensorMapping]]:
+    yield "token.weight", TensorMapping(("token_emb.weight",))
+    yield "position.weight", TensorMapping(("pos_emb.emb.weight",))
     yield from linear("norm", "norm")
     for index in range(layers):
         ours, theirs = f"blocks.{index}", f"{LAYER}.{index}"
-        yield f"{ours}.attention.projection", Piece((f"{theirs}.0.fn.fast_attention.projection_matrix",))
+        yield f"{ours}.attention.projection", TensorMapping((f"{theirs}.0.fn.fast_attention.projection_matrix",))
         for part in ("to_q", "to_k", "to_v"):
             yield from linear(f"{ours}.attention.{part}", f"{theirs}.0.fn.{part}", suffixes=("weight",))
         yield from linear(f"{ours}.attention.to_out", f"{theirs}.0.fn.to_out")
@@ -65,9 +65,9 @@ def find(folder: Path, names: Sequence[str], *patterns: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     for pattern in patterns:
-        found = sorted(folder.glob(pattern))
-        if len(found) == 1:
-            return found[0]
+        matches = sorted(folder.glob(pattern))
+        if len(matches) == 1:
+            return matches[0]
     return folder / names[0]
 
 
@@ -87,7 +87,7 @@ def read_sizes(path: Path, state: Mapping[str, Tensor]) -> Sizes:
     if rows % dim_head:
         message = f"'{path}' has queries of {rows} rows, which heads of {dim_head} do not divide."
         raise WeightsInvalid(message, "Get the file again from its source.")
-    numbers = [int(found[1]) for name in state if (found := re.match(rf"{re.escape(LAYER)}\.(\d+)\.", name))]
+    numbers = [int(match[1]) for name in state if (match := re.match(rf"{re.escape(LAYER)}\.(\d+)\.", name))]
     return Sizes(n_tokens, n_positions, dim, rows // dim_head, dim_head, features, inner, max(numbers) + 1)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import InvalidInput, WeightsInvalid
-from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, fused, linear, read_state, read_torch
+from scdrugmap.models.checkpoints.checkpoint import TensorMapping, Upstream, fused, linear, read_state, read_torch
 
 VERSION = 1  # bump when the same files convert to something else
 PREFIX = "model."
@@ -34,9 +34,9 @@ def files(folder: Path, **_: object) -> dict[str, Path]:
     return {"weights": folder / "models.ckpt", "genes": genes}
 
 
-def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
+def read(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     """Read the chosen model and the gene order; raises `WeightsInvalid`, or `InvalidInput` for an unknown variant."""
-    file = found["weights"]
+    file = paths["weights"]
     models = read_torch(file)
     variant = settings["variant"]
     if not isinstance(models, Mapping) or not models:
@@ -53,7 +53,7 @@ def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
         "bins": sizes["bin_num"],
         "bin_alpha": float(sizes["bin_alpha"]),
     }
-    genes = _genes(found["genes"], config["n_rows"] - EXTRA_ROWS)
+    genes = _genes(paths["genes"], config["n_rows"] - EXTRA_ROWS)
     return Upstream(file, read_state(file, models[variant]["state_dict"]), config, {"genes": genes})
 
 
@@ -89,16 +89,16 @@ def _genes(path: Path, n_genes: int) -> list[str]:
     return genes
 
 
-def pieces(config: Mapping[str, Any]) -> dict[str, Piece]:
+def tensor_mappings(config: Mapping[str, Any]) -> dict[str, TensorMapping]:
     """Where each of our tensors stands upstream."""
-    return dict(_pieces(config["layers"]))
+    return dict(_tensor_mappings(config["layers"]))
 
 
-def _pieces(layers: int) -> Iterator[tuple[str, Piece]]:
+def _tensor_mappings(layers: int) -> Iterator[tuple[str, TensorMapping]]:
     yield from linear("value.spread", f"{PREFIX}token_emb.mlp")
     yield from linear("value.mix", f"{PREFIX}token_emb.mlp2")
-    yield "value.table.weight", Piece((f"{PREFIX}token_emb.emb.weight",))
-    yield "gene.weight", Piece((f"{PREFIX}pos_emb.weight",))
+    yield "value.table.weight", TensorMapping((f"{PREFIX}token_emb.emb.weight",))
+    yield "gene.weight", TensorMapping((f"{PREFIX}pos_emb.weight",))
     yield from linear("norm", f"{PREFIX}encoder.norm")
     for index in range(layers):
         ours, theirs = f"blocks.{index}", f"{PREFIX}encoder.transformer_encoder.{index}"

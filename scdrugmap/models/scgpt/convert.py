@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, fused, linear, read_json, read_state
+from scdrugmap.models.checkpoints.checkpoint import TensorMapping, Upstream, fused, linear, read_json, read_state
 from scdrugmap.models.scgpt.tokens import SPECIALS
 
 VERSION = 1  # bump when the same files convert to something else
@@ -24,10 +24,10 @@ def files(folder: Path) -> dict[str, Path]:
     return {"weights": weights, "args": folder / "args.json", "vocab": folder / "vocab.json"}
 
 
-def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
+def read(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     """Read the three files; raises `WeightsInvalid`."""
-    args = read_json(found["args"], ("embsize", "nheads", "d_hid", "nlayers", "pad_token", "pad_value"))
-    tokens = _tokens(found["vocab"], args["pad_token"])
+    args = read_json(paths["args"], ("embsize", "nheads", "d_hid", "nlayers", "pad_token", "pad_value"))
+    tokens = _tokens(paths["vocab"], args["pad_token"])
     config = {
         "n_tokens": len(tokens),
         "dim": args["embsize"],
@@ -37,16 +37,16 @@ def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
         "dropout": args.get("dropout", 0.0),
     }
     vocabulary = {"tokens": tokens, "pad_value": args["pad_value"]}
-    return Upstream(found["weights"], read_state(found["weights"]), config, vocabulary)
+    return Upstream(paths["weights"], read_state(paths["weights"]), config, vocabulary)
 
 
-def pieces(config: Mapping[str, Any]) -> dict[str, Piece]:
+def tensor_mappings(config: Mapping[str, Any]) -> dict[str, TensorMapping]:
     """Where each of our tensors stands upstream; flash-attention, torch and wrapped names are all accepted."""
-    return dict(_pieces(config["layers"]))
+    return dict(_tensor_mappings(config["layers"]))
 
 
-def _pieces(layers: int) -> Iterator[tuple[str, Piece]]:
-    yield "gene.weight", Piece(("encoder.embedding.weight",))
+def _tensor_mappings(layers: int) -> Iterator[tuple[str, TensorMapping]]:
+    yield "gene.weight", TensorMapping(("encoder.embedding.weight",))
     yield from linear("gene_norm", "encoder.enc_norm")
     for part in ("linear1", "linear2", "norm"):
         yield from linear(f"value.{part}", f"value_encoder.{part}")

@@ -20,8 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from scdrugmap.errors import InvalidInput, ScDrugMapError, WeightsInvalid
 from scdrugmap.models.card import ModelCard
-from scdrugmap.models.checkpoints import locate as store
-from scdrugmap.models.checkpoints import manifest
+from scdrugmap.models.checkpoints import locate, manifest
 from scdrugmap.models.checkpoints.checkpoint import read_json
 from scdrugmap.models.core import four_bit
 from scdrugmap.models.core.encoder import Encoder
@@ -43,11 +42,11 @@ AGAIN = "Get the files again from their source."
 
 def files(folder: Path) -> dict[str, Path]:
     """Files of a folder in the Hub's layout; the tensors may be in several."""
-    found = {"config": folder / "config.json", "tokenizer": folder / "tokenizer.json"}
+    paths = {"config": folder / "config.json", "tokenizer": folder / "tokenizer.json"}
     if (folder / INDEX).is_file():
         parts = sorted(set(read_json(folder / INDEX, ("weight_map",))["weight_map"].values()))
-        return found | {"index": folder / INDEX} | {f"weights {part}": folder / Path(part).name for part in parts}
-    return found | {"weights": folder / "model.safetensors"}
+        return paths | {"index": folder / INDEX} | {f"weights {part}": folder / Path(part).name for part in parts}
+    return paths | {"weights": folder / "model.safetensors"}
 
 
 def load(
@@ -59,12 +58,12 @@ def load(
     `WeightsInvalid`, and `InvalidInput` for settings that do not fit the model and a device that does not hold it.
     """
     refuse_pickles(folder)
-    found = store.upstream_files(card, folder, importlib.import_module(__name__), settings)
-    described = read_json(found["config"], ("model_type",))
+    paths = locate.upstream_files(card, folder, importlib.import_module(__name__), settings)
+    described = read_json(paths["config"], ("model_type",))
     _require_type(folder, described)
     packed = _packed(folder, described, settings["quantise"])
     outline = _outline(folder, described, settings)
-    vocabulary = {"tokenizer": found["tokenizer"].read_text(encoding="utf-8"), "positions": outline.positions}
+    vocabulary = {"tokenizer": paths["tokenizer"].read_text(encoding="utf-8"), "positions": outline.positions}
     tokenizer = Tokenizer(vocabulary, settings)
     precision = "bfloat16" if packed or settings["quantise"] else precision
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -73,14 +72,14 @@ def load(
         four_bit.require()
         how |= {} if "device_map" in how else {"device_map": {"": device}}
     model = _pretrained(folder, how | {"dtype": dtype}, device)
-    _require_numbers(folder, _stored(found.values()) if packed else model.parameters())
+    _require_numbers(folder, _stored(paths.values()) if packed else model.parameters())
     network = Network(Config(described), settings, model).eval()
     if packed:
-        four_bit.settle(network, dtype)
+        four_bit.set_compute_dtype(network, dtype)
     tokenizer.padded = _tried(folder, network, device, precision, packed=bool(packed))
     if not tokenizer.padded:
         log.warning("padding changes what this network answers: batches are of cells whose texts are equally long")
-    weights_hash = manifest.remembered_hash(found, converted)
+    weights_hash = manifest.remembered_hash(paths, converted)
     adapted = replace(card, lora_targets=network.targets)
     return Encoder(adapted, tokenizer, network, settings, weights_hash, device, precision)
 
@@ -156,10 +155,10 @@ def _pretrained(folder: Path, how: Mapping[str, Any], device: torch.device) -> A
     fixed = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
     try:
         with _read(folder), quiet(bar=_large(folder)):
-            model, told = AutoModel.from_pretrained(folder, output_loading_info=True, **fixed, **how)
+            model, loading_info = AutoModel.from_pretrained(folder, output_loading_info=True, **fixed, **how)
     except torch.OutOfMemoryError as error:
         raise _no_room(device) from error
-    _account(folder, told, model)
+    _require_tensors(folder, loading_info, model)
     if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())) and device.type != "cpu":
         raise _no_room(device)
     return model
@@ -217,17 +216,17 @@ def _require_numbers(folder: Path, tensors: Iterable[torch.Tensor]) -> None:
             raise WeightsInvalid(f"'{folder}' holds NaN or infinite numbers.", AGAIN)
 
 
-def _account(folder: Path, told: Mapping[str, Any], model: Any) -> None:
+def _require_tensors(folder: Path, loading_info: Mapping[str, Any], model: Any) -> None:
     """Raise `WeightsInvalid` at the first tensor that the files lack or that the network does not know.
 
     What belongs to a part of another name than the network's is a head, which the embedding does without.
     """
     parts, prefix = {name for name, _ in model.named_children()}, f"{model.base_model_prefix}."
-    extra = (name.removeprefix(prefix) for name in told["unexpected_keys"] if not name.endswith(BUFFERS))
+    extra = (name.removeprefix(prefix) for name in loading_info["unexpected_keys"] if not name.endswith(BUFFERS))
     foreign = sorted(name for name in extra if name.partition(".")[0] in parts - {"pooler"})
-    lacking = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
-    if told["mismatched_keys"]:
-        what = f"has '{min(told['mismatched_keys'])[0]}' of another shape than config.json says"
+    lacking = sorted(name for name in loading_info["missing_keys"] if not name.startswith("pooler."))
+    if loading_info["mismatched_keys"]:
+        what = f"has '{min(loading_info['mismatched_keys'])[0]}' of another shape than config.json says"
     elif lacking:
         what = f"lacks the tensor '{lacking[0]}'"
     elif foreign:
@@ -240,29 +239,31 @@ def _account(folder: Path, told: Mapping[str, Any], model: Any) -> None:
 @contextmanager
 def quiet(*, bar: bool = False) -> Iterator[None]:
     """Keep transformers' own reports from the terminal, what matters is raised; `bar` lets it show how far it is."""
-    from transformers.utils import logging as told
+    from transformers.utils import logging as transformers_logging
 
-    level, shown = told.get_verbosity(), told.is_progress_bar_enabled()
-    told.set_verbosity_error()
+    level, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
     if not bar:
-        told.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        told.set_verbosity(level)
+        transformers_logging.set_verbosity(level)
         if shown:
-            told.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 def toy(card: ModelCard, symbols: Sequence[str], folder: Path, seed: int) -> None:
     """Write a tiny model of the card's type with random weights, and a tokenizer that has a word for each symbol."""
-    from tokenizers import Tokenizer as Words
+    from tokenizers import Tokenizer as WordTokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoConfig, AutoModel
 
-    words = Words(WordLevel({word: row for row, word in enumerate(["<unk>", "<s>", *symbols])}, unk_token="<unk>"))
+    words = WordTokenizer(
+        WordLevel({word: row for row, word in enumerate(["<unk>", "<s>", *symbols])}, unk_token="<unk>")
+    )
     words.pre_tokenizer = WhitespaceSplit()
     words.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     described = AutoConfig.for_model(

@@ -77,15 +77,15 @@ class Network(nn.Module):
         says where the angles of longer texts would follow the longest text of a batch (longrope).
         """
         config = self.model.config
-        told = [length for name in LENGTHS if (length := getattr(config, name, None)) and length > 0][:1]
+        limits = [length for name in LENGTHS if (length := getattr(config, name, None)) and length > 0][:1]
         rope = getattr(config, "rope_parameters", None) or {}
         if rope.get("rope_type") == "longrope":
-            told.append(rope.get("original_max_position_embeddings") or config.original_max_position_embeddings)
+            limits.append(rope.get("original_max_position_embeddings") or config.original_max_position_embeddings)
         tables = (part for name, part in self.model.named_modules() if "position" in name.rpartition(".")[2])
         for table in tables:
             if isinstance(table, nn.Embedding) and table.padding_idx is not None:
-                told.append(table.num_embeddings - table.padding_idx - 1)
-        return min(told, default=UNBOUNDED)
+                limits.append(table.num_embeddings - table.padding_idx - 1)
+        return min(limits, default=UNBOUNDED)
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, linear, read_json, read_safetensors, read_state
+from scdrugmap.models.checkpoints.checkpoint import (
+    TensorMapping,
+    Upstream,
+    linear,
+    read_json,
+    read_safetensors,
+    read_state,
+)
 from scdrugmap.models.tgpt.tokens import SPECIALS
 
 VERSION = 1  # bump when the same files convert to something else
@@ -30,46 +37,46 @@ def files(folder: Path) -> dict[str, Path]:
     return {"weights": weights, "config": folder / "config.json", "tokenizer": folder / "tokenizer.json"}
 
 
-def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
+def read(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     """Read the three files; raises `WeightsInvalid`."""
-    described = read_json(found["config"], tuple(SIZES.values()))
+    described = read_json(paths["config"], tuple(SIZES.values()))
     for field, value in EXPECTED.items():
         if described.get(field, value) != value:
-            message = f"'{found['config']}' has {field} = {described[field]!r}; tGPT's own is {value!r}."
+            message = f"'{paths['config']}' has {field} = {described[field]!r}; tGPT's own is {value!r}."
             raise WeightsInvalid(message, "Use the config.json that came with the weights.")
     config: dict[str, Any] = {ours: described[theirs] for ours, theirs in SIZES.items()}
     config["inner"] = described.get("n_inner") or 4 * config["dim"]
     config["eps"] = described.get("layer_norm_epsilon", 1e-5)
     config["dropout"] = described.get("resid_pdrop", 0.0)
-    vocabulary = {"tokens": _tokens(found["tokenizer"], config["n_tokens"]), "positions": config["positions"]}
-    weights = found["weights"]
+    vocabulary = {"tokens": _tokens(paths["tokenizer"], config["n_tokens"]), "positions": config["positions"]}
+    weights = paths["weights"]
     state = read_safetensors(weights) if weights.suffix == ".safetensors" else read_state(weights)
     buffers = (f"h.{index}.attn.{name}" for index in range(config["layers"]) for name in ("bias", "masked_bias"))
     unused = tuple(name for buffer in buffers for name in _names(buffer))  # the causal mask, which old files carry
     return Upstream(weights, state, config, vocabulary, unused)
 
 
-def pieces(config: Mapping[str, Any]) -> dict[str, Piece]:
+def tensor_mappings(config: Mapping[str, Any]) -> dict[str, TensorMapping]:
     """Where each of our tensors stands upstream; a bare GPT2Model without `transformer.` is accepted as well.
 
     GPT-2 keeps its layers as (in, out), with query, key and value in one.
     """
-    return dict(_pieces(config["layers"]))
+    return dict(_tensor_mappings(config["layers"]))
 
 
-def _pieces(layers: int) -> Iterator[tuple[str, Piece]]:
-    yield "token.weight", Piece(_names("wte.weight"))
-    yield "position.weight", Piece(_names("wpe.weight"))
+def _tensor_mappings(layers: int) -> Iterator[tuple[str, TensorMapping]]:
+    yield "token.weight", TensorMapping(_names("wte.weight"))
+    yield "position.weight", TensorMapping(_names("wpe.weight"))
     yield from linear("norm", *_names("ln_f"))
     for index in range(layers):
         ours, theirs = f"blocks.{index}", f"h.{index}"
         for third, letter in enumerate("qkv"):
             weight, bias = (_names(f"{theirs}.attn.c_attn.{suffix}") for suffix in ("weight", "bias"))
-            yield f"{ours}.attention.{letter}_proj.weight", Piece(weight, part=third, of=3, transpose=True)
-            yield f"{ours}.attention.{letter}_proj.bias", Piece(bias, part=third, of=3)
+            yield f"{ours}.attention.{letter}_proj.weight", TensorMapping(weight, part=third, of=3, transpose=True)
+            yield f"{ours}.attention.{letter}_proj.bias", TensorMapping(bias, part=third, of=3)
         for part, name in (("attention.out_proj", "attn.c_proj"), ("linear1", "mlp.c_fc"), ("linear2", "mlp.c_proj")):
-            yield f"{ours}.{part}.weight", Piece(_names(f"{theirs}.{name}.weight"), transpose=True)
-            yield f"{ours}.{part}.bias", Piece(_names(f"{theirs}.{name}.bias"))
+            yield f"{ours}.{part}.weight", TensorMapping(_names(f"{theirs}.{name}.weight"), transpose=True)
+            yield f"{ours}.{part}.bias", TensorMapping(_names(f"{theirs}.{name}.bias"))
         for part, name in (("norm1", "ln_1"), ("norm2", "ln_2")):
             yield from linear(f"{ours}.{part}", *_names(f"{theirs}.{name}"))
 

@@ -16,7 +16,7 @@ import pandas as pd
 from torch import Tensor
 
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.models.checkpoints.checkpoint import Piece, Upstream, fused, linear, read_state, read_torch
+from scdrugmap.models.checkpoints.checkpoint import TensorMapping, Upstream, fused, linear, read_state, read_torch
 from scdrugmap.models.checkpoints.unpickle import read_dictionary
 from scdrugmap.models.uce.card import OFFSETS, PLACES, PROTEINS, VARIANTS
 from scdrugmap.models.uce.tokens import N_SPECIALS
@@ -43,16 +43,16 @@ def files(folder: Path, *, variant: str = "", **_: object) -> dict[str, Path]:
     return {"weights": weights, "places": folder / PLACES, "offsets": folder / OFFSETS, "proteins": proteins}
 
 
-def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
+def read(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     """Read the four files; raises `WeightsInvalid`. Of the two large ones only what is needed enters memory."""
-    weights = found["weights"]
+    weights = paths["weights"]
     state = read_state(weights, _read_large(weights))
     n_tokens, token_dim = _shape(weights, state, TABLE, 2)
     positions, _, dim = _shape(weights, state, SINES, 3)
     inner, _ = _shape(weights, state, f"{LAYERS}.0.linear1.weight", 2)
     decoder, _ = _shape(weights, state, "decoder.0.0.weight", 2)
     out_dim, _ = _shape(weights, state, "decoder.3.weight", 2)
-    vocabulary = _vocabulary(found, n_tokens) | {"positions": positions}
+    vocabulary = _vocabulary(paths, n_tokens) | {"positions": positions}
     state[TABLE] = state[TABLE][vocabulary["tokens"]]  # (our rows, P)
     config = {
         "n_tokens": len(vocabulary["tokens"]),
@@ -67,14 +67,14 @@ def read(found: Mapping[str, Path], settings: Mapping[str, Any]) -> Upstream:
     return Upstream(weights, state, config, vocabulary)
 
 
-def pieces(config: Mapping[str, Any]) -> dict[str, Piece]:
+def tensor_mappings(config: Mapping[str, Any]) -> dict[str, TensorMapping]:
     """Where each of our tensors stands upstream."""
-    return dict(_pieces(config["layers"]))
+    return dict(_tensor_mappings(config["layers"]))
 
 
-def _pieces(layers: int) -> Iterator[tuple[str, Piece]]:
-    yield "table", Piece((TABLE,))
-    yield "sines", Piece((SINES,))
+def _tensor_mappings(layers: int) -> Iterator[tuple[str, TensorMapping]]:
+    yield "table", TensorMapping((TABLE,))
+    yield "sines", TensorMapping((SINES,))
     yield from linear("token", "encoder.0")
     yield from linear("token_norm", "encoder.2")
     for index in range(layers):
@@ -103,22 +103,22 @@ def _shape(path: Path, state: Mapping[str, Tensor], name: str, ndim: int) -> tup
     return tuple(state[name].shape)
 
 
-def _vocabulary(found: Mapping[str, Path], n_tokens: int) -> dict[str, Any]:
+def _vocabulary(paths: Mapping[str, Path], n_tokens: int) -> dict[str, Any]:
     """Human genes with a place in the genome, and the rows of upstream's table that stand for our rows.
 
     A gene's row is its place among the protein vectors, counted from the species' offset. Chromosomes of all species
     are numbered together and come last in the table.
     """
-    symbols = list(dict.fromkeys(symbol.upper() for symbol in _symbols(found["proteins"])))
-    offset = read_dictionary(found["offsets"], int).get(SPECIES, -1)
-    places, codes = _places(found["places"])
+    symbols = list(dict.fromkeys(symbol.upper() for symbol in _symbols(paths["proteins"])))
+    offset = read_dictionary(paths["offsets"], int).get(SPECIES, -1)
+    places, codes = _places(paths["places"])
     first = n_tokens - len(codes)  # of the chromosomes
     if offset < N_SPECIALS or offset + len(symbols) > first:
         what = f"puts {len(symbols)} human genes at {offset}, and chromosomes begin at {first}"
-        raise _invalid(found["offsets"], f"{what}: the four files do not belong together")
+        raise _invalid(paths["offsets"], f"{what}: the four files do not belong together")
     genes = {symbol: offset + row for row, symbol in enumerate(symbols) if symbol in places.index}
     if not genes:
-        raise _invalid(found["places"], f"places none of the {len(symbols)} human genes")
+        raise _invalid(paths["places"], f"places none of the {len(symbols)} human genes")
     located = places.loc[list(genes)]
     used = sorted(set(located["code"].tolist()))
     ranks = {code: rank for rank, code in enumerate(used)}

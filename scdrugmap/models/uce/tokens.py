@@ -93,8 +93,8 @@ class Tokenizer(BaseTokenizer):
         """Known genes of each cell in the model's order, and a generator that only their counts and `seed` decide."""
         counts = by_gene(cells.counts, self.match(cells), len(self.genes))
         for start, end in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
-            found, values = counts.indices[start:end], counts.data[start:end]
-            yield found, sampling_weights(values), content_generator(found, values, self.settings["seed"])
+            genes, values = counts.indices[start:end], counts.data[start:end]
+            yield genes, sampling_weights(values), content_generator(genes, values, self.settings["seed"])
 
     def _upstream_cells(self, cells: Cells) -> Iterator[Sampled]:
         """Known columns of each cell in the data's order, and the one generator of all cells."""

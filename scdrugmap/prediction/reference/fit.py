@@ -196,7 +196,7 @@ def _labelled(adata: AnnData) -> AnnData:
 
 
 def value_type(adata: AnnData) -> str:
-    """Return what the values are, as the door found it; "unknown" for cells that did not come through it."""
+    """Return what the values are, as the loader found them; "unknown" for cells that did not come through it."""
     return str(adata.uns.get("scdrugmap", {}).get("input", {}).get("value_type", "unknown"))
 
 

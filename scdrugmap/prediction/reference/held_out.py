@@ -28,6 +28,7 @@ from scdrugmap.errors import LabelsMissing
 from scdrugmap.evaluation.metrics.bootstrap import bootstrap
 from scdrugmap.evaluation.metrics.metrics import constants, score
 from scdrugmap.evaluation.strategies.heads import make_head
+from scdrugmap.models.checkpoints.baseline import refit
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction.reference.sampling import balanced_sample
 
@@ -193,5 +194,5 @@ def _refitted(parts: Sequence[AnnData], encoder: Encoder, train: NDArray[np.bool
     sides = [part[train[end - part.n_obs : end]] for part, end in zip(parts, ends, strict=True)]
     taught = [side for side in sides if side.n_obs]
     bare = {str(number): AnnData(side.X, var=side.var[[]]) for number, side in enumerate(taught)}
-    fresh = encoder.fit(ad.concat(bare, join="inner", index_unique="-"))
+    fresh = refit(encoder, ad.concat(bare, join="inner", index_unique="-"))
     return np.concatenate([fresh.embed(part) for part in parts])

@@ -217,7 +217,7 @@ class _Training:
 
     def _snapshot(self, new: Adapters) -> tuple[Adapters, dict[str, torch.Tensor]]:
         layers = {name: value.detach().clone() for name, value in self.layers.state_dict().items()}
-        return new.of(self.model), layers
+        return new.with_state_of(self.model), layers
 
     def _history(self, budget: int, chosen: int) -> History:
         return History(
