@@ -161,6 +161,13 @@ def test_an_answer_is_read_whatever_text_stands_around_it(before, after, p, inde
     assert found["c1"].p_resistant == pytest.approx(p, abs=1e-4)
 
 
+@settings(max_examples=150, deadline=None)
+@given(p=st.floats() | st.integers() | st.booleans() | WORDS, label=st.sampled_from(["resistant", "Sensitive"]) | WORDS)
+def test_the_agreed_form_is_read_as_the_same_answer_with_words_around_it(p, label):
+    content = json.dumps({"answers": [{"id": "c1", "label": label, "p_resistant": p}]})
+    assert read(Reply(content), 1) == read(Reply(f"Here it is: {content}"), 1)
+
+
 PIECES = st.sampled_from(
     ['{"answers":', "[", "]", "{", "}", '"id"', ":", '"c1"', ",", '"label"', '"resistant"', '"p_resistant"', "0.7",
      "1e999", "NaN", "null", "<think>", "</think>", "```", "\\", '"', " "]

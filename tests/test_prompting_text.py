@@ -11,7 +11,7 @@ from prompting_cells import CARD
 
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.prompting.cell_fields import cell_texts
-from scdrugmap.prompting.prompt import messages, schema
+from scdrugmap.prompting.prompt import CellAnswers, messages, prompt_hash, schema
 from scdrugmap.prompting.settings import PromptSettings
 
 
@@ -44,6 +44,22 @@ def test_the_schema_is_strict_and_names_the_cells():
     assert entry["properties"]["id"]["enum"] == ["c1", "c2", "c3"]
     assert set(entry["required"]) == set(entry["properties"])
     assert entry["additionalProperties"] is schema(3)["additionalProperties"] is False
+
+
+def test_a_run_of_last_year_is_known_by_the_same_wording():
+    """The hash is in run ids and provenance, and the length of the schema in the price: neither may drift."""
+    assert prompt_hash() == "b694ea1a5426"
+    assert len(json.dumps(schema(10))) == 437
+
+
+def test_what_the_schema_allows_is_what_the_model_reads():
+    entry = schema(2)["properties"]["answers"]["items"]
+    answers = [
+        {"id": name, "label": label, "p_resistant": 0.5}
+        for name in entry["properties"]["id"]["enum"]
+        for label in entry["properties"]["label"]["enum"]
+    ]
+    assert CellAnswers.model_validate({"answers": answers}).model_dump() == {"answers": answers}
 
 
 @pytest.mark.parametrize(
