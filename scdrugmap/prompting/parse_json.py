@@ -55,11 +55,11 @@ def _blocks(text: str) -> Iterator[list[Entry]]:
             loose.append(value)
             continue
         listed = value.get("answers") if isinstance(value, dict) else value
-        if isinstance(listed, list) and (not listed or any(_is_entry(one) for one in listed)):
+        if isinstance(listed, list) and (not listed or any(map(_is_entry, listed))):
             if loose:
                 yield loose
                 loose = []
-            yield [one for one in listed if _is_entry(one)]
+            yield list(filter(_is_entry, listed))
     if loose:
         yield loose
 

@@ -63,11 +63,11 @@ def messages(cells: Sequence[CellText], examples: Sequence[Example] = ()) -> lis
     """Return the chat messages that ask about cells of which the same is told, after the examples."""
     parts = []
     if examples:
-        parts += [EXAMPLES, *(one.line(cells[0].about) for one in examples), ""]
+        parts += [EXAMPLES, *(example.line(cells[0].about) for example in examples), ""]
     if cells[0].about:
         parts += [cells[0].about, ""]
-    asked = zip(names_of(len(cells)), cells, strict=True)
-    parts += [CELLS, *(f"{name}: {' '.join(cell.genes)}" for name, cell in asked)]
+    named = zip(names_of(len(cells)), cells, strict=True)
+    parts += [CELLS, *(f"{name}: {' '.join(cell.genes)}" for name, cell in named)]
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n".join(parts)}]
 
 
