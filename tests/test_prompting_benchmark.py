@@ -88,7 +88,9 @@ def test_shots_are_told_as_examples_and_only_those_of_the_target(material, endpo
         told = text.split("Cells to judge:")[0]
         assert told.count("\nsensitive: ") == told.count("\nresistant: ") == 2
     texts = {
-        source.name: {" ".join(text.genes) for text in cell_texts(source.adata, PromptSettings.of(CARD, {"top_k": 5}))}
+        source.name: {
+            " ".join(text.genes) for text in cell_texts(source.adata, PromptSettings.from_card(CARD, {"top_k": 5}))
+        }
         for source in material.sources
     }
     for body in endpoint.asked:

@@ -148,7 +148,7 @@ def test_what_is_told_is_chosen_agreed_to_and_kept(endpoint, settings, queued):
     app.button(key="run").click().run()
     given = {"name": "llama3.1:8b", "drug": "erlotinib", "tissue": "obs", "top_k": 20, "cells_per_request": 5}
     assert queued[0][1]["settings"] == given
-    assert PromptSettings.of(MODELS[MODEL], queued[0][1]["settings"]).record()["tissue"] == "obs"
+    assert PromptSettings.from_card(MODELS[MODEL], queued[0][1]["settings"]).record()["tissue"] == "obs"
 
 
 def test_a_run_starts_from_the_words_of_the_run_before(endpoint, settings):

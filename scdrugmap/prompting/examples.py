@@ -28,7 +28,7 @@ SHOTS = 5  # of each class, where no number was given
 class Examples:
     """What is told of labelled cells, and what a record may say of them."""
 
-    told: tuple[Example, ...]
+    examples: tuple[Example, ...]
     shots: int  # of each class
     seed: int
     hash: str  # of the cells' genes, values and labels: names play no part
@@ -86,14 +86,14 @@ def draw_examples(
     free = named & ~left_out & np.isin(np.arange(adata.n_obs), distinct(ids, labels == SENSITIVE)[0])
     order = np.random.default_rng(seed).permutation(adata.n_obs)
     places = [[place for place in order if free[place] and labels[place] == label][:shots] for label in RESPONSES]
-    for label, found in zip(RESPONSES, places, strict=True):
-        if len(found) < shots:
-            raise _too_few(label, shots, len(found), int(left_out[labels == label].sum()))
+    for label, drawn in zip(RESPONSES, places, strict=True):
+        if len(drawn) < shots:
+            raise _too_few(label, shots, len(drawn), int(left_out[labels == label].sum()))
     chosen = np.concatenate(places)
-    told = in_order([texts[place] for place in chosen], labels[chosen].tolist(), seed)
+    examples = in_order([texts[place] for place in chosen], labels[chosen].tolist(), seed)
     shared = _samples(adata[chosen]) & _samples(judged)
     return Examples(
-        tuple(told), shots, seed, _hash(keys.hashes[chosen], labels[chosen]), int(left_out.sum()), len(shared)
+        tuple(examples), shots, seed, _hash(keys.hashes[chosen], labels[chosen]), int(left_out.sum()), len(shared)
     )
 
 

@@ -49,7 +49,7 @@ def checked(card: ModelCard, given: Mapping[str, Any]) -> PromptSettings:
 
     Values of the file's own columns are checked when they are read.
     """
-    settings = PromptSettings.of(card, given)
+    settings = PromptSettings.from_card(card, given)
     if not settings.name.strip():
         message = "There is no name of a model to ask."
         raise InvalidInput(message, f"Give the name that the endpoint knows, e.g. {card.settings['name']}.")

@@ -28,7 +28,7 @@ from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
-from scdrugmap.prompting.asker import Answers, Asker
+from scdrugmap.prompting.asker import PromptResult, PromptRunner
 from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.cost import Estimate, together
 from scdrugmap.prompting.examples import in_order
@@ -48,12 +48,12 @@ class PromptLearner:
     chooses_epoch = False
     may_abstain = True
 
-    def __init__(self, experiment: Experiment, material: Material, asker: Asker, progress: Progress) -> None:
+    def __init__(self, experiment: Experiment, material: Material, asker: PromptRunner, progress: Progress) -> None:
         self.experiment, self.material, self.asker, self.progress = experiment, material, asker, progress
         self.device, self.weights = f"asked at {asker.endpoint.host}", f"prompt:{prompt_hash()}"
         self.source_of, self.row_of = _places(material)
         self._texts: dict[int, list[CellText]] = {}
-        self._answers: dict[int, Answers] = {}
+        self._answers: dict[int, PromptResult] = {}
 
     @classmethod
     def of(
@@ -77,8 +77,8 @@ class PromptLearner:
         if not card.prompted:
             message = f"'{card.key}' embeds cells and cannot be asked."
             raise InvalidInput(message, "Use strategy 'freeze' or 'lora', or the model gpt-4o-mini.")
-        settings = PromptSettings.of(card, dict(experiment.settings))
-        asker = Asker(settings, folder=prompts_folder(cache), seed=experiment.seed, max_cost=_limit())
+        settings = PromptSettings.from_card(card, dict(experiment.settings))
+        asker = PromptRunner(settings, folder=prompts_folder(cache), seed=experiment.seed, max_cost=_limit())
         learner = cls(experiment, material, asker, progress)
         estimate = learner.estimate(folds)
         if asker.budget.limit is None:
@@ -136,7 +136,7 @@ class PromptLearner:
         """Return what is told of rows of the material's table."""
         return [self.texts(self.source_of[row])[self.row_of[row]] for row in rows]
 
-    def zero_shot(self, source: int) -> Answers:
+    def zero_shot(self, source: int) -> PromptResult:
         """Return the answers about all cells of one data set, asked once."""
         if source not in self._answers:
             self._answers[source] = self.asker.ask(self.texts(source), progress=self.progress)
@@ -156,32 +156,32 @@ class Prompted:
         examples = learner.examples(self.train, self.labels, rows)
         if examples:
             answers = learner.asker.ask(learner.texts_of(rows), examples, progress=learner.progress)
-            p, asked = answers.p_resistant, [answers]
+            p, results = answers.p_resistant, [answers]
         else:
             sources = np.unique(learner.source_of[rows])
             found = {source: learner.zero_shot(source) for source in sources.tolist()}
             p = np.array(
                 [found[learner.source_of[row]].p_resistant[learner.row_of[row]] for row in rows], dtype=np.float32
             )
-            asked = list(found.values())
-        self.notes = self._notes(rows, asked, len(examples), int(np.isnan(p).sum()))
+            results = list(found.values())
+        self.notes = self._notes(rows, results, len(examples), int(np.isnan(p).sum()))
         return p
 
-    def _notes(self, rows: np.ndarray, asked: Sequence[Answers], n_examples: int, n_failed: int) -> list[str]:
+    def _notes(self, rows: np.ndarray, results: Sequence[PromptResult], n_examples: int, n_failed: int) -> list[str]:
         learner = self.learner
         table = learner.material.table
         pooled = learner.experiment.protocol == "pooled"
         place = self.fold if pooled else "+".join(np.unique(table.dataset[rows]).tolist())
-        served = sorted({name for one in asked for name in one.served})
+        versions = sorted({name for result in results for name in result.model_versions})
         notes = [
-            f"asked {' and '.join(served) or 'nobody'} at {learner.asker.endpoint.host}, prompt {VERSION} "
+            f"asked {' and '.join(versions) or 'nobody'} at {learner.asker.endpoint.host}, prompt {VERSION} "
             f"({prompt_hash()}): up to {learner.asker.settings.cells_per_request} cells a request, which see each other"
         ]
         if not n_examples:
             notes.append("the training side was not used: the model was asked without examples")
-        if any(set(one.forms) - {"json_schema"} for one in asked):
+        if any(set(result.forms) - {"json_schema"} for result in results):
             notes.append("the endpoint was not held to the schema of the answer for every request")
-        sources = {name for one in asked for name in one.sources}
+        sources = {name for result in results for name in result.sources}
         notes += [f"P(resistant) is {' or '.join(SOURCES[name] for name in sorted(sources))}"] if sources else []
         if n_failed:
             notes.append(f"{place}: {n_failed} of {len(rows)} cells have no readable answer and count as wrong")
