@@ -23,7 +23,7 @@ from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.analysis.scores import averaged
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.store import write_run, write_scores
-from scdrugmap.models import MODELS
+from scdrugmap.models import MODELS, speed
 from scdrugmap.plots import base, benchmark, palette
 from scdrugmap.plots import scores as scores_
 from scdrugmap.prompting.prompt import SYSTEM
@@ -277,12 +277,13 @@ SPEEDS = [
 
 
 def test_the_cost_tab_says_how_speeds_are_measured_where_there_are_none(crossed, tmp_path, monkeypatch):
-    monkeypatch.setattr(queries_views, "SPEEDS", tmp_path / "none.json")
+    (tmp_path / "none.json").write_text("[]")
+    monkeypatch.setattr(speed, "SPEEDS", tmp_path / "none.json")
     shown = said(opened("Cost"))
     assert "No two models in view have a measured speed" in shown
     assert "python benchmarks/embed.py" in shown
     (tmp_path / "speeds.json").write_text(json.dumps(SPEEDS))
-    monkeypatch.setattr(queries_views, "SPEEDS", tmp_path / "speeds.json")
+    monkeypatch.setattr(speed, "SPEEDS", tmp_path / "speeds.json")
     app = opened("Cost", protocol="pooled", on=REAL[0])
     assert not app.exception
     assert "of 2 models whose speed was measured" in said(app)

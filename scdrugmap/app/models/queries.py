@@ -5,7 +5,6 @@ Each asks one function of the package about all scores; the answer is kept until
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,12 +19,10 @@ from scdrugmap.evaluation.analysis import leakage_gap, significance
 from scdrugmap.evaluation.analysis import scores as tables
 from scdrugmap.evaluation.metrics import reliability
 from scdrugmap.evaluation.results.store import read_predictions
-from scdrugmap.models import MODELS
+from scdrugmap.models import MODELS, speed
 from scdrugmap.models.card import ModelCard
 from scdrugmap.models.checkpoints.locate import state
-from scdrugmap.settings import CHECKOUT, Settings
-
-SPEEDS = CHECKOUT / "docs" / "performance.json"
+from scdrugmap.settings import Settings
 
 
 def few_shot(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
@@ -70,21 +67,16 @@ def _gaps(here: Settings, changed: tuple[int, ...], metric: str) -> pl.DataFrame
 def speeds() -> pl.DataFrame:
     """Return how fast models embed as `benchmarks/embed.py` measured it: `model`, `cells_per_s`, `machine`, `date`.
 
-    Empty where this installation carries no measurement. Of several, that of the device of most cells a second counts.
+    Of several speeds of a model, that of the device of most cells a second counts.
     """
-    return _speeds(SPEEDS.stat().st_mtime_ns if SPEEDS.is_file() else 0)
-
-
-@st.cache_data(show_spinner=False, max_entries=2)
-def _speeds(changed: int) -> pl.DataFrame:
     schema = {"model": pl.String, "cells_per_s": pl.Float64, "machine": pl.String, "date": pl.String}
-    found = json.loads(SPEEDS.read_text()) if changed else []
-    rows = [
-        {**{name: one[name] for name in ("model", "cells_per_s", "date")},
-         "machine": f"{one['machine']}, {one['device']}, {one['threads']} thread{'s' * (one['threads'] != 1)}"}
-        for one in found if one["size"] == "published"
-    ]  # fmt: skip
-    return pl.DataFrame(rows, schema=schema).sort("cells_per_s", descending=True).unique("model", keep="first")
+    rows = [(each.model, each.cells_per_s, _machine(each), each.date) for each in speed.speeds()]
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return table.sort("cells_per_s", descending=True).unique("model", keep="first")
+
+
+def _machine(measured: speed.Speed) -> str:
+    return f"{measured.machine}, {measured.device}, {measured.threads} thread{'s' * (measured.threads != 1)}"
 
 
 def state_of(key: str) -> str:

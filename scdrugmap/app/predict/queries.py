@@ -69,7 +69,7 @@ def _device() -> str:
 
 def _speed(model: str, device: str) -> Speed | None:
     """Return the speed of a model on this device or, where that was not measured, on a processor."""
-    own = {one.device: one for one in speeds() if one.model == model and one.size == "published"}
+    own = {one.device: one for one in speeds() if one.model == model}
     return own.get(device) or own.get("cpu")
 
 

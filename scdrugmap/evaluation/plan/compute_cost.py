@@ -77,7 +77,7 @@ class Estimate:
 
 def estimate(of: Work, *, on_gpu: bool) -> Estimate:
     """Return what some work takes at the speeds that were measured at published size, on a GPU or on one CPU core."""
-    measured = [one for one in speeds() if one.size == "published" and (one.device != "cpu") == on_gpu]
+    measured = [one for one in speeds() if (one.device != "cpu") == on_gpu]
     rates = {one.model: one.cells_per_s for one in measured}
     hours = sum(cells / rates[model] / 3600 for (model, _), cells in of.items() if model in rates)
     devices = dict.fromkeys("one CPU core" if one.device == "cpu" else one.device for one in measured)
