@@ -13,7 +13,7 @@ from anndata import AnnData
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName
 from scdrugmap.evaluation.benchmark import benchmark
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import BASELINES, Experiment
 from scdrugmap.evaluation.plan.expand import plan
 from scdrugmap.evaluation.results.store import SCORES, build_scores, read_predictions, runs
@@ -35,10 +35,10 @@ def overall(scores, metric="auroc"):
 
 
 def material(*adatas):
-    return Material.of(load_sources(adatas))
+    return LabelledData.of(load_labelled(adatas))
 
 
-def experiment(of: Material, **changes):
+def experiment(of: LabelledData, **changes):
     asked = Experiment("hvg", "logistic", tuple(source.name for source in of.sources))
     return dataclasses.replace(asked, **changes)
 
@@ -53,7 +53,7 @@ def test_benchmark_records_every_experiment_and_returns_its_scores(settings):
     assert len(found) == 3
     for run in found:
         assert run.outcome.state == "done"
-        assert run.environment.data == {"simulated-1": load_sources([cohort()])[0].fingerprint}
+        assert run.environment.data == {"simulated-1": load_labelled([cohort()])[0].fingerprint}
         rows = read_predictions(run.run_id, settings)
         assert rows.height == run.outcome.n_cells == 160
         assert rows.group_by("split").len().height == 5
@@ -188,7 +188,7 @@ def test_a_baseline_never_sees_the_test_side():
     tested = np.flatnonzero(~others)
     shuffled[tested] = shuffled[tested][::-1]
     changed.X = type(of.sources[0].adata.X)(shuffled)
-    _, after = evaluate(asked, Material((dataclasses.replace(of.sources[0], adata=changed),), of.table))
+    _, after = evaluate(asked, LabelledData((dataclasses.replace(of.sources[0], adata=changed),), of.table))
     now = dict(after.filter(split="0").select("cell", "p_resistant").iter_rows())
     mirrored = dict(zip(of.table.name[tested], of.table.name[tested][::-1], strict=True))
     for cell, p in fold.select("cell", "p_resistant").iter_rows():
@@ -243,7 +243,7 @@ def test_a_bug_in_one_experiment_is_a_failed_record_and_a_traceback_in_the_log(m
 class Silent(Broken):
     """A learner that is sure of each cell but the first two of a fold, of which it says nothing."""
 
-    of: Material | None = None
+    of: LabelledData | None = None
 
     def fit(self, train, labels, validation, *, fold):
         return self
@@ -340,7 +340,7 @@ def test_unlabelled_cells_are_left_out_and_a_set_without_labels_is_named(setting
 
 
 def test_baselines_have_their_own_heads():
-    of = load_sources([cohort()])
+    of = load_labelled([cohort()])
     question = Experiment("", "", ())
     found = {(one.model, one.head) for one in plan(question, of, [*BASELINES, FOUNDATION], None, ["freeze"], [0])}
     assert found == {(model, head) for model, heads in BASELINES.items() for head in heads} | {(FOUNDATION, "mlp")}

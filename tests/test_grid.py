@@ -156,7 +156,7 @@ def test_a_bug_in_one_experiment_is_recorded_and_the_others_go_on(settings, tmp_
 def test_data_that_changed_since_the_plan_are_a_failed_record(settings, tmp_path):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    known = dataset_summary.outlines([path], settings)
+    known = dataset_summary.summaries([path], settings)
     asked = Experiment("constant", "constant", ("simulated-1",), (known[0].content,), folds=2)
     cohort(seed=9).write_h5ad(path)
     (run,) = run_grid([asked], known, settings).values()
@@ -167,24 +167,24 @@ def test_data_that_changed_since_the_plan_are_a_failed_record(settings, tmp_path
 def test_outlines_are_kept_until_the_file_changes(settings, tmp_path, monkeypatch):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    (first,) = dataset_summary.outlines([path], settings)
+    (first,) = dataset_summary.summaries([path], settings)
     assert first.facet("tissue") == "Tumor tissue"
     assert (first.n_cells, first.studies) == (60, ("simulated-study-1",))
     with monkeypatch.context() as patch:
         patch.setattr(dataset_summary, "load_sources", lambda *args: pytest.fail("the file was read again"))
-        assert dataset_summary.outlines([path], settings) == [first]
+        assert dataset_summary.summaries([path], settings) == [first]
     cohort(seed=9).write_h5ad(path)
-    (second,) = dataset_summary.outlines([path], settings)
+    (second,) = dataset_summary.summaries([path], settings)
     assert second.content != first.content
 
 
 def test_cells_given_in_memory_are_stored_once_and_come_back_as_they_were(settings):
-    (known,) = dataset_summary.outlines([cohort()], settings)
+    (known,) = dataset_summary.summaries([cohort()], settings)
     (source,) = dataset_summary.load_sources([cohort()])
     stored = dataset_summary.store(source, settings)
     before = stored.path.stat().st_mtime_ns
     assert dataset_summary.store(source, settings).path.stat().st_mtime_ns == before
-    (again,) = dataset_summary.outlines([stored.read()], settings)
+    (again,) = dataset_summary.summaries([stored.read()], settings)
     assert again.content == known.content
 
 

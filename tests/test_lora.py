@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName, WeightsInvalid
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
 from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.evaluation.strategies.lora.adapter_files import folder_of, load_adapted
@@ -339,7 +339,7 @@ def test_cells_that_see_each_other_are_of_one_side_and_one_set(cohort):
 
 
 def test_options_are_checked_before_anything_is_loaded(cohort):
-    of = Material.of(load_sources([cohort]))
+    of = LabelledData.of(load_labelled([cohort]))
     for options, error, said in (
         ({"rank": 3}, UnknownName, "has no option 'rank'"),
         ({"r": 0}, InvalidInput, "r=0"),
@@ -359,14 +359,14 @@ def test_options_are_checked_before_anything_is_loaded(cohort):
 
 @pytest.mark.parametrize("model", ["constant", "hvg-pca"])
 def test_a_model_that_lora_cannot_adapt_is_a_failed_run(model, cohort):
-    of = Material.of(load_sources([cohort]))
+    of = LabelledData.of(load_labelled([cohort]))
     run, predictions = evaluate(Experiment(model, "mlp", ("simulated-1",), strategy="lora"), of)
     assert (run.outcome.state, run.outcome.error, predictions) == ("failed", "InvalidInput", None)
     assert "LoRA could adapt" in run.outcome.reason
 
 
 def test_an_experiment_with_the_bundled_model(cohort, settings):
-    of = Material.of(load_sources([cohort]))
+    of = LabelledData.of(load_labelled([cohort]))
     asked = Experiment(
         "scgpt-mini",
         "mlp",

@@ -10,7 +10,7 @@ from anndata import AnnData
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.audit.audit import audit
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.splits.cross_validate import Folds
 from scdrugmap.models import MODELS, load_model
@@ -50,7 +50,7 @@ def prompt_settings() -> PromptSettings:
 
 
 def test_an_evaluation_drops_copies_and_all_cells_of_contrary_labels(pair):
-    of = Material.of(load_sources(pair))
+    of = LabelledData.of(load_labelled(pair))
     folds = Folds.of(Experiment("hvg", "logistic", ("set-0", "set-1")), of)
     assert set(range(120)) - set(folds.rows.tolist()) == {60 + SHARED, 60 + NEARLY_EMPTY_COPY, CONTRARY, 60 + CONTRARY}
     assert folds.removed == 4

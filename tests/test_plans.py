@@ -9,7 +9,7 @@ import pytest
 from scdrugmap.data.catalog.catalog import facets
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, ScDrugMapError, UnknownName
-from scdrugmap.evaluation.cells.dataset_summary import Outline
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.plan import expand as one_question
 from scdrugmap.evaluation.plan.expand import plan
 from scdrugmap.evaluation.plan.grid import Grid
@@ -37,10 +37,10 @@ def asking(more: str, data: str = "keys = ['gse149214']") -> str:
     return f"title = 'Mine'\n[data.some]\n{data}\n[[ask]]\nmodels = ['hvg']\n{more}"
 
 
-def outline(name: str, **facts) -> Outline:
+def outline(name: str, **facts) -> DatasetSummary:
     plain = {"studies": (name,), "collection": "user", "n_cells": 10, "classes": ("resistant", "sensitive")}
     plain["facets"] = dict.fromkeys(("tissue", "cancer_type", "drug_type", "regimen"), "one")
-    return Outline(name=name, origin=name, content=f"sha256:{name}", **plain | facts)
+    return DatasetSummary(name=name, origin=name, content=f"sha256:{name}", **plain | facts)
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
@@ -237,7 +237,7 @@ def test_settings_of_a_model_are_part_of_the_experiment_and_are_checked():
 
 def test_two_data_sets_of_one_name_and_other_cells_are_refused(tmp_path):
     other = outline("a", n_cells=11)
-    known = {"some": [outline("a")], "more": [Outline(**vars(other) | {"content": "sha256:other"})]}
+    known = {"some": [outline("a")], "more": [DatasetSummary(**vars(other) | {"content": "sha256:other"})]}
     with pytest.raises(ScDrugMapError, match="called 'a' and hold other cells"):
         Grid.over(written(tmp_path, asking("")), known)
 

@@ -15,7 +15,7 @@ from scripted_endpoint import (
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ConsentMissing, InvalidInput
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
 from scdrugmap.evaluation.results.run_record import Run
 from scdrugmap.evaluation.run.evaluate import evaluate
@@ -31,7 +31,7 @@ def material():
     cells = [simulate(n_cells=40, n_genes=300, n_samples=4, seed=seed) for seed in (0, 1)]
     for number, adata in enumerate(cells):
         adata.obs["dataset"] = adata.obs["study"] = f"GSE{number + 1}"
-    return Material.of(load_sources(cells))
+    return LabelledData.of(load_labelled(cells))
 
 
 def experiment(material, **changes) -> Experiment:
@@ -151,7 +151,7 @@ def test_where_no_fold_can_be_scored_nothing_is_asked_and_the_record_says_why(sh
     for label, adata in zip(("sensitive", "resistant"), cells, strict=True):
         adata.obs["dataset"] = adata.obs["study"] = f"only-{label}"
         adata.obs["response"] = label
-    one_class = Material.of(load_sources(cells))
+    one_class = LabelledData.of(load_labelled(cells))
     asked = experiment(one_class, protocol="cross-data", split_by="dataset", shots=shots, reserve=shots)
     done, predictions = run(asked, one_class, tmp_path)
     assert (done.outcome.state, done.outcome.error, predictions) == ("failed", "LabelsMissing", None)

@@ -13,7 +13,7 @@ from scdrugmap.evaluation.analysis.significance import compare_blocks
 from scdrugmap.evaluation.audit.audit import _CONF, _DATASETS, _SPLITS
 from scdrugmap.evaluation.audit.findings import ORDER, Finding, find
 from scdrugmap.evaluation.audit.overlap import SHARED
-from scdrugmap.evaluation.cells.cell_table import CellTable
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
 from scdrugmap.evaluation.plan.eta import in_words
 from scdrugmap.evaluation.plan.preflight import Lacking, price
 from scdrugmap.evaluation.splits.protocols import warnings
@@ -120,13 +120,13 @@ def test_verdicts_are_listed_and_marked_with_the_gravest_first():
 LEAKS = "leaks: every sample has one label, and a split by cell puts its cells on both sides"
 
 
-def cohort(labels: str, samples: str) -> CellTable:
+def cohort(labels: str, samples: str) -> CellMetadata:
     """One cell a letter; a sample is a patient."""
     named = np.array(list(samples))
     full = {"s": "sensitive", "r": "resistant"}
     label = np.array([full[letter] for letter in labels], dtype=object)
     same = np.full(len(named), "d")
-    return CellTable(np.arange(len(named)).astype(str), same, same, named, named, label, np.arange(len(named)))
+    return CellMetadata(np.arange(len(named)).astype(str), same, same, named, named, label, np.arange(len(named)))
 
 
 @pytest.mark.parametrize(

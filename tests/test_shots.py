@@ -10,7 +10,7 @@ from test_protocols import SAFE, cohorts, table
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.evaluation.splits.cross_validate import Folds
@@ -222,7 +222,7 @@ class Learner:
 
 def simulated(n_datasets=3, **options):
     plan = {"n_cells": 360, "n_genes": 250, "n_samples": 12, "n_datasets": n_datasets, "n_studies": n_datasets}
-    return Material.of(load_sources([simulate(**plan | options)]))
+    return LabelledData.of(load_labelled([simulate(**plan | options)]))
 
 
 def asked(of, **changes):
@@ -253,8 +253,8 @@ def test_data_sets_of_one_class_train_together_with_the_others():
     cells = simulate(n_cells=360, n_genes=250, n_samples=12, n_datasets=3, n_studies=3, effect=4.0)
     dataset, label = cells.obs["dataset"].astype(str), cells.obs["response"].astype(str)
     one_class = {"simulated-2": "sensitive", "simulated-3": "resistant"}  # none of the two could teach alone
-    of = Material.of(
-        load_sources(
+    of = LabelledData.of(
+        load_labelled(
             [cells[[one_class.get(name, own) == own for name, own in zip(dataset, label, strict=True)]].copy()]
         )
     )

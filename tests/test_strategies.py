@@ -20,7 +20,7 @@ from scripted_endpoint import Endpoint, Handler, asked_cells, completion, edits,
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ScDrugMapError
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, sorted_options
 from scdrugmap.evaluation.splits.cross_validate import Folds
 from scdrugmap.evaluation.strategies.prompt import MAX_COST
@@ -97,12 +97,12 @@ def toys(pair: list[AnnData], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.fixture(scope="module")
-def material(pair: list[AnnData]) -> Material:
-    return Material.of(load_sources(pair))
+def material(pair: list[AnnData]) -> LabelledData:
+    return LabelledData.of(load_labelled(pair))
 
 
 @pytest.fixture(scope="module")
-def sides(material: Material) -> list[FoldRows]:
+def sides(material: LabelledData) -> list[FoldRows]:
     """Both sides of two folds: each data set is the target once, with four of its cells a class told."""
     folds = Folds.of(experiment("freeze", material, **ASKED["freeze"]["a fitted baseline"]), material)
     return list(folds.scored_rows())
@@ -110,7 +110,7 @@ def sides(material: Material) -> list[FoldRows]:
 
 @pytest.fixture
 def make(
-    material: Material,
+    material: LabelledData,
     sides: list[FoldRows],
     toys: dict[str, str],
     endpoint: Endpoint,
@@ -122,7 +122,7 @@ def make(
     endpoint.default = listens
     made: list[Learner] = []
 
-    def new(strategy: str, how: str, of: Material = material, seed: int = 0, **other: Any) -> Learner:
+    def new(strategy: str, how: str, of: LabelledData = material, seed: int = 0, **other: Any) -> Learner:
         asked = experiment(strategy, of, seed=seed, **{**ASKED[strategy][how], **other})
         cache = tmp_path / f"learner {len(made)}" / "embeddings"
         weights = toys.get(asked.model)
@@ -133,7 +133,7 @@ def make(
 
 
 def experiment(
-    strategy: str, material: Material, *, settings: Any = None, options: Any = None, **more: Any
+    strategy: str, material: LabelledData, *, settings: Any = None, options: Any = None, **more: Any
 ) -> Experiment:
     names = tuple(source.name for source in material.sources)
     words = {"protocol": "cross-data", "split_by": "study", "shots": 4, "reserve": 4, **more}
@@ -141,7 +141,7 @@ def experiment(
     return Experiment(datasets=names, strategy=strategy, **words, **chosen)
 
 
-def fit(learner: Learner, material: Material, train: np.ndarray, labels: np.ndarray | None = None) -> Learned:
+def fit(learner: Learner, material: LabelledData, train: np.ndarray, labels: np.ndarray | None = None) -> Learned:
     """Learn from rows, with every fifth to choose the epoch where that is wanted."""
     held = np.arange(len(train)) % 5 == 0 if learner.chooses_epoch else None
     return learner.fit(train, material.table.label[train] if labels is None else labels, held, fold="a fold")
@@ -151,7 +151,7 @@ def opposite(labels: np.ndarray) -> np.ndarray:
     return np.where(labels == "sensitive", "resistant", "sensitive").astype(object)
 
 
-def with_other_cells(pair: list[AnnData], rows: np.ndarray, *, expression: bool) -> Material:
+def with_other_cells(pair: list[AnnData], rows: np.ndarray, *, expression: bool) -> LabelledData:
     """The same cells, but that those in `rows` have the opposite label and, if wanted, other genes."""
     changed, start = [], 0
     for adata in pair:
@@ -166,7 +166,7 @@ def with_other_cells(pair: list[AnnData], rows: np.ndarray, *, expression: bool)
             other.X = sparse.csr_matrix(counts)
         changed.append(other)
         start += adata.n_obs
-    return Material.of(load_sources(changed))
+    return LabelledData.of(load_labelled(changed))
 
 
 def test_every_strategy_is_held_to_this_contract():

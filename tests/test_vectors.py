@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scdrugmap.data.simulate import simulate
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.evaluation.strategies import features, heads, mlp
@@ -17,7 +17,7 @@ from scdrugmap.models import load_model
 
 def simulated(**options):
     plan = {"n_cells": 120, "n_genes": 2000, "n_samples": 6, "n_datasets": 2, "n_studies": 2}
-    return Material.of(load_sources([simulate(**plan | options)]))
+    return LabelledData.of(load_labelled([simulate(**plan | options)]))
 
 
 @dataclasses.dataclass

@@ -148,7 +148,7 @@ def _grid_of_flags(
     """Return the grid of the options of the command line, which are those of a plan's question."""
     from pydantic import ValidationError
 
-    from scdrugmap.evaluation.cells.dataset_summary import outlines
+    from scdrugmap.evaluation.cells.dataset_summary import summaries
     from scdrugmap.evaluation.plan.grid import Grid
     from scdrugmap.evaluation.plan.plan_file import Ask, Plan, first_error
 
@@ -159,7 +159,7 @@ def _grid_of_flags(
     except ValidationError as error:
         raise InvalidInput(first_error(error), "scdrugmap benchmark run --help lists the options.") from error
     plan = Plan(title="Command line", data={}, ask=[question])
-    return Grid.over(plan, {"data": outlines(data, settings)}, device, weights=weights)
+    return Grid.over(plan, {"data": summaries(data, settings)}, device, weights=weights)
 
 
 def _places(given: list[str] | None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from scdrugmap import errors
-from scdrugmap.evaluation.cells.dataset_summary import outlines
+from scdrugmap.evaluation.cells.dataset_summary import summaries
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.plan.expand import Knobs, placed, plan
 from scdrugmap.evaluation.results.run_record import Outcome, Run
@@ -87,7 +87,7 @@ def benchmark(
     settings = dataclasses.replace(settings, cache=Path(cache)) if cache else settings
     asked = {"protocol": protocol, "split_by": split_by, "facet": facet, "folds": folds, "seed": seed}
     question = Experiment("", "", (), train=tuple(train), **asked)  # type: ignore[arg-type]
-    known = outlines(datasets, settings)
+    known = summaries(datasets, settings)
     given = placed(weights or {}, models)
     experiments = plan(
         question, known, models, heads, strategies, shots, device, knobs=knobs, options=options, weights=given

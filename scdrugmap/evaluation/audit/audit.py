@@ -23,7 +23,7 @@ from scdrugmap.errors import InvalidInput, ScDrugMapError
 from scdrugmap.evaluation.audit import findings as audit_findings
 from scdrugmap.evaluation.audit.findings import Finding
 from scdrugmap.evaluation.audit.overlap import UNLABELLED, in_common
-from scdrugmap.evaluation.cells.cell_table import CellTable
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
 from scdrugmap.evaluation.cells.labelled_cells import ACCEPTED, FACET_COLUMNS
 from scdrugmap.evaluation.splits import protocols
 from scdrugmap.settings import Settings
@@ -238,7 +238,7 @@ def _tried(cells: pl.DataFrame, protocol: str, split_by: str, seed: int) -> tupl
     columns: dict[str, np.ndarray] = {name: cells[name].to_numpy().astype(str) for name in ("name", "dataset", "study")}
     for unit in ("sample", "patient_or_line"):
         columns[unit] = cells.select(pl.concat_str("study", unit, separator=": ")).to_series().to_numpy().astype(str)
-    table = CellTable(**columns, label=cells["label"].to_numpy().astype(object), content=cells["content"].to_numpy())
+    table = CellMetadata(**columns, label=cells["label"].to_numpy().astype(object), content=cells["content"].to_numpy())
     kept = table.take(protocols.distinct(table)[0])
     found = protocols.splits(kept if protocol == "pooled" else table, protocol, split_by, 5, seed)
     return found, protocols.warnings(kept, split_by)

@@ -20,7 +20,7 @@ import anndata
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.data.load import COLUMNS
 from scdrugmap.evaluation.cells import cell_table, labelled_cells
-from scdrugmap.evaluation.cells.labelled_cells import FACET_COLUMNS, Source, by_name, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import FACET_COLUMNS, LabelledDataset, by_name, load_labelled
 from scdrugmap.files import replacing, write_once
 from scdrugmap.settings import PACKAGE, Settings
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredCells:
     """Cells that were given in memory and lie in the cache for other processes."""
 
     path: Path
@@ -40,7 +40,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Outline:
+class DatasetSummary:
     """One data set; `origin` is what was asked for, a key, a path or an AnnData."""
 
     name: str
@@ -57,7 +57,7 @@ class Outline:
         return self.facets[facet]
 
     @classmethod
-    def of(cls, source: Source) -> Outline:
+    def of(cls, source: LabelledDataset) -> DatasetSummary:
         """Say what is known of loaded cells."""
         obs = source.adata.obs
         return cls(
@@ -72,7 +72,7 @@ class Outline:
         )
 
     @classmethod
-    def of_card(cls, key: str) -> Outline:
+    def of_card(cls, key: str) -> DatasetSummary:
         """Say what the catalogue knows of a data set whose cells need not be here; `content` is empty."""
         card = DATASETS[key]
         facts = {"tissue": card.tissue, "cancer_type": card.cancer_type, "drug_type": card.drug_type}
@@ -80,23 +80,25 @@ class Outline:
         return cls(key, key, "", facets, (card.accession,), card.collection, card.cells or 0)
 
 
-def outlines(datasets: Iterable[str | Path | AnnData], settings: Settings) -> list[Outline]:
-    """Return the outlines of catalogue keys, paths or AnnData, ordered by name; raises what `load_sources` raises."""
-    return by_name([outline for origin in datasets for outline in _outlines(origin, settings)])
+def summaries(datasets: Iterable[str | Path | AnnData], settings: Settings) -> list[DatasetSummary]:
+    """Return the outlines of catalogue keys, paths or AnnData, ordered by name; raises what `load_labelled` raises."""
+    return by_name([outline for origin in datasets for outline in _summaries(origin, settings)])
 
 
-def _outlines(origin: str | Path | AnnData, settings: Settings) -> Iterator[Outline]:
+def _summaries(origin: str | Path | AnnData, settings: Settings) -> Iterator[DatasetSummary]:
     """Yield the outlines of one origin: from the cache where its file has been read before."""
     note = _note(origin, settings)
     if note is None or not note.is_file():
-        made = [Outline.of(source) for source in load_sources([origin], settings)]
+        made = [DatasetSummary.of(source) for source in load_labelled([origin], settings)]
         if note is not None:
             plain = [dataclasses.asdict(dataclasses.replace(one, origin=None)) for one in made]
             write_once(note, json.dumps(plain, indent=1) + "\n")
         yield from made
         return
     for plain in json.loads(note.read_text()):
-        yield Outline(**plain | {"origin": origin} | {name: tuple(plain[name]) for name in ("studies", "classes")})
+        yield DatasetSummary(
+            **plain | {"origin": origin} | {name: tuple(plain[name]) for name in ("studies", "classes")}
+        )
 
 
 def _note(origin: str | Path | AnnData, settings: Settings) -> Path | None:
@@ -123,7 +125,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def store(source: Source, settings: Settings) -> Stored:
+def store(source: LabelledDataset, settings: Settings) -> StoredCells:
     """Write the cells of a data set that was given in memory to the cache, once, and return where they lie."""
     path = settings.cache / "given" / f"{source.content.removeprefix('sha256:')}.h5ad"
     if not path.is_file():
@@ -134,4 +136,4 @@ def store(source: Source, settings: Settings) -> Stored:
         bare = anndata.AnnData(adata.X, obs=adata.obs[kept].copy(), var=adata.var.copy(), uns={"scdrugmap": known})
         with replacing(path) as draft:
             bare.write_h5ad(draft)
-    return Stored(path)
+    return StoredCells(path)

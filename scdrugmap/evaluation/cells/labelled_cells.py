@@ -1,4 +1,4 @@
-"""The labelled cells that experiments work on: loaded once, one `Source` a data set, expression and table apart."""
+"""The labelled cells that experiments work on: loaded once, one `LabelledDataset` a data set, expression and table apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scdrugmap.data.dedupe import cell_hashes, fingerprint
 from scdrugmap.data.labels import RESPONSES
 from scdrugmap.data.load import load_dataset
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.cells.cell_table import CellTable, content_of, tabulate
+from scdrugmap.evaluation.cells.cell_table import CellMetadata, content_of, tabulate
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Named = TypeVar("Named", bound=HasName)
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class LabelledDataset:
     """The labelled cells of one data set. `content` covers expression, names, labels and groups."""
 
     name: str
@@ -55,7 +55,7 @@ class Source:
         return "+".join(sorted(value for value in values if value not in ("", "nan", "None"))) or "unknown"
 
 
-def load_sources(datasets: Iterable[str | Path | AnnData], settings: Settings | None = None) -> list[Source]:
+def load_labelled(datasets: Iterable[str | Path | AnnData], settings: Settings | None = None) -> list[LabelledDataset]:
     """Return the labelled cells of catalogue keys, paths or AnnData; an AnnData of several data sets gives several.
 
     Raises `LabelsMissing` where a data set has no labelled cell, `InvalidInput` where two have one name.
@@ -76,7 +76,7 @@ def by_name(found: Sequence[Named]) -> list[Named]:
     return sorted(found, key=lambda one: one.name)
 
 
-def _sources(origin: str | Path | AnnData, settings: Settings | None) -> Iterable[Source]:
+def _sources(origin: str | Path | AnnData, settings: Settings | None) -> Iterable[LabelledDataset]:
     adata = load_dataset(origin, settings=settings, accept=ACCEPTED)
     labelled = adata.obs["response"].isin(RESPONSES).to_numpy()
     names = adata.obs["dataset"].astype(str).to_numpy()
@@ -87,18 +87,18 @@ def _sources(origin: str | Path | AnnData, settings: Settings | None) -> Iterabl
             message = f"'{name}' has no labelled cell among its {int((names == name).sum())}."
             raise LabelsMissing(message, "Fill obs['response'] with 'sensitive' and 'resistant'.")
         mark = fingerprint(own)
-        yield Source(str(name), origin, own, cell_hashes(own), mark, content_of(own, mark), value_type)
+        yield LabelledDataset(str(name), origin, own, cell_hashes(own), mark, content_of(own, mark), value_type)
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class LabelledData:
     """The cells of one group of data sets, in the order of the table: what all experiments on the group share."""
 
-    sources: tuple[Source, ...]
-    table: CellTable
+    sources: tuple[LabelledDataset, ...]
+    table: CellMetadata
 
     @classmethod
-    def of(cls, sources: Sequence[Source]) -> Material:
+    def of(cls, sources: Sequence[LabelledDataset]) -> LabelledData:
         """Put data sets together; raise `InvalidInput` where their values are of different kinds."""
         kinds = {source.value_type == "zscore" for source in sources}
         if len(kinds) > 1:
@@ -135,21 +135,21 @@ class Material:
         return found
 
 
-_last: dict[tuple[str, ...], Material] = {}
+_last: dict[tuple[str, ...], LabelledData] = {}
 
 
-def material_of(
+def labelled_data(
     contents: tuple[str, ...], datasets: Iterable[str | Path | AnnData], settings: Settings | None = None
-) -> Material:
+) -> LabelledData:
     """Return the cells of the data sets whose contents these are; the last ones asked for stay in memory.
 
     Raises `InvalidInput` where a data set is no longer what it was when the experiment was planned.
     """
     if contents not in _last:
-        sources = [source for source in load_sources(datasets, settings) if source.content in contents]
+        sources = [source for source in load_labelled(datasets, settings) if source.content in contents]
         if tuple(source.content for source in sources) != contents:
             message = "A data set has changed since the experiment was planned."
             raise InvalidInput(message, "Plan the benchmark again.")
         _last.clear()
-        _last[contents] = Material.of(sources)
+        _last[contents] = LabelledData.of(sources)
     return _last[contents]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from scdrugmap.evaluation.cells.dataset_summary import Outline
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.run_record import Run
 
@@ -22,7 +22,7 @@ class Pace:
     _cells: dict[tuple[str, ...], int] = field(default_factory=lambda: defaultdict(int))
 
     @classmethod
-    def of(cls, known: Iterable[Outline], measured: pl.DataFrame | None = None) -> Pace:
+    def of(cls, known: Iterable[DatasetSummary], measured: pl.DataFrame | None = None) -> Pace:
         """Know the size of data sets and what was measured before, rows of `read_runs`."""
         pace = cls({one.content: one.n_cells for one in known})
         for row in measured.to_dicts() if measured is not None else ():

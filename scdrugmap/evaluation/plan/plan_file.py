@@ -40,7 +40,7 @@ from pydantic import (
 
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.errors import InvalidInput, ScDrugMapError
-from scdrugmap.evaluation.cells.dataset_summary import Outline
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.experiment import Experiment, Protocol, Scalar, SplitBy, Strategy
 from scdrugmap.evaluation.plan.expand import groups, plan, possible, require_known
 from scdrugmap.evaluation.strategies.heads import HEADS
@@ -222,12 +222,14 @@ def _simulated(name: str, arguments: Mapping[str, Any]) -> AnnData:
     return adata
 
 
-def catalogue(plan_: Plan) -> dict[str, list[Outline]]:
+def catalogue(plan_: Plan) -> dict[str, list[DatasetSummary]]:
     """Return what the catalogue knows of the data of a plan that names keys only: for reading a plan without cells."""
-    return {name: [Outline.of_card(key) for key in _keys(one)] for name, one in plan_.data.items()}
+    return {name: [DatasetSummary.of_card(key) for key in _keys(one)] for name, one in plan_.data.items()}
 
 
-def expand(plan_: Plan, known: Mapping[str, Sequence[Outline]], device: str = "auto", **how: Any) -> list[Experiment]:
+def expand(
+    plan_: Plan, known: Mapping[str, Sequence[DatasetSummary]], device: str = "auto", **how: Any
+) -> list[Experiment]:
     """Return the experiments of a plan, each once; `known` holds the outlines of each table of [data].
 
     A value of a facet that has too few data sets or studies for cross-data is left out: there is nothing to ask.
@@ -242,7 +244,9 @@ def expand(plan_: Plan, known: Mapping[str, Sequence[Outline]], device: str = "a
     return list(dict.fromkeys(found))
 
 
-def _expand(ask: Ask, known: Mapping[str, Sequence[Outline]], device: str, how: Mapping[str, Any]) -> list[Experiment]:
+def _expand(
+    ask: Ask, known: Mapping[str, Sequence[DatasetSummary]], device: str, how: Mapping[str, Any]
+) -> list[Experiment]:
     asked = {one.name: one for name in (ask.data or known) for one in known[name]}
     sources = sorted(asked.values(), key=lambda one: one.name)
     found = []
@@ -263,8 +267,8 @@ def _expand(ask: Ask, known: Mapping[str, Sequence[Outline]], device: str, how: 
 
 
 def _questions(
-    ask: Ask, base: Experiment, sources: Sequence[Outline], known: Mapping[str, Sequence[Outline]]
-) -> Iterable[tuple[list[Outline], Experiment]]:
+    ask: Ask, base: Experiment, sources: Sequence[DatasetSummary], known: Mapping[str, Sequence[DatasetSummary]]
+) -> Iterable[tuple[list[DatasetSummary], Experiment]]:
     """Yield each group of data sets with what trains in it."""
     for value, group in groups(sources, base.facet).items():
         names = [one.name for one in group]
@@ -285,7 +289,9 @@ def _questions(
                 raise InvalidInput(message, "Name some of the question's data sets, not all.")
 
 
-def _training(train: str | list[str], sources: Sequence[Outline], known: Mapping[str, Sequence[Outline]]) -> set[str]:
+def _training(
+    train: str | list[str], sources: Sequence[DatasetSummary], known: Mapping[str, Sequence[DatasetSummary]]
+) -> set[str]:
     if train == "primary":
         return {one.name for one in sources if one.collection == "primary"}
     names = {one.name for one in sources}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.cells.dataset_summary import Outline
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.experiment import CONSTANT, Experiment
 from scdrugmap.evaluation.plan.compute_cost import estimate, work
 from scdrugmap.evaluation.plan.plan_file import Plan, catalogue
@@ -62,7 +62,7 @@ def require_cells(plan: Plan, settings: Settings) -> None:
         raise InvalidInput(message, f"{_save(settings)} All that is lacking: scdrugmap benchmark status --plan FILE")
 
 
-def price(experiments: Sequence[Experiment], known: Mapping[str, Outline]) -> str:
+def price(experiments: Sequence[Experiment], known: Mapping[str, DatasetSummary]) -> str:
     """Say how long models with weights may take at the speeds that were measured, "" where none is at work."""
     of = work(experiments, known)
     if not of:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import ScDrugMapError
-from scdrugmap.evaluation.cells.dataset_summary import Outline, Stored, store
-from scdrugmap.evaluation.cells.labelled_cells import load_sources, material_of
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary, StoredCells, store
+from scdrugmap.evaluation.cells.labelled_cells import labelled_data, load_labelled
 from scdrugmap.evaluation.experiment import CONSTANT, Experiment, Options
 from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
 from scdrugmap.evaluation.results.store import find_done, write_run, write_scores
@@ -31,7 +31,7 @@ from scdrugmap.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    Origin: TypeAlias = str | Path | AnnData | Stored
+    Origin: TypeAlias = str | Path | AnnData | StoredCells
 
 log = logging.getLogger(__name__)
 _busy = threading.Lock()  # a Dask worker may have threads: one experiment at a time, or they would share generators
@@ -89,7 +89,7 @@ def perform(task: Task) -> Run:
             return run
         predictions = None
         try:
-            material = material_of(asked.contents, _opened(task.datasets), place.settings)
+            material = labelled_data(asked.contents, _opened(task.datasets), place.settings)
         except ScDrugMapError as error:
             run = _failed(asked, error)
         else:
@@ -110,7 +110,7 @@ def embed(task: Embedding) -> None:
     place = task.place
     with _busy:
         try:
-            sources = load_sources(_opened([task.dataset]), place.settings)
+            sources = load_labelled(_opened([task.dataset]), place.settings)
             encoder = load_encoder(task.model, place.find(), task.settings, place.weights.get(task.model))
             for source in sources:
                 if source.content == task.content and encoder is not None:
@@ -124,7 +124,7 @@ def embed(task: Embedding) -> None:
 
 def run_grid(
     experiments: Iterable[Experiment],
-    outlines: Iterable[Outline],
+    outlines: Iterable[DatasetSummary],
     settings: Settings,
     *,
     workers: str = "1",
@@ -179,20 +179,20 @@ def in_order(experiments: Iterable[Experiment]) -> list[Experiment]:
     return sorted(todo, key=lambda one: (cells[one.contents], models[one.model, one.settings], one.strategy))
 
 
-def _origins(outlines: Iterable[Outline], place: Place, workers: str) -> dict[str, Origin]:
+def _origins(outlines: Iterable[DatasetSummary], place: Place, workers: str) -> dict[str, Origin]:
     """Return by content where the cells of each data set are had by who works on them."""
     found: dict[str, Origin] = {}
     for outline in outlines:
         if isinstance(outline.origin, str | Path) or workers == "1":
             found[outline.content] = outline.origin
         elif outline.content not in found:
-            found |= {one.content: store(one, place.settings) for one in load_sources([outline.origin])}
+            found |= {one.content: store(one, place.settings) for one in load_labelled([outline.origin])}
     return found
 
 
 def _opened(datasets: Iterable[Origin]) -> Iterator[str | Path | AnnData]:
     for one in datasets:
-        yield one.read() if isinstance(one, Stored) else one
+        yield one.read() if isinstance(one, StoredCells) else one
 
 
 def _ahead(tasks: Iterable[Task], origins: Mapping[str, Origin]) -> list[Embedding]:

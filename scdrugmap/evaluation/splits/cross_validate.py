@@ -12,8 +12,8 @@ import polars as pl
 
 from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import LabelsMissing
-from scdrugmap.evaluation.cells.cell_table import CellTable
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS
 from scdrugmap.evaluation.metrics.failures import count_failures
@@ -30,11 +30,13 @@ TRANSFER = "transfer"  # names what is learned once for several test sets
 class Folds:
     """The cells and folds of one experiment, the same for every model and head that is asked the same question."""
 
-    def __init__(self, experiment: Experiment, material: Material, rows: np.ndarray, removed: int, notes: list[str]):
+    def __init__(
+        self, experiment: Experiment, material: LabelledData, rows: np.ndarray, removed: int, notes: list[str]
+    ):
         self.experiment, self.value_type = experiment, material.value_type
         self.contents = [source.content for source in material.sources]
         self.rows = rows  # of the material's table
-        self.cells: CellTable = material.table.take(rows)
+        self.cells: CellMetadata = material.table.take(rows)
         self.removed, self.notes = removed, notes
         self.splits = protocols.splits(
             self.cells,
@@ -48,7 +50,7 @@ class Folds:
         )
 
     @classmethod
-    def of(cls, experiment: Experiment, material: Material) -> Folds:
+    def of(cls, experiment: Experiment, material: LabelledData) -> Folds:
         """Drop copies, then split; raises where the protocol is not possible on these cells."""
         kept, copies, contrary = protocols.distinct(material.table)
         notes = protocols.warnings(material.table.take(kept), experiment.split_by)

@@ -18,7 +18,7 @@ import numpy as np
 
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import CONSTANT, Experiment, Options
 from scdrugmap.evaluation.strategies.head import Matrix
 from scdrugmap.models import load_model
@@ -89,7 +89,9 @@ class Rows:
 class Embedded:
     """All cells embedded once by a model with weights."""
 
-    def __init__(self, material: Material, encoder: Encoder, cache: Path | None, progress: Progress = False) -> None:
+    def __init__(
+        self, material: LabelledData, encoder: Encoder, cache: Path | None, progress: Progress = False
+    ) -> None:
         self.device, self.precision, self.weights = str(encoder.device), encoder.precision, encoder.weights_hash
         self.Z = _embeddings(material, encoder, cache, progress)
 
@@ -103,10 +105,10 @@ class Embedded:
 
 
 # The last embedding of cells that are in use, so that the next head or split finds it; gone when the cells are.
-_last: weakref.WeakKeyDictionary[Material, tuple[Encoder, Path | None, np.ndarray]] = weakref.WeakKeyDictionary()
+_last: weakref.WeakKeyDictionary[LabelledData, tuple[Encoder, Path | None, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
-def _embeddings(material: Material, encoder: Encoder, cache: Path | None, progress: Progress) -> np.ndarray:
+def _embeddings(material: LabelledData, encoder: Encoder, cache: Path | None, progress: Progress) -> np.ndarray:
     """Return all cells' embeddings, (n_cells, dim) float32, read-only."""
     held = _last.get(material)
     if held and held[0] is encoder and held[1] == cache:
@@ -140,7 +142,9 @@ class Contextual:
     Otherwise a training cell's embedding would hold something of the tested ones. Each cell is embedded once a fold.
     """
 
-    def __init__(self, material: Material, encoder: Encoder, cache: Path | None, progress: Progress = False) -> None:
+    def __init__(
+        self, material: LabelledData, encoder: Encoder, cache: Path | None, progress: Progress = False
+    ) -> None:
         self.device, self.precision, self.weights = str(encoder.device), encoder.precision, encoder.weights_hash
         self.material, self.encoder, self.cache, self.progress = material, encoder, cache, progress
 
@@ -166,7 +170,7 @@ class Fitted:
 
     weights = ""
 
-    def __init__(self, material: Material, encoder: Encoder) -> None:
+    def __init__(self, material: LabelledData, encoder: Encoder) -> None:
         self.device, self.precision, self.encoder = str(encoder.device), encoder.precision, encoder
         self.cells = material.joint
 
@@ -212,7 +216,7 @@ def weights_of(encoder: Encoder | None) -> str:
     return "" if encoder is None or encoder.card.fitted else encoder.weights_hash
 
 
-def vectors(material: Material, encoder: Encoder | None, cache: Path | None, progress: Progress = False) -> Vectors:
+def vectors(material: LabelledData, encoder: Encoder | None, cache: Path | None, progress: Progress = False) -> Vectors:
     """Return what gives the vectors of an experiment; raises what the encoder raises for values it cannot take."""
     if encoder is None:
         return NoVectors()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.features import Vectors, View, encoder_of, vectors
 from scdrugmap.evaluation.strategies.head import Head
@@ -49,7 +49,7 @@ class FrozenLearner:
     def of(
         cls,
         experiment: Experiment,
-        material: Material,
+        material: LabelledData,
         *,
         folds: Iterable[FoldRows],
         device: str,

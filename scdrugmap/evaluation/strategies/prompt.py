@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import ConsentMissing, InvalidInput
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
@@ -48,7 +48,7 @@ class PromptLearner:
     chooses_epoch = False
     may_abstain = True
 
-    def __init__(self, experiment: Experiment, material: Material, asker: PromptRunner, progress: Progress) -> None:
+    def __init__(self, experiment: Experiment, material: LabelledData, asker: PromptRunner, progress: Progress) -> None:
         self.experiment, self.material, self.asker, self.progress = experiment, material, asker, progress
         self.device, self.weights = f"asked at {asker.endpoint.host}", f"prompt:{prompt_hash()}"
         self.source_of, self.row_of = _places(material)
@@ -59,7 +59,7 @@ class PromptLearner:
     def of(
         cls,
         experiment: Experiment,
-        material: Material,
+        material: LabelledData,
         *,
         folds: Iterable[FoldRows],
         device: str,
@@ -188,7 +188,7 @@ class Prompted:
         return notes
 
 
-def _places(material: Material) -> tuple[np.ndarray, np.ndarray]:
+def _places(material: LabelledData) -> tuple[np.ndarray, np.ndarray]:
     """Return the source of each row of the table, and its row there, (n_rows,) int each."""
     sizes = [source.adata.n_obs for source in material.sources]
     source = np.repeat(np.arange(len(sizes)), sizes)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.progress import Progress
 
@@ -62,7 +62,7 @@ class Learner(Protocol):
 
 def learner_of(
     experiment: Experiment,
-    material: Material,
+    material: LabelledData,
     *,
     folds: Iterable[FoldRows],
     device: str,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.features import encoder_of
 from scdrugmap.evaluation.strategies.freeze import FEW_STEPS
@@ -60,7 +60,7 @@ class LoraLearner:
     def of(
         cls,
         experiment: Experiment,
-        material: Material,
+        material: LabelledData,
         *,
         folds: Iterable[FoldRows],
         device: str,
