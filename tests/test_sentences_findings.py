@@ -8,7 +8,7 @@ import pytest
 
 from scdrugmap.cli.data import _MARKS
 from scdrugmap.data.catalog.catalog import DATASETS
-from scdrugmap.evaluation.analysis.score_matrix import DROPPED, Blocks, with_names
+from scdrugmap.evaluation.analysis.score_matrix import DROPPED, ScoreMatrix, with_names
 from scdrugmap.evaluation.analysis.significance import compare_blocks
 from scdrugmap.evaluation.audit.audit import _CONF, _DATASETS, _SPLITS
 from scdrugmap.evaluation.audit.findings import ORDER, Finding, find
@@ -151,7 +151,7 @@ def compared(n: int, difference: float, dropped: int = 0):
     values = rng.normal(0, 0.01, (n, 3)) + difference * np.arange(3)
     entries = pl.DataFrame({"model": list("abc"), "head": "mlp", "strategy": "freeze", "variant": "", "shots": None})
     gone = [("entry", f"e{i}", 1, n, "") for i in range(dropped)]
-    table = Blocks(
+    table = ScoreMatrix(
         "f1", with_names(entries.with_columns(pl.col("shots").cast(pl.Int64))), tuple(map(str, range(n))), values,
         pl.DataFrame(gone, schema=DROPPED, orient="row"),
     )  # fmt: skip

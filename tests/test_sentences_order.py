@@ -16,7 +16,7 @@ from scdrugmap.app.models import frames
 from scdrugmap.app.transfer import frames as transfer_frames
 from scdrugmap.app.ui import glossary, score_frames
 from scdrugmap.evaluation.analysis.leakage_gap import over_datasets
-from scdrugmap.evaluation.analysis.score_matrix import DROPPED, Blocks, with_names
+from scdrugmap.evaluation.analysis.score_matrix import DROPPED, ScoreMatrix, with_names
 from scdrugmap.evaluation.analysis.significance import compare_blocks
 from scdrugmap.evaluation.analysis.transfer_matrix import difference
 from scdrugmap.evaluation.metrics.reliability import reliability
@@ -118,7 +118,7 @@ def compared(metric: str):
     entries = pl.DataFrame({"model": list(VALUES), "head": "mlp", "strategy": "freeze", "variant": "", "shots": None})
     entries = with_names(entries.with_columns(pl.col("shots").cast(pl.Int64)))
     names = tuple("abcdef")
-    return compare_blocks(Blocks(metric, entries, names, values, pl.DataFrame(schema=DROPPED)), draws=10)
+    return compare_blocks(ScoreMatrix(metric, entries, names, values, pl.DataFrame(schema=DROPPED)), draws=10)
 
 
 @UP_AND_DOWN
