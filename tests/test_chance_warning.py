@@ -170,5 +170,5 @@ def test_the_verdict_follows_the_held_out_scores(shift, verdict):
     labels = np.where(np.tile(resistant, 2), "resistant", "sensitive")
     obs = pd.DataFrame({"response": labels, "study": studies, "patient_or_line": np.tile(patient, 2)})
     p = np.clip(0.5 + shift * np.where(labels == "resistant", 1, -1) + rng.normal(0, 0.2, len(obs)), 0, 1)
-    measured = heldout.measure(heldout.Folds("study", studies, p.astype(np.float32)), p, obs)
+    measured = heldout.measure(heldout.OutOfFoldScores("study", studies, p.astype(np.float32)), p, obs)
     assert measured["verdict"].startswith(verdict)

@@ -12,7 +12,7 @@ from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.audit.audit import audit
 from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.prediction.reference.fit import fit_reference
 from scdrugmap.prompting.examples import draw_examples
@@ -51,7 +51,7 @@ def prompt_settings() -> PromptSettings:
 
 def test_an_evaluation_drops_copies_and_all_cells_of_contrary_labels(pair):
     of = LabelledData.of(load_labelled(pair))
-    folds = Folds.of(Experiment("hvg", "logistic", ("set-0", "set-1")), of)
+    folds = CrossValidation.of(Experiment("hvg", "logistic", ("set-0", "set-1")), of)
     assert set(range(120)) - set(folds.rows.tolist()) == {60 + SHARED, 60 + NEARLY_EMPTY_COPY, CONTRARY, 60 + CONTRARY}
     assert folds.removed == 4
 

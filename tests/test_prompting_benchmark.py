@@ -19,7 +19,7 @@ from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelle
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
 from scdrugmap.evaluation.results.run_record import Run
 from scdrugmap.evaluation.run.evaluate import evaluate
-from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.evaluation.strategies.prompt import MAX_COST, PromptLearner
 from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.cost import Estimate
@@ -57,7 +57,7 @@ def run(asked, material, tmp_path):
 
 
 def estimate(asked, material, tmp_path) -> Estimate:
-    folds = list(Folds.of(asked, material).scored_rows())
+    folds = list(CrossValidation.of(asked, material).scored_rows())
     how = {"device": "cpu", "cache": tmp_path / "embeddings", "progress": False}
     return PromptLearner.of(asked, material, folds=folds, **how).estimate(folds)
 

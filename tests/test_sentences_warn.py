@@ -15,10 +15,10 @@ from scdrugmap.app.models import card, text
 from scdrugmap.app.predict import text as predict_text
 from scdrugmap.app.runs import text as runs_text
 from scdrugmap.app.transfer import text as transfer_text
-from scdrugmap.evaluation.results.run_record import Part
+from scdrugmap.evaluation.results.run_record import FoldScores
 from scdrugmap.prediction.reference.calibration import fit_calibration
 from scdrugmap.prediction.reference.fit import _notes
-from scdrugmap.prediction.reference.held_out import Folds, measure
+from scdrugmap.prediction.reference.held_out import OutOfFoldScores, measure
 from scdrugmap.prediction.reference.novelty import Novelty
 from scdrugmap.prediction.summary import label_metrics, share_interval
 from scdrugmap.prompting.cost import Estimate
@@ -67,13 +67,13 @@ def test_the_held_out_score_stands_beside_its_constant_or_says_that_there_is_non
     assert ("**How far to trust it.** So it is." in said) == (not found)
 
 
-def cohort(lines: int) -> tuple[Folds, pd.DataFrame, np.ndarray]:
+def cohort(lines: int) -> tuple[OutOfFoldScores, pd.DataFrame, np.ndarray]:
     """Two studies with so many patients a class, five cells each; true where a cell is resistant."""
     rows = [(study, f"{study}-{label}-{line}", label)
             for study in ("a", "b") for label in ("sensitive", "resistant") for line in range(lines)
             for _ in range(5)]  # fmt: skip
     obs = pd.DataFrame(rows, columns=["study", "patient_or_line", "response"])
-    folds = Folds("study", obs["study"].to_numpy(str), np.full(len(obs), 0.5, dtype=np.float32))
+    folds = OutOfFoldScores("study", obs["study"].to_numpy(str), np.full(len(obs), 0.5, dtype=np.float32))
     return folds, obs, (obs["response"] == "resistant").to_numpy()
 
 
@@ -98,7 +98,7 @@ def test_the_verdict_of_a_reference_says_on_which_side_of_chance_it_is(lines, tu
 def test_the_verdict_is_unknown_where_no_study_has_both_classes():
     folds, obs, _ = cohort(2)
     one = ((obs["study"] == "a") == (obs["response"] == "resistant")).to_numpy()
-    few = Folds("study", folds.unit_of[one], folds.raw[one])
+    few = OutOfFoldScores("study", folds.unit_of[one], folds.raw[one])
     found = measure(few, np.full(one.sum(), 0.5), obs[one])
     assert found["verdict"] == "Unknown: none of the studies that it had not seen has both classes."
 
@@ -250,7 +250,7 @@ def test_what_cannot_be_told_to_a_model_is_said(value, columns, examples, said):
     ],
 )
 def test_captions_say_whether_an_interval_was_drawn(unit, said):
-    part = Part("all", ("a",), ("b",), 10, 20, 0.5, unit=unit, n_units=3)
+    part = FoldScores("all", ("a",), ("b",), 10, 20, 0.5, unit=unit, n_units=3)
     run: Any = SimpleNamespace(
         experiment=SimpleNamespace(protocol="pooled", split_by="sample"), environment=SimpleNamespace(date="2026-01-01")
     )
@@ -261,7 +261,7 @@ def test_captions_say_whether_an_interval_was_drawn(unit, said):
 
 @pytest.mark.parametrize("seeds", [1, 3], ids=["one seed", "three seeds"])
 def test_figures_of_one_seed_beside_a_mean_are_told(seeds):
-    part = Part("all", ("a",), ("b",), 10, 20, 0.5)
+    part = FoldScores("all", ("a",), ("b",), 10, 20, 0.5)
     said = transfer_text.pair_caption({"test": "b", "seeds": seeds}, {"split_by": "study", "shots": "0"}, part, "")
     assert ("figures and table: one of 3 seeds; the sentence: their mean" in said) == (seeds == 3)
 

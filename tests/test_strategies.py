@@ -22,7 +22,7 @@ from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ScDrugMapError
 from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, sorted_options
-from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.evaluation.strategies.prompt import MAX_COST
 from scdrugmap.evaluation.strategies.strategy import LEARNERS, FoldRows, Learned, Learner, learner_of
 from scdrugmap.models import MODELS
@@ -104,7 +104,7 @@ def material(pair: list[AnnData]) -> LabelledData:
 @pytest.fixture(scope="module")
 def sides(material: LabelledData) -> list[FoldRows]:
     """Both sides of two folds: each data set is the target once, with four of its cells a class told."""
-    folds = Folds.of(experiment("freeze", material, **ASKED["freeze"]["a fitted baseline"]), material)
+    folds = CrossValidation.of(experiment("freeze", material, **ASKED["freeze"]["a fitted baseline"]), material)
     return list(folds.scored_rows())
 
 

@@ -9,10 +9,10 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app.ui.glossary import tip
-from scdrugmap.evaluation.results.run_record import Part
+from scdrugmap.evaluation.results.run_record import FoldScores
 
 
-def parts(found: Sequence[Part], metric: str) -> pl.DataFrame:
+def parts(found: Sequence[FoldScores], metric: str) -> pl.DataFrame:
     """Return one metric of several scored sets of cells, beside the constant classifier's."""
     rows = [
         {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from scdrugmap.app.ui.format import count, percent
 from scdrugmap.app.ui.glossary import split
-from scdrugmap.evaluation.results.run_record import Part, Run
+from scdrugmap.evaluation.results.run_record import FoldScores, Run
 
 
-def run_caption(whole: Part, record: Run) -> list[str]:
+def run_caption(whole: FoldScores, record: Run) -> list[str]:
     """Caption of the metrics of one run."""
     unit = (
         f"95 % bootstrap interval over {count(whole.n_units)} {whole.unit}s" if whole.unit else "no interval was drawn"

@@ -12,7 +12,7 @@ from scdrugmap.app.jobs import endpoints
 from scdrugmap.app.runs import tables
 from scdrugmap.app.runs import text as runs_text
 from scdrugmap.app.ui import format, glossary, layout, queries, score_frames, score_table, widgets
-from scdrugmap.evaluation.results.run_record import Part, Run
+from scdrugmap.evaluation.results.run_record import FoldScores, Run
 
 
 def score(board: pl.DataFrame, run_id: str) -> None:
@@ -84,9 +84,9 @@ def _scores(record: Run) -> None:
         widgets.table(shown, score_table.parts_columns(word), "run_parts")
 
 
-def _each(parts: list[Part]) -> list[Part]:
+def _each(parts: list[FoldScores]) -> list[FoldScores]:
     """Return one part a data set: the fold that tested it alone before its share of the out-of-fold scores."""
-    found: dict[tuple[str, ...], Part] = {}
+    found: dict[tuple[str, ...], FoldScores] = {}
     for part in sorted(parts, key=lambda part: (part.fold.startswith("dataset:"), part.fold)):
         if len(part.test) == 1 and part.fold in (part.test[0], f"dataset:{part.test[0]}"):
             found.setdefault(part.test, part)

@@ -11,7 +11,7 @@ from scdrugmap.app.transfer import frames
 from scdrugmap.app.ui.format import count, number
 from scdrugmap.app.ui.glossary import split
 from scdrugmap.app.ui.sentence import INTERVAL, made_on, score
-from scdrugmap.evaluation.results.run_record import Part
+from scdrugmap.evaluation.results.run_record import FoldScores
 
 HATCHED = {
     "confounded": "label and sample are one and the same there",
@@ -96,7 +96,7 @@ def pair(row: Mapping[str, Any], picks: Mapping[str, Any]) -> str:
     )
 
 
-def pair_caption(row: Mapping[str, Any], picks: Mapping[str, Any], part: Part, date: str) -> list[str]:
+def pair_caption(row: Mapping[str, Any], picks: Mapping[str, Any], part: FoldScores, date: str) -> list[str]:
     """Caption of a pair."""
     return [
         f"{count(part.n)} cells of {row['test']}",

@@ -10,7 +10,7 @@ import streamlit as st
 
 from scdrugmap.app.ui.glossary import tip
 from scdrugmap.evaluation.metrics.metrics import METRICS
-from scdrugmap.evaluation.results.run_record import Part
+from scdrugmap.evaluation.results.run_record import FoldScores
 
 
 def _written() -> pl.Expr:
@@ -80,7 +80,7 @@ def scores_of_columns(metric: str) -> dict[str, Any]:
     }
 
 
-def part(found: Part) -> pl.DataFrame:
+def part(found: FoldScores) -> pl.DataFrame:
     """Return every metric of one scored set of cells, beside the constant classifier's."""
     keys = [key for key in METRICS if key in found.values]
     return pl.DataFrame(

@@ -14,7 +14,7 @@ from scdrugmap import errors
 from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
-from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.evaluation.strategies.strategy import Learner, learner_of
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
@@ -45,7 +45,7 @@ def evaluate(
     learner: Learner | None = None
     predictions = None
     try:
-        folds = Folds.of(experiment, material)
+        folds = CrossValidation.of(experiment, material)
         how: dict[str, Any] = {"device": device, "cache": cache, "progress": progress, "weights": weights}
         learner = learner_of(experiment, material, folds=folds.scored_rows(), **how)
         outcome, predictions = folds.score(learner, said)

@@ -17,8 +17,8 @@ from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS
 from scdrugmap.evaluation.metrics.failures import count_failures
-from scdrugmap.evaluation.results.run_record import Outcome, Part
-from scdrugmap.evaluation.results.score_predictions import score_all, score_part
+from scdrugmap.evaluation.results.run_record import FoldScores, Outcome
+from scdrugmap.evaluation.results.score_predictions import score_all, score_fold
 from scdrugmap.evaluation.results.store import PREDICTIONS
 from scdrugmap.evaluation.splits import protocols
 from scdrugmap.evaluation.strategies.strategy import FoldRows, Learned, Learner
@@ -27,7 +27,7 @@ FEW_CELLS = 50  # of a class: below it, a run says so
 TRANSFER = "transfer"  # names what is learned once for several test sets
 
 
-class Folds:
+class CrossValidation:
     """The cells and folds of one experiment, the same for every model and head that is asked the same question."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Folds:
         )
 
     @classmethod
-    def of(cls, experiment: Experiment, material: LabelledData) -> Folds:
+    def of(cls, experiment: Experiment, material: LabelledData) -> CrossValidation:
         """Drop copies, then split; raises where the protocol is not possible on these cells."""
         kept, copies, contrary = protocols.distinct(material.table)
         notes = protocols.warnings(material.table.take(kept), experiment.split_by)
@@ -158,10 +158,10 @@ class Folds:
             notes.append(f"the validation part of a training side is split by {unit}, as there are too few units")
         return marked, notes
 
-    def _part(self, split: protocols.Split, rows: pl.DataFrame) -> Part:
+    def _part(self, split: protocols.Split, rows: pl.DataFrame) -> FoldScores:
         draws = DRAWS if self.experiment.protocol == "cross-data" else 0  # there, a fold is a test set of its own
         train = np.unique(self.cells.dataset[split.train])
-        part = score_part(rows, split.name, train, n_train=len(split.train), draws=draws)
+        part = score_fold(rows, split.name, train, n_train=len(split.train), draws=draws)
         return dataclasses.replace(part, left_out=split.left_out)
 
     def _table(self, split: protocols.Split, p: np.ndarray) -> pl.DataFrame:
@@ -176,6 +176,6 @@ class Folds:
         }
         return pl.DataFrame(columns, schema=PREDICTIONS)
 
-    def _unscored(self, split: protocols.Split) -> Part:
+    def _unscored(self, split: protocols.Split) -> FoldScores:
         train, test = (tuple(np.unique(self.cells.dataset[side]).tolist()) for side in (split.train, split.test))
-        return Part(split.name, train, test, len(split.train), len(split.test), None, reason=split.reason)
+        return FoldScores(split.name, train, test, len(split.train), len(split.test), None, reason=split.reason)

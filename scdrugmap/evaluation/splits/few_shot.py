@@ -26,7 +26,7 @@ def nobody() -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Few:
+class FewShot:
     """`k` labelled target cells a class train, of `reserve` that are set aside with `seed`."""
 
     k: int = 0
@@ -35,7 +35,7 @@ class Few:
 
 
 @dataclass(frozen=True, eq=False)
-class Aside:
+class SupportSplit:
     """Positions in the target's table: cells that stay to be tested, and shots. With a `reason`, k cannot be had."""
 
     test: np.ndarray
@@ -44,7 +44,7 @@ class Aside:
     reason: str = ""
 
 
-def set_aside(target: CellMetadata, name: str, few: Few) -> Aside:
+def set_aside(target: CellMetadata, name: str, few: FewShot) -> SupportSplit:
     """Set `few.reserve` cells a class of a target apart, at most half of a class, and take the shots from them.
 
     Whole samples are set aside, so that no shot shares a sample with a tested cell, where each class has two samples
@@ -52,7 +52,7 @@ def set_aside(target: CellMetadata, name: str, few: Few) -> Aside:
     notes say that shots and tested cells share samples. `target` holds distinct cells; `name` is part of the seed.
     """
     if not few.reserve:
-        return Aside(np.arange(len(target)))
+        return SupportSplit(np.arange(len(target)))
     rng = np.random.default_rng([few.seed, zlib.crc32(name.encode())])
     order = rng.permutation(len(target))
     places = {label: order[target.label[order] == label] for label in CLASSES}
@@ -68,9 +68,11 @@ def set_aside(target: CellMetadata, name: str, few: Few) -> Aside:
     test = np.setdiff1d(np.arange(len(target)), gone)
     short = [label for label in CLASSES if len(places[label]) < max(few.k, 1)]  # without one, at no k: a curve is whole
     if short:
-        return Aside(test, reason=_short(name, few.k, short[0], len(places[short[0]]), target, spared is not None))
+        return SupportSplit(
+            test, reason=_short(name, few.k, short[0], len(places[short[0]]), target, spared is not None)
+        )
     shots = np.sort(np.concatenate([places[label][: few.k] for label in CLASSES]))
-    return Aside(test, shots, tuple(_notes(target, name, test, shots, spared)))
+    return SupportSplit(test, shots, tuple(_notes(target, name, test, shots, spared)))
 
 
 def _spared_samples(

@@ -15,7 +15,7 @@ from scdrugmap.data import dedupe
 from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.evaluation.cells.cell_table import UNIT_WORDS, CellMetadata, require_both_classes
-from scdrugmap.evaluation.splits.few_shot import Few, nobody, set_aside
+from scdrugmap.evaluation.splits.few_shot import FewShot, nobody, set_aside
 
 ATTEMPTS = 20  # seeds tried for folds whose training sides have both classes
 VALIDATION_FOLDS = (10, 5, 3)  # the validation part is one of that many parts of the training side
@@ -63,7 +63,7 @@ def splits(
         if (shots or 0) > reserve:
             message = f"{shots} shots a class cannot be taken from a reserve of {reserve}."
             raise InvalidInput(message, "Set reserve to the largest number of shots of the comparison.")
-        few = Few(shots or 0, reserve, seed)
+        few = FewShot(shots or 0, reserve, seed)
         return list(_transfer(table, split_by, train, few) if train else _leave_one_out(table, split_by, few))
     if train or reserve or shots is not None:
         message = "Shots, a reserve and data sets that only train are for cross-data: pooled folds test every cell."
@@ -129,7 +129,7 @@ def _require(part: np.ndarray | None, split_by: str) -> np.ndarray:
     return part
 
 
-def _leave_one_out(table: CellMetadata, split_by: str, few: Few) -> Iterator[Split]:
+def _leave_one_out(table: CellMetadata, split_by: str, few: FewShot) -> Iterator[Split]:
     _require_whole_units(split_by)
     units = table.units(split_by)
     names = np.unique(units)
@@ -143,7 +143,7 @@ def _leave_one_out(table: CellMetadata, split_by: str, few: Few) -> Iterator[Spl
         yield _split(table, str(name), train, test, few, len(side) - len(train))
 
 
-def _transfer(table: CellMetadata, split_by: str, names: Sequence[str], few: Few) -> Iterator[Split]:
+def _transfer(table: CellMetadata, split_by: str, names: Sequence[str], few: FewShot) -> Iterator[Split]:
     """Train on the named data sets, test each other one; a cell of any of these is left out of training.
 
     Where that would leave one class only (sets of one study often share their untreated cells), each test set has a
@@ -176,7 +176,7 @@ def _without(table: CellMetadata, side: np.ndarray, tested: np.ndarray) -> np.nd
 
 
 def _split(
-    table: CellMetadata, name: str, train: np.ndarray, target: np.ndarray, few: Few, left_out: int, reason: str = ""
+    table: CellMetadata, name: str, train: np.ndarray, target: np.ndarray, few: FewShot, left_out: int, reason: str = ""
 ) -> Split:
     """Set the target's reserve aside and let its shots train."""
     aside = set_aside(table.take(target), name, few)
