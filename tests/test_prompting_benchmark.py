@@ -20,7 +20,7 @@ from scdrugmap.evaluation.experiment import Experiment, sorted_options
 from scdrugmap.evaluation.results.run_record import Run
 from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.evaluation.splits.cross_validate import CrossValidation
-from scdrugmap.evaluation.strategies.prompt import MAX_COST, PromptLearner
+from scdrugmap.evaluation.strategies.prompt import MAX_COST, PromptStrategy
 from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.cost import Estimate
 from scdrugmap.prompting.settings import PromptSettings
@@ -59,7 +59,7 @@ def run(asked, material, tmp_path):
 def estimate(asked, material, tmp_path) -> Estimate:
     folds = list(CrossValidation.of(asked, material).scored_rows())
     how = {"device": "cpu", "cache": tmp_path / "embeddings", "progress": False}
-    return PromptLearner.of(asked, material, folds=folds, **how).estimate(folds)
+    return PromptStrategy.of(asked, material, folds=folds, **how).estimate(folds)
 
 
 def test_zero_shot_is_asked_once_for_all_splits(material, endpoint, tmp_path, allowed):
@@ -129,7 +129,7 @@ def test_a_benchmark_sends_nothing_without_a_limit(material, endpoint, tmp_path,
 def test_a_model_that_embeds_cannot_be_asked(material, endpoint, allowed):
     asked = replace(experiment(material), model="hvg")
     with pytest.raises(InvalidInput, match="'hvg' embeds cells"):
-        PromptLearner.of(asked, material, folds=(), device="cpu", cache=None, progress=False)
+        PromptStrategy.of(asked, material, folds=(), device="cpu", cache=None, progress=False)
 
 
 def test_the_estimate_counts_the_examples_of_every_fold(material, endpoint, tmp_path, allowed):

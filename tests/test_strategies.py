@@ -1,6 +1,6 @@
 """What every strategy promises to the loop, whichever it is: `scdrugmap.evaluation.strategies.strategy` in tests.
 
-A strategy that is new in `LEARNERS` is red here until `ASKED` says how it is asked and `IMPOSSIBLE` what it refuses.
+A strategy that is new in `STRATEGY_CLASSES` is red here until `ASKED` says how it is asked and `IMPOSSIBLE` what it refuses.
 All are asked the same question, few-shot transfer between two simulated data sets, so that each has something to learn
 from other cells and from the target's own.
 """
@@ -24,7 +24,7 @@ from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelle
 from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, sorted_options
 from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.evaluation.strategies.prompt import MAX_COST
-from scdrugmap.evaluation.strategies.strategy import LEARNERS, FoldRows, Learned, Learner, learner_of
+from scdrugmap.evaluation.strategies.strategy import STRATEGY_CLASSES, FittedStrategy, FoldRows, Strategy, make_strategy
 from scdrugmap.models import MODELS
 from scdrugmap.models.testing import toy_folder
 
@@ -64,11 +64,13 @@ IMPOSSIBLE: dict[str, dict[str, dict[str, Any]]] = {
         "a setting that it has not": {"settings": {"heat": 1}},
     },
 }
-EVERY = [pytest.param(name, how, id=f"{name}: {how}") for name in LEARNERS for how in ASKED.get(name, {})]
-REFUSED = [pytest.param(name, why, id=f"{name}: {why}") for name in LEARNERS for why in IMPOSSIBLE.get(name, {})]
+EVERY = [pytest.param(name, how, id=f"{name}: {how}") for name in STRATEGY_CLASSES for how in ASKED.get(name, {})]
+REFUSED = [
+    pytest.param(name, why, id=f"{name}: {why}") for name in STRATEGY_CLASSES for why in IMPOSSIBLE.get(name, {})
+]
 every_strategy = pytest.mark.parametrize(("strategy", "how"), EVERY)
 
-Make = Callable[..., Learner]
+Make = Callable[..., Strategy]
 
 
 def listens(handler: Handler, body: dict[str, Any]) -> None:
@@ -120,13 +122,13 @@ def make(
     """Make a learner with a cache of its own: what an earlier one kept on disk does not reach it."""
     monkeypatch.setenv(MAX_COST, "1")
     endpoint.default = listens
-    made: list[Learner] = []
+    made: list[Strategy] = []
 
-    def new(strategy: str, how: str, of: LabelledData = material, seed: int = 0, **other: Any) -> Learner:
+    def new(strategy: str, how: str, of: LabelledData = material, seed: int = 0, **other: Any) -> Strategy:
         asked = experiment(strategy, of, seed=seed, **{**ASKED[strategy][how], **other})
         cache = tmp_path / f"learner {len(made)}" / "embeddings"
         weights = toys.get(asked.model)
-        made.append(learner_of(asked, of, folds=sides, device="cpu", cache=cache, progress=False, weights=weights))
+        made.append(make_strategy(asked, of, folds=sides, device="cpu", cache=cache, progress=False, weights=weights))
         return made[-1]
 
     return new
@@ -141,7 +143,9 @@ def experiment(
     return Experiment(datasets=names, strategy=strategy, **words, **chosen)
 
 
-def fit(learner: Learner, material: LabelledData, train: np.ndarray, labels: np.ndarray | None = None) -> Learned:
+def fit(
+    learner: Strategy, material: LabelledData, train: np.ndarray, labels: np.ndarray | None = None
+) -> FittedStrategy:
     """Learn from rows, with every fifth to choose the epoch where that is wanted."""
     held = np.arange(len(train)) % 5 == 0 if learner.chooses_epoch else None
     return learner.fit(train, material.table.label[train] if labels is None else labels, held, fold="a fold")
@@ -170,7 +174,7 @@ def with_other_cells(pair: list[AnnData], rows: np.ndarray, *, expression: bool)
 
 
 def test_every_strategy_is_held_to_this_contract():
-    assert set(LEARNERS) == set(STRATEGIES) == set(ASKED) == set(IMPOSSIBLE)
+    assert set(STRATEGY_CLASSES) == set(STRATEGIES) == set(ASKED) == set(IMPOSSIBLE)
     assert all(ASKED.values())
     assert all(IMPOSSIBLE.values())
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from scdrugmap.errors import InvalidInput
 
-Strategy = Literal["freeze", "lora", "prompt"]
-Protocol = Literal["pooled", "cross-data"]
+StrategyName = Literal["freeze", "lora", "prompt"]
+ProtocolName = Literal["pooled", "cross-data"]
 SplitBy = Literal["cell", "sample", "patient_or_line", "dataset", "study"]
 
 STRATEGIES = ("freeze", "lora", "prompt")

@@ -41,7 +41,7 @@ from pydantic import (
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.errors import InvalidInput, ScDrugMapError
 from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
-from scdrugmap.evaluation.experiment import Experiment, Protocol, Scalar, SplitBy, Strategy
+from scdrugmap.evaluation.experiment import Experiment, ProtocolName, Scalar, SplitBy, StrategyName
 from scdrugmap.evaluation.plan.expand import groups, plan, possible, require_known
 from scdrugmap.evaluation.strategies.heads import HEADS
 
@@ -106,9 +106,9 @@ class Ask(Table):
     models: Annotated[list[Model], Many, Field(min_length=1)]
     data: Annotated[list[str], Many] = []  # tables of [data]; none: all of them
     apart: bool = False  # each data set by itself
-    strategies: Annotated[list[Strategy], Many] = ["freeze"]
+    strategies: Annotated[list[StrategyName], Many] = ["freeze"]
     heads: Heads | None = None  # for all models, or by model
-    protocol: Protocol = "pooled"
+    protocol: ProtocolName = "pooled"
     split_by: Annotated[list[SplitBy], Many] = ["cell"]
     facet: Annotated[list[Facet], Many] = ["all"]
     called: str = ""  # the value of facet "all", where the names of the data sets do not say it

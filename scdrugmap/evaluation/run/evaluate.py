@@ -15,7 +15,7 @@ from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
 from scdrugmap.evaluation.splits.cross_validate import CrossValidation
-from scdrugmap.evaluation.strategies.strategy import Learner, learner_of
+from scdrugmap.evaluation.strategies.strategy import Strategy, make_strategy
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
 
@@ -42,12 +42,12 @@ def evaluate(
     start = time.perf_counter()
     said = tuple(f"{name}: {text}" for name, text in (remarks or {}).items() if name in experiment.datasets)
     said += _seen_before(experiment.model, material)
-    learner: Learner | None = None
+    learner: Strategy | None = None
     predictions = None
     try:
         folds = CrossValidation.of(experiment, material)
         how: dict[str, Any] = {"device": device, "cache": cache, "progress": progress, "weights": weights}
-        learner = learner_of(experiment, material, folds=folds.scored_rows(), **how)
+        learner = make_strategy(experiment, material, folds=folds.scored_rows(), **how)
         outcome, predictions = folds.score(learner, said)
     except errors.Cancelled:
         raise

@@ -21,7 +21,7 @@ from scdrugmap.evaluation.results.run_record import FoldScores, Outcome
 from scdrugmap.evaluation.results.score_predictions import score_all, score_fold
 from scdrugmap.evaluation.results.store import PREDICTIONS
 from scdrugmap.evaluation.splits import protocols
-from scdrugmap.evaluation.strategies.strategy import FoldRows, Learned, Learner
+from scdrugmap.evaluation.strategies.strategy import FittedStrategy, FoldRows, Strategy
 
 FEW_CELLS = 50  # of a class: below it, a run says so
 TRANSFER = "transfer"  # names what is learned once for several test sets
@@ -82,7 +82,7 @@ class CrossValidation:
             if not split.reason:
                 yield FoldRows(self.rows[split.train], self.cells.label[split.train], self.rows[split.test])
 
-    def score(self, learner: Learner, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
+    def score(self, learner: Strategy, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
         """Fit and score every fold; return the outcome and the predictions of all scored cells."""
         scored = [split for split in self.splits if not split.reason]
         if not scored:
@@ -119,7 +119,7 @@ class CrossValidation:
         return "Add data sets of the other class."
 
     def _predictions(
-        self, scored: Sequence[protocols.Split], learner: Learner
+        self, scored: Sequence[protocols.Split], learner: Strategy
     ) -> Iterator[tuple[protocols.Split, np.ndarray, list[str]]]:
         """Learn from each training side once, and yield P(resistant) of the test sides that go with it.
 
@@ -134,7 +134,7 @@ class CrossValidation:
                     p = count_failures(p, self.cells.label[split.test] == SENSITIVE)
                 yield split, p, [*notes, *learned.notes]
 
-    def _learn(self, split: protocols.Split, fold: str, learner: Learner) -> tuple[Learned, list[str]]:
+    def _learn(self, split: protocols.Split, fold: str, learner: Strategy) -> tuple[FittedStrategy, list[str]]:
         side = self.cells.take(split.train)
         validation, notes = self._validation(split) if learner.chooses_epoch else (None, [])
         return learner.fit(self.rows[split.train], side.label, validation, fold=fold), notes

@@ -16,7 +16,7 @@ from scdrugmap.errors import InvalidInput, LabelsMissing
 State = dict[str, np.ndarray]
 
 
-class Matrix(Protocol):
+class FeatureMatrix(Protocol):
     """What a head needs of vectors, (n_cells, dim): an array, a memory map, or rows that are read when asked for."""
 
     @property
@@ -31,17 +31,17 @@ class Matrix(Protocol):
 class Head(Protocol):
     """What every head does. Z is (n_cells, dim) float, labels "sensitive" or "resistant"."""
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Head:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Head:
         """Learn from labelled cells; `validation`, (n_cells,) bool, marks those that choose the epoch."""
 
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
+    def predict_proba(self, Z: FeatureMatrix) -> np.ndarray:
         """Return P(resistant), (n_cells,) float32."""
 
     def state(self) -> State:
         """Return the fitted head as arrays."""
 
 
-def resistant_of(Z: Matrix, labels: Iterable[object]) -> np.ndarray:
+def resistant_of(Z: FeatureMatrix, labels: Iterable[object]) -> np.ndarray:
     """Return which training cells are resistant, (n_cells,) bool; raise where nothing can be learned."""
     resistant = ~is_sensitive(labels)
     if len(resistant) != len(Z):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput, UnknownName
-from scdrugmap.evaluation.strategies.head import Head, Matrix, State, resistant_of
+from scdrugmap.evaluation.strategies.head import FeatureMatrix, Head, State, resistant_of
 from scdrugmap.registry import Registry
 
 DOUBLE = 2**31  # bytes of standardised cells up to which logistic regression works in float64
@@ -39,12 +39,12 @@ class Constant:
     def __init__(self, *, seed: int = 0) -> None:
         self.share = np.nan
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Constant:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Constant:
         """Remember the share."""
         self.share = float(resistant_of(Z, labels).mean())
         return self
 
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
+    def predict_proba(self, Z: FeatureMatrix) -> np.ndarray:
         """Return the share for every cell."""
         return np.full(len(Z), self.share, dtype=np.float32)
 
@@ -67,12 +67,12 @@ class Estimator:
         self.name = name
         self.classifier = classifier
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
         """Fit on all cells; nothing is chosen, so the validation part trains too."""
         self.classifier.fit(np.asarray(Z), resistant_of(Z, labels))
         return self
 
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
+    def predict_proba(self, Z: FeatureMatrix) -> np.ndarray:
         """Return the classifier's probability of the resistant class."""
         return self.classifier.predict_proba(np.asarray(Z))[:, 1].astype(np.float32)
 
@@ -89,7 +89,7 @@ class Logistic:
         self.seed, self.C, self.max_iter = seed, C, max_iter
         self.weight = self.bias = np.zeros(0)
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Logistic:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Logistic:
         """Fit on all cells, with L-BFGS until it converges; fold the standardisation into weight and bias.
 
         The standardised cells are held in memory once, in float64, or in float32 where that takes over `DOUBLE` bytes.
@@ -111,7 +111,7 @@ class Logistic:
         self.bias = model.intercept_ - scaler.mean_ @ self.weight
         return self
 
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
+    def predict_proba(self, Z: FeatureMatrix) -> np.ndarray:
         """Return the logistic function of the weighted sum."""
         from scipy.special import expit
 
@@ -155,7 +155,7 @@ class Neighbours(Estimator):
         super().__init__("knn", None)
         self.neighbours = neighbours
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
         """Remember the cells; with fewer than `neighbours` of them, all are near."""
         from sklearn.neighbors import KNeighborsClassifier
         from sklearn.pipeline import make_pipeline

@@ -41,7 +41,7 @@ MAX_COST = "SCDRUGMAP_MAX_COST"
 log = logging.getLogger(__name__)
 
 
-class PromptLearner:
+class PromptStrategy:
     """Asks a language model about the cells of an experiment."""
 
     precision = ""
@@ -66,7 +66,7 @@ class PromptLearner:
         cache: Path | None,
         progress: Progress,
         weights: str | None = None,
-    ) -> PromptLearner:
+    ) -> PromptStrategy:
         """Find the endpoint and say what asking costs; nothing is sent yet. `device` computes nothing here, and there
         are no `weights` to load.
 
@@ -122,9 +122,9 @@ class PromptLearner:
             "price_date": settings.price_date,
         }
 
-    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> Prompted:
+    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> FittedPrompt:
         """Keep the labelled rows; which of them are the target's is known with the rows to predict."""
-        return Prompted(self, train, labels, fold)
+        return FittedPrompt(self, train, labels, fold)
 
     def texts(self, source: int) -> list[CellText]:
         """Return what is told of the cells of one data set."""
@@ -143,10 +143,10 @@ class PromptLearner:
         return self._answers[source]
 
 
-class Prompted:
+class FittedPrompt:
     """What a model says after it was told the shots of one fold, if any."""
 
-    def __init__(self, learner: PromptLearner, train: np.ndarray, labels: np.ndarray, fold: str) -> None:
+    def __init__(self, learner: PromptStrategy, train: np.ndarray, labels: np.ndarray, fold: str) -> None:
         self.learner, self.train, self.labels, self.fold = learner, train, labels, fold
         self.notes: Sequence[str] = ()
 

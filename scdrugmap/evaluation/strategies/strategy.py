@@ -19,10 +19,10 @@ from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.progress import Progress
 
 # By strategy; imported when asked for, as LoRA and prompting need packages of their own.
-LEARNERS = {
-    "freeze": "scdrugmap.evaluation.strategies.freeze:FrozenLearner",
-    "lora": "scdrugmap.evaluation.strategies.lora.fine_tune:LoraLearner",
-    "prompt": "scdrugmap.evaluation.strategies.prompt:PromptLearner",
+STRATEGY_CLASSES = {
+    "freeze": "scdrugmap.evaluation.strategies.freeze:FreezeStrategy",
+    "lora": "scdrugmap.evaluation.strategies.lora.fine_tune:LoraStrategy",
+    "prompt": "scdrugmap.evaluation.strategies.prompt:PromptStrategy",
 }
 
 
@@ -35,7 +35,7 @@ class FoldRows:
     test: np.ndarray  # (n_test,) int
 
 
-class Learned(Protocol):
+class FittedStrategy(Protocol):
     """What came out of one fold's training side."""
 
     @property
@@ -46,7 +46,7 @@ class Learned(Protocol):
         """Return P(resistant) of rows of the material's table, (n_rows,) float32; NaN where there is no answer."""
 
 
-class Learner(Protocol):
+class Strategy(Protocol):
     """A strategy over one model and the cells of one experiment. `weights` is the hash of the encoder's."""
 
     device: str
@@ -56,11 +56,11 @@ class Learner(Protocol):
     may_abstain: bool  # a NaN is a cell without an answer, which counts as wrong; of others it is a bug
     spent: Mapping[str, Any]  # what asking an endpoint took; empty where nothing leaves the machine
 
-    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> Learned:
+    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> FittedStrategy:
         """Learn from rows (n,) and their labels; `validation` (n,) bool marks the rows that choose the epoch."""
 
 
-def learner_of(
+def make_strategy(
     experiment: Experiment,
     material: LabelledData,
     *,
@@ -69,13 +69,13 @@ def learner_of(
     cache: Path | None,
     progress: Progress,
     weights: str | None = None,
-) -> Learner:
+) -> Strategy:
     """Return the learner that an experiment asks for; raises what its model raises for values it cannot take.
 
     `folds` are those that will be scored, read at most once, by a strategy that must know before the first what all of
     them take.
     """
-    made: Learner = pkgutil.resolve_name(LEARNERS[experiment.strategy]).of(
+    made: Strategy = pkgutil.resolve_name(STRATEGY_CLASSES[experiment.strategy]).of(
         experiment, material, folds=folds, device=device, cache=cache, progress=progress, weights=weights
     )
     return made

@@ -18,7 +18,7 @@ from scdrugmap.evaluation.strategies.features import encoder_of
 from scdrugmap.evaluation.strategies.freeze import FEW_STEPS
 from scdrugmap.evaluation.strategies.head import resistant_of
 from scdrugmap.evaluation.strategies.lora.adapter_files import Adapted, folder_of, save_adapted
-from scdrugmap.evaluation.strategies.lora.train import History, Pool, train_adapters
+from scdrugmap.evaluation.strategies.lora.train import History, TrainingPool, train_adapters
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class LoraLearned:
+class FittedLora:
     """What one fold's training gave, and what happened in it."""
 
     adapted: Adapted
-    pool: Pool
+    pool: TrainingPool
     history: History
     notes: Sequence[str]
 
@@ -42,7 +42,7 @@ class LoraLearned:
         return self.adapted.predict_rows(self.pool, rows)
 
 
-class LoraLearner:
+class LoraStrategy:
     """Trains new adapters and a new head on each training side; the encoder itself never changes."""
 
     spent: Mapping[str, Any] = MappingProxyType({})
@@ -50,7 +50,7 @@ class LoraLearner:
     may_abstain = False
 
     def __init__(
-        self, experiment: Experiment, pool: Pool, options: LoraOptions, cache: Path | None, progress: Progress
+        self, experiment: Experiment, pool: TrainingPool, options: LoraOptions, cache: Path | None, progress: Progress
     ) -> None:
         self.experiment, self.pool, self.options, self.cache, self.progress = experiment, pool, options, cache, progress
         self.device, self.precision = str(pool.encoder.device), pool.encoder.precision
@@ -67,7 +67,7 @@ class LoraLearner:
         cache: Path | None,
         progress: Progress,
         weights: str | None = None,
-    ) -> LoraLearner:
+    ) -> LoraStrategy:
         """Tokenize the cells; `cache` is the store of embeddings, beside which the adapters are kept, or None.
 
         Raises `UnknownName` and `InvalidInput` for options and models that LoRA cannot be done with, and what the
@@ -80,10 +80,10 @@ class LoraLearner:
         Adapters.new(card)  # refuses a model without linears before its weights are looked for
         encoder = encoder_of(experiment, device, weights)
         assert encoder is not None, "only the constant classifier has none"
-        pool = Pool.of(encoder, [source.adata for source in material.sources], options, experiment.seed)
+        pool = TrainingPool.of(encoder, [source.adata for source in material.sources], options, experiment.seed)
         return cls(experiment, pool, options, cache, progress)
 
-    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> LoraLearned:
+    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> FittedLora:
         """Train on rows (n,) that `validation` (n,) bool does not mark; those choose the step. Keep what comes out."""
         held = np.zeros(len(train), dtype=bool) if validation is None else validation
         resistant = resistant_of(train, labels)
@@ -91,7 +91,7 @@ class LoraLearner:
             adapters, head, history = train_adapters(self.pool, train, resistant, held, self.options, tell)
         learned = Adapted(self.pool.encoder, adapters, head, self.options, self.experiment.seed)
         notes = [*self._notes(history, fold), *self._keep(learned, history, fold)]
-        return LoraLearned(learned, self.pool, history, notes)
+        return FittedLora(learned, self.pool, history, notes)
 
     def _notes(self, history: History, fold: str) -> list[str]:
         notes = []
