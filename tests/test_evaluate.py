@@ -15,7 +15,7 @@ from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName
 from scdrugmap.evaluation.benchmark import benchmark
 from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import BASELINES, Experiment
-from scdrugmap.evaluation.plan.expand import plan
+from scdrugmap.evaluation.plan.expand import expand_grid
 from scdrugmap.evaluation.results.store import SCORES, build_scores, read_predictions, runs
 from scdrugmap.evaluation.run import parallel
 from scdrugmap.evaluation.run.evaluate import evaluate
@@ -342,7 +342,9 @@ def test_unlabelled_cells_are_left_out_and_a_set_without_labels_is_named(setting
 def test_baselines_have_their_own_heads():
     of = load_labelled([cohort()])
     question = Experiment("", "", ())
-    found = {(one.model, one.head) for one in plan(question, of, [*BASELINES, FOUNDATION], None, ["freeze"], [0])}
+    found = {
+        (one.model, one.head) for one in expand_grid(question, of, [*BASELINES, FOUNDATION], None, ["freeze"], [0])
+    }
     assert found == {(model, head) for model, heads in BASELINES.items() for head in heads} | {(FOUNDATION, "mlp")}
 
 

@@ -18,7 +18,7 @@ from scdrugmap.errors import InvalidInput, WorkersLost
 from scdrugmap.evaluation.benchmark import benchmark, is_bug
 from scdrugmap.evaluation.cells import dataset_summary
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.eta import Pace, in_words
+from scdrugmap.evaluation.plan.eta import TimeEstimate, in_words
 from scdrugmap.evaluation.plan.grid import Grid
 from scdrugmap.evaluation.plan.plan_file import read_plan
 from scdrugmap.evaluation.results.store import build_scores, read_runs, runs, write_scores
@@ -235,7 +235,7 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
 
 def test_what_is_embedded_ahead_is_each_data_set_and_model_once(settings, tmp_path):
     grid = grid_of(tmp_path, settings, models='["constant", "hvg", "scgpt-mini"]', seeds="[0, 1]")
-    place = runner.Place(settings)
+    place = runner.RunContext(settings)
     tasks = [runner.Task(one, (), place) for one in grid.experiments]
     ahead = runner._ahead([task for task in tasks if not task.fitted], {grid.outlines[0].content: "origin"})
     assert [(one.model, one.dataset) for one in ahead] == [("scgpt-mini", "origin")]
@@ -243,11 +243,11 @@ def test_what_is_embedded_ahead_is_each_data_set_and_model_once(settings, tmp_pa
 
 def test_a_pace_is_that_of_the_nearest_kind(settings, tmp_path):
     grid = grid_of(tmp_path, settings, models='["constant", "hvg", "hvg-pca"]')
-    pace = Pace.of(grid.outlines)
+    pace = TimeEstimate.of(grid.outlines)
     assert pace.total(grid.experiments) is None
     for run in run_grid(grid.experiments[:1], grid.outlines, settings).values():
         pace.learn(run)
     measured = read_runs(settings)["seconds"].item()
     assert pace.seconds(grid.experiments[0]) == pytest.approx(measured)
-    assert Pace.of(grid.outlines, read_runs(settings)).total(grid.experiments) == pytest.approx(6 * measured)
+    assert TimeEstimate.of(grid.outlines, read_runs(settings)).total(grid.experiments) == pytest.approx(6 * measured)
     assert [in_words(seconds) for seconds in (None, 40, 600, 9000)] == ["unknown", "40 s", "10 min", "2.5 h"]

@@ -15,7 +15,7 @@ from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.report import tables
 from scdrugmap.evaluation.report.document import render, write_report
 from scdrugmap.evaluation.report.sections import Figure, Section
-from scdrugmap.evaluation.report.tables import Table
+from scdrugmap.evaluation.report.tables import MarkdownTable
 from scdrugmap.evaluation.results.store import build_scores, write_run, write_scores
 
 EDGES = {("hvg", "logistic", 1.5), ("constant", "constant", 0.0)}
@@ -97,7 +97,7 @@ ODD = "<script>alert(1)</script> *x* [y](z) a|b _c_ `d` &amp; ~~e~~"
 def odd_names():
     """A report whose data sets, entries and plan have names of characters that mean something elsewhere."""
     figure = Figure("one", ODD, f'{ODD} "quoted"', "<svg/>")
-    return [Section(f"<b> {ODD}", [ODD, Table(["a|b"], [[ODD], [None]]), figure], level=1)]
+    return [Section(f"<b> {ODD}", [ODD, MarkdownTable(["a|b"], [[ODD], [None]]), figure], level=1)]
 
 
 def test_names_are_never_markup_on_the_page(odd_names):

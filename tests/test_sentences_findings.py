@@ -15,7 +15,7 @@ from scdrugmap.evaluation.audit.findings import ORDER, Finding, find
 from scdrugmap.evaluation.audit.overlap import SHARED
 from scdrugmap.evaluation.cells.cell_table import CellMetadata
 from scdrugmap.evaluation.plan.eta import in_words
-from scdrugmap.evaluation.plan.preflight import Lacking, price
+from scdrugmap.evaluation.plan.preflight import Preflight, estimate_hours
 from scdrugmap.evaluation.splits.protocols import warnings
 
 
@@ -195,13 +195,13 @@ def test_a_comparison_says_what_it_left_out(dropped, said):
     ],
 )  # fmt: skip
 def test_a_plan_says_what_it_lacks(lacking, said, settings):
-    found = list(Lacking(*lacking).sentences(settings))
+    found = list(Preflight(*lacking).sentences(settings))
     assert len(found) == len(said)
     assert all(part in line for part, line in zip(said, found, strict=True))
 
 
 def test_a_plan_of_baselines_has_no_price():
-    assert price([], {}) == ""
+    assert estimate_hours([], {}) == ""
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def benchmark_run(
     """
     from scdrugmap.evaluation.plan.grid import Grid
     from scdrugmap.evaluation.plan.plan_file import read_plan
-    from scdrugmap.evaluation.plan.preflight import Lacking
+    from scdrugmap.evaluation.plan.preflight import Preflight
 
     settings = Settings.from_env()
     if plan is not None:
@@ -85,7 +85,7 @@ def benchmark_run(
         )
         asked |= {"options": _nested(option, "--option lora.r=4"), "settings": _nested(knob, "--set scgpt.n_bins=51")}
         grid = _grid_of_flags(data or [], asked, settings, device, _places(weights))
-    for line in Lacking.of(grid.plan, grid.experiments, settings).sentences(settings):
+    for line in Preflight.of(grid.plan, grid.experiments, settings).sentences(settings):
         typer.echo(f"! {line}", err=True)
     runs = _watched(grid, settings, workers, device)
     _print_result(grid, runs, as_json=as_json)
@@ -191,11 +191,11 @@ def _nested(given: list[str] | None, example: str) -> dict[str, dict[str, Any]]:
 def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[str, Run]:
     """Run a grid and show how it goes; Ctrl-C leaves what is recorded, and says how to go on."""
     from scdrugmap.cli.watching import Watch
-    from scdrugmap.evaluation.plan.eta import Pace
+    from scdrugmap.evaluation.plan.eta import TimeEstimate
     from scdrugmap.evaluation.results.store import read_runs
     from scdrugmap.evaluation.run.runner import run_grid
 
-    watch = Watch(grid.experiments, Pace.of(grid.outlines, read_runs(settings)))
+    watch = Watch(grid.experiments, TimeEstimate.of(grid.outlines, read_runs(settings)))
     how = {"workers": workers, "device": device, "remarks": grid.plan.remarks, "weights": grid.weights}
     try:
         with watch.shown():

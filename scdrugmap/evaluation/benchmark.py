@@ -13,7 +13,7 @@ import polars as pl
 from scdrugmap import errors
 from scdrugmap.evaluation.cells.dataset_summary import summaries
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.expand import Knobs, placed, plan
+from scdrugmap.evaluation.plan.expand import GivenSettings, expand_grid, placed
 from scdrugmap.evaluation.results.run_record import Outcome, Run
 from scdrugmap.evaluation.results.store import scores_of
 from scdrugmap.evaluation.run.runner import run_grid
@@ -45,8 +45,8 @@ def benchmark(
     settings: Settings | None = None,
     remarks: Mapping[str, str] | None = None,
     train: Sequence[str] = (),
-    options: Knobs | None = None,
-    knobs: Knobs | None = None,
+    options: GivenSettings | None = None,
+    knobs: GivenSettings | None = None,
     weights: Mapping[str, str | Path] | None = None,
 ) -> pl.DataFrame:
     """Run model x strategy x head x shots on labelled data and return the scores, columns as `results.SCORES`.
@@ -89,7 +89,7 @@ def benchmark(
     question = Experiment("", "", (), train=tuple(train), **asked)  # type: ignore[arg-type]
     known = summaries(datasets, settings)
     given = placed(weights or {}, models)
-    experiments = plan(
+    experiments = expand_grid(
         question, known, models, heads, strategies, shots, device, knobs=knobs, options=options, weights=given
     )
     with reporting(progress, len(experiments), "experiment") as tell:

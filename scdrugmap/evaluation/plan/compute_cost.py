@@ -67,7 +67,7 @@ def _folds(asked: Experiment, known: Mapping[str, DatasetSummary]) -> int:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ComputeEstimate:
     """Hours of embedding and LoRA on one device of one kind, and the models of which no speed is known there."""
 
     hours: float
@@ -75,11 +75,11 @@ class Estimate:
     unknown: tuple[str, ...]
 
 
-def estimate(of: Work, *, on_gpu: bool) -> Estimate:
+def estimate(of: Work, *, on_gpu: bool) -> ComputeEstimate:
     """Return what some work takes at the speeds that were measured at published size, on a GPU or on one CPU core."""
     measured = [one for one in speeds() if (one.device != "cpu") == on_gpu]
     rates = {one.model: one.cells_per_s for one in measured}
     hours = sum(cells / rates[model] / 3600 for (model, _), cells in of.items() if model in rates)
     devices = dict.fromkeys("one CPU core" if one.device == "cpu" else one.device for one in measured)
     unknown = dict.fromkeys(model for model, _ in of if model not in rates)
-    return Estimate(hours, " or ".join(devices), tuple(unknown))
+    return ComputeEstimate(hours, " or ".join(devices), tuple(unknown))

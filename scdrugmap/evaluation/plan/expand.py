@@ -23,7 +23,7 @@ MODEL_HEADS = ("mlp",)
 STRATEGY_HEADS: Mapping[str, tuple[str, ...]] = {"lora": ("mlp",), "prompt": ("prompt",)}  # no choice of the asker's
 NAMED = 4  # data sets that a facet value spells out
 
-Knobs = Mapping[str, Mapping[str, Scalar]]  # by model, strategy or head
+GivenSettings = Mapping[str, Mapping[str, Scalar]]  # by model, strategy or head
 
 
 class Named(Protocol):
@@ -44,7 +44,7 @@ class Named(Protocol):
 DataSet = TypeVar("DataSet", bound=Named)
 
 
-def plan(
+def expand_grid(
     question: Experiment,
     sources: Sequence[Named],
     models: Sequence[str],
@@ -53,8 +53,8 @@ def plan(
     shots: Sequence[int],
     device: str = "auto",
     *,
-    knobs: Knobs | None = None,
-    options: Knobs | None = None,
+    knobs: GivenSettings | None = None,
+    options: GivenSettings | None = None,
     weights: Mapping[str, str] | None = None,
     fetch: bool = True,
 ) -> list[Experiment]:
@@ -153,7 +153,7 @@ def _heads_of(model: str, heads: Sequence[str] | Mapping[str, Sequence[str]] | N
     return [HEADS[head].key for head in asked]
 
 
-def _options(strategy: str, head: str, given: Knobs) -> Options:
+def _options(strategy: str, head: str, given: GivenSettings) -> Options:
     """Return what was given for the strategy and, where the head was chosen, for the head."""
     mine = dict(given.get(strategy, {}))
     if strategy == "lora":
@@ -161,7 +161,7 @@ def _options(strategy: str, head: str, given: Knobs) -> Options:
     return sorted_options(mine | dict(given.get(head, {})) if strategy == "freeze" else mine)
 
 
-def require_known(given: Knobs) -> None:
+def require_known(given: GivenSettings) -> None:
     """Raise `UnknownName` for options of what is neither a strategy nor a head."""
     for name in given:
         if name not in STRATEGIES and name not in HEADS:

@@ -42,7 +42,7 @@ from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.errors import InvalidInput, ScDrugMapError
 from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.experiment import Experiment, ProtocolName, Scalar, SplitBy, StrategyName
-from scdrugmap.evaluation.plan.expand import groups, plan, possible, require_known
+from scdrugmap.evaluation.plan.expand import expand_grid, groups, possible, require_known
 from scdrugmap.evaluation.strategies.heads import HEADS
 
 if TYPE_CHECKING:
@@ -78,13 +78,13 @@ Heads = Annotated[
 ]
 
 
-class Table(BaseModel):
+class PlanTable(BaseModel):
     """A table of a plan file: no key but those that are declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Data(Table):
+class Data(PlanTable):
     """Some data sets; one of the ways to name them, or several."""
 
     keys: list[Key] = []  # of the catalogue
@@ -100,7 +100,7 @@ class Data(Table):
         return self
 
 
-class Ask(Table):
+class Ask(PlanTable):
     """One question, or several where a key has a list."""
 
     models: Annotated[list[Model], Many, Field(min_length=1)]
@@ -131,7 +131,7 @@ class Ask(Table):
         return self
 
 
-class Plan(Table):
+class Plan(PlanTable):
     """A plan file. `folder` is where it lies."""
 
     title: str
@@ -171,7 +171,7 @@ def first_error(error: ValidationError) -> str:
     found = error.errors()[0]
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        tables: dict[str, type[Table]] = {"ask": Ask, "data": Data}
+        tables: dict[str, type[PlanTable]] = {"ask": Ask, "data": Data}
         known = tables[str(found["loc"][0])] if len(found["loc"]) > 1 else Plan
         possible_keys = ", ".join(name for name in known.model_fields if name != "folder")
         return f"'{place}' is not a key of a plan. Possible: {possible_keys}."
@@ -233,7 +233,7 @@ def expand(
     """Return the experiments of a plan, each once; `known` holds the outlines of each table of [data].
 
     A value of a facet that has too few data sets or studies for cross-data is left out: there is nothing to ask.
-    Raises what `plan` raises, naming the question.
+    Raises what `expand_grid` raises, naming the question.
     """
     found: list[Experiment] = []
     for number, ask in enumerate(plan_.ask, 1):
@@ -257,7 +257,7 @@ def _expand(
             )
             for group, question in _questions(ask, base, part, known):
                 knobs, options = ask.settings, ask.options
-                more = plan(
+                more = expand_grid(
                     question, group, ask.models, ask.heads, ask.strategies, ask.shots, device,
                     knobs=knobs, options=options, **how,
                 )  # fmt: skip

@@ -21,7 +21,7 @@ NAMED = 3  # data sets that a sentence spells out
 
 
 @dataclass(frozen=True)
-class Lacking:
+class Preflight:
     """Keys of data sets without cells here, and how many experiments each model without weights or consent has."""
 
     datasets: tuple[str, ...]
@@ -30,7 +30,7 @@ class Lacking:
     consent: Mapping[str, int]
 
     @classmethod
-    def of(cls, plan: Plan, experiments: Sequence[Experiment], settings: Settings) -> Lacking:
+    def of(cls, plan: Plan, experiments: Sequence[Experiment], settings: Settings) -> Preflight:
         """Look at a plan's keys and experiments; what was recorded before is not asked."""
         needy = Counter(one.model for one in experiments if not one.weights and _has_weights(one.model))
         asked = Counter(one.model for one in experiments if one.strategy == "prompt")
@@ -62,7 +62,7 @@ def require_cells(plan: Plan, settings: Settings) -> None:
         raise InvalidInput(message, f"{_save(settings)} All that is lacking: scdrugmap benchmark status --plan FILE")
 
 
-def price(experiments: Sequence[Experiment], known: Mapping[str, DatasetSummary]) -> str:
+def estimate_hours(experiments: Sequence[Experiment], known: Mapping[str, DatasetSummary]) -> str:
     """Say how long models with weights may take at the speeds that were measured, "" where none is at work."""
     of = work(experiments, known)
     if not of:

@@ -16,7 +16,7 @@ from scdrugmap.evaluation.analysis.significance import compare
 from scdrugmap.evaluation.analysis.transfer_matrix import entries, matrix
 from scdrugmap.evaluation.metrics.metrics import METRICS
 from scdrugmap.evaluation.report import tables
-from scdrugmap.evaluation.report.tables import Table, number
+from scdrugmap.evaluation.report.tables import MarkdownTable, number
 from scdrugmap.evaluation.results.store import read_predictions
 from scdrugmap.plots import benchmark, transfer
 from scdrugmap.plots import scores as plots
@@ -44,7 +44,7 @@ class Section:
     """A heading and what stands under it, in order: paragraphs, tables, figures."""
 
     title: str
-    blocks: list[str | Table | Figure] = field(default_factory=list)
+    blocks: list[str | MarkdownTable | Figure] = field(default_factory=list)
     level: int = 2
 
 

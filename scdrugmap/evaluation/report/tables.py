@@ -18,7 +18,7 @@ SHOWN = ("f1", "auroc", "auroc_within", "mcc")  # never an F1 without its consta
 
 
 @dataclass(frozen=True)
-class Table:
+class MarkdownTable:
     """The heads of the columns, and rows of as many cells; None is an empty cell."""
 
     head: Sequence[str]
@@ -45,7 +45,7 @@ def views(means: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
         yield f"{protocol}{few}: {', '.join(filter(None, (cells, sides)))}", view
 
 
-def score_table(means: pl.DataFrame, runs: pl.DataFrame, settings: Settings) -> Table:
+def score_table(means: pl.DataFrame, runs: pl.DataFrame, settings: Settings) -> MarkdownTable:
     """Return the scores of one view: interval, constant, cells, split, seeds, date, version and run of each."""
     versions = {run_id: _version(run_id, settings) for run_id in means["run_ids"].explode().unique()}
     dates = dict(runs.select("run_id", "date").iter_rows())
@@ -67,7 +67,7 @@ def score_table(means: pl.DataFrame, runs: pl.DataFrame, settings: Settings) -> 
             ]
         )
     titles = [title for metric in SHOWN for title in (METRICS[metric].title, "constant")]
-    return Table(["entry", "split by", *titles, "cells", "seeds", "date", "version", "first run"], lines)
+    return MarkdownTable(["entry", "split by", *titles, "cells", "seeds", "date", "version", "first run"], lines)
 
 
 def _version(run_id: str, settings: Settings) -> str:
@@ -86,7 +86,7 @@ def number(value: float | None, low: float | None = None, high: float | None = N
     return f"{value:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
 
 
-def gap_table(gaps: pl.DataFrame) -> Table:
+def gap_table(gaps: pl.DataFrame) -> MarkdownTable:
     """Return the leakage gaps."""
     head = ["entry", "cells", "metric", "by cell", "leak-safe by", "leak-safe", "gap [95 %]", "drawn", "seeds"]
     lines = [
@@ -97,10 +97,10 @@ def gap_table(gaps: pl.DataFrame) -> Table:
         ]
         for row in gaps.to_dicts()
     ]
-    return Table(head, lines)
+    return MarkdownTable(head, lines)
 
 
-def comparison(compared: Comparison) -> list[str | Table]:
+def comparison(compared: Comparison) -> list[str | MarkdownTable]:
     """Return what the tests say, mean ranks, and the pairs of entries."""
     title, p = METRICS[compared.metric].title, compared.p_friedman
     friedman = "" if p is None else f" Friedman's test over all entries: p = {p:.3g}."
@@ -120,12 +120,12 @@ def comparison(compared: Comparison) -> list[str | Table]:
     tests = ["p (Wilcoxon, Holm)", "p (Nemenyi)"]
     return [
         summary,
-        Table(["entry", "mean rank", "mean", "median", "data sets won"], ranks),
-        Table(["entry", "against", "median difference", "won / lost / tied", *tests], pairs),
+        MarkdownTable(["entry", "mean rank", "mean", "median", "data sets won"], ranks),
+        MarkdownTable(["entry", "against", "median difference", "won / lost / tied", *tests], pairs),
     ]
 
 
-def matrix_table(rows: pl.DataFrame) -> Table:
+def matrix_table(rows: pl.DataFrame) -> MarkdownTable:
     """Return the pairs of a transfer matrix, measured or not."""
     head = ["trained on", "tested on", "score [95 %]", "constant", "cells", "seeds", "state"]
     lines = [
@@ -136,10 +136,10 @@ def matrix_table(rows: pl.DataFrame) -> Table:
         for row in rows.to_dicts()
         if row["train"] != row["test"]
     ]
-    return Table(head, lines)
+    return MarkdownTable(head, lines)
 
 
-def curve_table(points: pl.DataFrame) -> Table:
+def curve_table(points: pl.DataFrame) -> MarkdownTable:
     """Return the points of few-shot curves."""
     head = ["entry", "target", "beside", "shots", "score [95 %]", "constant", "cells", "seeds"]
     lines = [
@@ -149,10 +149,10 @@ def curve_table(points: pl.DataFrame) -> Table:
         ]
         for row in points.to_dicts()
     ]
-    return Table(head, lines)
+    return MarkdownTable(head, lines)
 
 
-def failure_table(failed: pl.DataFrame) -> Table:
+def failure_table(failed: pl.DataFrame) -> MarkdownTable:
     """Return why experiments failed, what mends it, and which ones they were."""
     runs = failed.with_columns(
         which=pl.format(
@@ -161,9 +161,9 @@ def failure_table(failed: pl.DataFrame) -> Table:
     )
     groups = runs.group_by("reason", "remedy", maintain_order=True).agg(pl.len().alias("n"), pl.col("which").unique())
     lines = [[row["n"], row["reason"], row["remedy"], "; ".join(sorted(row["which"]))] for row in groups.to_dicts()]
-    return Table(["experiments", "reason", "what mends it", "which"], lines)
+    return MarkdownTable(["experiments", "reason", "what mends it", "which"], lines)
 
 
-def remark_table(remarks: Mapping[str, str]) -> Table:
+def remark_table(remarks: Mapping[str, str]) -> MarkdownTable:
     """Return the remarks of a plan, one a data set."""
-    return Table(["data set", "remark"], list(remarks.items()))
+    return MarkdownTable(["data set", "remark"], list(remarks.items()))

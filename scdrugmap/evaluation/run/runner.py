@@ -38,7 +38,7 @@ _busy = threading.Lock()  # a Dask worker may have threads: one experiment at a 
 
 
 @dataclass(frozen=True)
-class Place:
+class RunContext:
     """Where work is done: settings, device, whether the process takes a GPU for itself, and weights from elsewhere."""
 
     settings: Settings
@@ -59,7 +59,7 @@ class Task:
 
     experiment: Experiment
     datasets: tuple[Origin, ...]
-    place: Place
+    place: RunContext
     remarks: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -77,7 +77,7 @@ class Embedding:
     settings: Options
     content: str
     dataset: Origin
-    place: Place
+    place: RunContext
 
 
 def perform(task: Task) -> Run:
@@ -140,7 +140,7 @@ def run_grid(
     interruption, which passes through: the same call goes on where it stopped.
     """
     found: dict[str, Run] = {}
-    place = Place(settings, device, own_gpu=parallel.backend(workers) == "processes", weights=dict(weights or {}))
+    place = RunContext(settings, device, own_gpu=parallel.backend(workers) == "processes", weights=dict(weights or {}))
     origins = _origins(outlines, place, workers)
     try:
         todo = []
@@ -179,7 +179,7 @@ def in_order(experiments: Iterable[Experiment]) -> list[Experiment]:
     return sorted(todo, key=lambda one: (cells[one.contents], models[one.model, one.settings], one.strategy))
 
 
-def _origins(outlines: Iterable[DatasetSummary], place: Place, workers: str) -> dict[str, Origin]:
+def _origins(outlines: Iterable[DatasetSummary], place: RunContext, workers: str) -> dict[str, Origin]:
     """Return by content where the cells of each data set are had by who works on them."""
     found: dict[str, Origin] = {}
     for outline in outlines:
