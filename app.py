@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scdrugmap.app import header
+from scdrugmap.app.ui import layout
 
 if __name__ == "__main__":  # a Dask worker that starts imports this file under another name: it must not run the app
-    header.navigation().run()
+    layout.navigation().run()

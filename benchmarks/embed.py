@@ -2,7 +2,7 @@
 """How fast cells become vectors, as ratios of runs that take turns.
 
     python benchmarks/embed.py --model scgpt --size published
-    python benchmarks/embed.py --all --size published --write     # docs/performance.md and models/speed.csv anew
+    python benchmarks/embed.py --all --size published --write     # models/speed.json and docs/performance.md anew
 
 Weights are random where the published ones need a download: the time does not depend on them. Cells are simulated, of
 mixed depth, or drawn from --data with a fixed seed. `--clock cpu` counts the seconds of the processor on one thread:
@@ -85,7 +85,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--no-growth", action="store_true", help="leave out the memory of 2,000 and 20,000 cells")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md, its .json and models/speed.csv")
+    parser.add_argument("--write", action="store_true", help="into models/speed.json and docs/performance.md")
     return parser
 
 

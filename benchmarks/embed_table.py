@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scdrugmap.models.speed import SPEEDS
+
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS, DOCUMENT = ROOT / "docs" / "performance.json", ROOT / "docs" / "performance.md"
-SPEEDS = ROOT / "scdrugmap" / "models" / "speed.csv"
+DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- measured: benchmarks/embed.py --write -->", "<!-- end of what is measured -->"
-SPEED_COLUMNS = ("model", "size", "device", "cells_per_s", "tokens_per_s", "machine", "date", "command")
 
 Record = Mapping[str, Any]
 
@@ -92,7 +91,7 @@ def rendered(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
-def kept(records: Sequence[Record], path: Path = RECORDS) -> list[Record]:
+def kept(records: Sequence[Record], path: Path = SPEEDS) -> list[Record]:
     """Lay new records over those of a file, one a model, size and device; writes and gives all."""
     old = json.loads(path.read_text()) if path.is_file() else []
     known = {_place(record): record for record in [*old, *records]}
@@ -100,8 +99,8 @@ def kept(records: Sequence[Record], path: Path = RECORDS) -> list[Record]:
     return list(known.values())
 
 
-def write(records: Sequence[Record], path: Path = RECORDS, document: Path = DOCUMENT, speeds: Path = SPEEDS) -> None:
-    """Bring the records, the document's tables and the file of speeds up to date; raises `ValueError` without marks."""
+def write(records: Sequence[Record], path: Path = SPEEDS, document: Path = DOCUMENT) -> None:
+    """Bring the file of speeds and the document's tables up to date; raises `ValueError` without marks."""
     text = document.read_text()
     before, found, rest = text.partition(BEGIN)
     _, closed, after = rest.partition(END)
@@ -110,15 +109,7 @@ def write(records: Sequence[Record], path: Path = RECORDS, document: Path = DOCU
         raise ValueError(message)
     known = kept(records, path)
     document.write_text(f"{before}{BEGIN}\n\n{rendered(known)}\n\n{END}{after}")
-    with speeds.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(SPEED_COLUMNS)
-        writer.writerows([_speed(record, name) for name in SPEED_COLUMNS] for record in known)
 
 
 def _place(record: Record) -> tuple[str, str, str]:
     return record["model"], record["size"], record["device"]
-
-
-def _speed(record: Record, name: str) -> str:
-    return f"{record[name]:.6g}" if isinstance(record[name], float) else str(record[name])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 import streamlit as st
-from scdrugmap.app import cards, header, queries, sentences, tables, widgets
+from scdrugmap.app.datasets import queries as datasets_queries
+from scdrugmap.app.datasets import tables, view
+from scdrugmap.app.datasets import text as datasets_text
+from scdrugmap.app.ui import layout, queries, widgets
 from scdrugmap.plots import catalogue as charts_catalogue
 
 FILTERS = {
@@ -20,9 +23,9 @@ CHARTS = ["By cancer", "Drug type and tissue", "Timeline"]
 
 def browse(catalogue: pl.DataFrame) -> None:
     rows = ask(catalogue)
-    st.markdown(sentences.found(rows, catalogue.height, queries.count_cells(rows).total))
+    st.markdown(datasets_text.found(rows, catalogue.height, queries.count_cells(rows).total))
     if rows.is_empty():
-        header.nothing_yet("No data set has all of these.", "Take a filter away, or search for another word.")
+        layout.nothing_yet("No data set has all of these.", "Take a filter away, or search for another word.")
         return
     draw(rows)
     widgets.table(
@@ -51,26 +54,26 @@ def ask(catalogue: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw(rows: pl.DataFrame) -> None:
-    ink = header.ink()
+    ink = layout.ink()
     by_cancer, by_tissue, when = st.tabs(
         ["By cancer", "Drug type and tissue", "Timeline"], key="chart", bind="query-params"
     )
     with by_cancer:
         st.altair_chart(
-            charts_catalogue.cells_by(queries.cells_by(rows, "cancer_group"), ink),
+            charts_catalogue.cells_by(datasets_queries.cells_by(rows, "cancer_group"), ink),
             alt="cells by cancer type and response",
         )
     with by_tissue:
         st.altair_chart(charts_catalogue.coverage(rows, ink), alt="data sets by drug type and tissue")
     with when:
         st.altair_chart(charts_catalogue.timeline(rows, ink), alt="data sets by day of publication")
-    header.caption(*sentences.catalogue_caption(rows, queries.count_cells(rows)))
+    layout.caption(*datasets_text.catalogue_caption(rows, queries.count_cells(rows)))
 
 
-with header.page("datasets"):
+with layout.page("datasets"):
     catalogue, asked = queries.catalogue(), widgets.opened("dataset")
     if asked:
         widgets.back("All data sets", "dataset")
-        cards.dataset(queries.dataset(asked), queries.is_built(asked))
+        view.dataset(datasets_queries.dataset(asked), queries.is_built(asked))
     else:
         browse(catalogue)

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import polars as pl
 import streamlit as st
-from scdrugmap.app import (
-    cards,
-    header,
-    pickers,
-    queries,
-    sentences,
-    share,
-    tables,
-    views,
-    views_models,
-    views_run,
-    widgets,
-)
+from scdrugmap.app.models import card, filters, tables, tabs, text, view
+from scdrugmap.app.models import queries as models_queries
+from scdrugmap.app.runs import view as run_view
+from scdrugmap.app.ui import layout, queries, share, widgets
 
 TABS = ["Ranking", "Split matters", "By facet", "Few-shot", "Calibration", "Significance", "Cost", "Reported"]
 
 
 def browse() -> None:
     board, known = queries.board(), queries.models()
-    st.markdown(sentences.NEVER_ALONE)
+    st.markdown(text.NEVER_ALONE)
     if board.is_empty():
-        header.nothing_yet(
+        layout.nothing_yet(
             "There are no scores on this machine yet.",
             "Run the benchmark on a labelled file.",
             "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini",
         )
     else:
-        picks, kinds = pickers.leaderboard(board), pickers.kinds()
-        rows = queries.ranking(picks).filter(pl.col("source").is_in(kinds))
-        said = sentences.looking_at(picks, rows)
+        picks, kinds = filters.leaderboard(board), filters.kinds()
+        rows = models_queries.ranking(picks).filter(pl.col("source").is_in(kinds))
+        said = text.looking_at(picks, rows)
         st.markdown(said)
         share.view(said, picks)
         draw(board, rows, picks, kinds)
@@ -46,14 +37,14 @@ def browse() -> None:
 def draw(board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, str], kinds: list[str]) -> None:
     made_up = "simulated" in kinds and "measured" not in rows["source"].to_list()
     drawn = {
-        "Ranking": lambda: views.ranking(rows, picks),
-        "Split matters": lambda: views.split_matters(board, picks),
-        "By facet": lambda: views_models.by_facet(picks, kinds),
-        "Few-shot": lambda: views_models.few_shot(picks, made_up=made_up),
-        "Calibration": lambda: views_models.calibration(rows),
-        "Significance": lambda: views_models.significance(picks, made_up=made_up),
-        "Cost": lambda: views_models.cost(views_models.priced(rows, picks), picks),
-        "Reported": lambda: views.reported(board),
+        "Ranking": lambda: view.ranking(rows, picks),
+        "Split matters": lambda: view.split_matters(board, picks),
+        "By facet": lambda: tabs.by_facet(picks, kinds),
+        "Few-shot": lambda: tabs.few_shot(picks, made_up=made_up),
+        "Calibration": lambda: tabs.calibration(rows),
+        "Significance": lambda: tabs.significance(picks, made_up=made_up),
+        "Cost": lambda: tabs.cost(tabs.priced(rows, picks), picks),
+        "Reported": lambda: view.reported(board),
     }
     for name, tab in zip(TABS, st.tabs(TABS, key="view", bind="query-params"), strict=True):
         if tab.open:
@@ -61,13 +52,13 @@ def draw(board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, str], kinds: 
                 drawn[name]()
 
 
-with header.page("models"):
+with layout.page("models"):
     if widgets.opened("run"):
         widgets.back("Back to the model" if widgets.opened("model") else "Back to the leaderboard", "run")
-        views_run.score(queries.board(), widgets.opened("run"))
+        run_view.score(queries.board(), widgets.opened("run"))
     elif widgets.opened("model"):
         widgets.back("All models", "model")
         key = widgets.opened("model")
-        cards.model(queries.model(key), queries.state_of(key), queries.board(), queries.asked_metric())
+        card.model(queries.model(key), models_queries.state_of(key), queries.board(), queries.asked_metric())
     else:
         browse()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import streamlit as st
-from scdrugmap.app import header, jobs, result, steps, widgets
+from scdrugmap.app.jobs import service as jobs
+from scdrugmap.app.predict import steps, view
+from scdrugmap.app.ui import layout, widgets
 from scdrugmap.errors import UnknownName
 
 
@@ -12,7 +14,7 @@ def show(job_id: str) -> None:
     try:
         status = service.status(job_id)
     except UnknownName as error:
-        header.problem(error)
+        layout.problem(error)
         widgets.back("Bring other cells", "job")
         return
     jobs.hold(job_id)
@@ -24,7 +26,7 @@ def show(job_id: str) -> None:
         steps.checks(status)
         steps.watch(job_id)
     elif status.state == "done":
-        result.draw(status)
+        view.draw(status)
         steps.again(status)
     else:
         steps.failed(status)
@@ -32,7 +34,7 @@ def show(job_id: str) -> None:
         steps.choose(status)
 
 
-with header.page("predict"):
+with layout.page("predict"):
     asked = widgets.opened("job")
     if asked:
         show(asked)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import streamlit as st
-from scdrugmap.app import header, pickers, queries_views, sentences_views, views_transfer, widgets
+from scdrugmap.app.transfer import filters as transfer_filters
+from scdrugmap.app.transfer import queries as transfer_queries
+from scdrugmap.app.transfer import text as transfer_text
+from scdrugmap.app.transfer import view
+from scdrugmap.app.ui import layout, widgets
 
 
 def browse() -> None:
     made_up = widgets.toggle("Show simulated", "simulated", default=False, word="simulated")
-    entries = queries_views.entries(made_up=made_up)
+    entries = transfer_queries.entries(made_up=made_up)
     if entries.is_empty():
-        views_transfer.how_to_run("No model was trained on one data set and tested on another here.")
+        view.how_to_run("No model was trained on one data set and tested on another here.")
         return
-    picks = pickers.transfer(entries)
-    table, group = views_transfer.table_of(picks, made_up=made_up)
-    train, test = views_transfer.asked()
+    picks = transfer_filters.transfer(entries)
+    table, group = view.table_of(picks, made_up=made_up)
+    train, test = view.asked()
     if train and test:
         widgets.back("All pairs", "train", "test")
-        views_transfer.pair(table, train, test, picks)
+        view.pair(table, train, test, picks)
         return
-    st.markdown(sentences_views.transfer(table, picks))
-    views_transfer.matrix(table, picks, made_up=made_up)
-    views_transfer.pairs(table, picks)
-    views_transfer.left_out(picks, group, made_up=made_up)
+    st.markdown(transfer_text.transfer(table, picks))
+    view.matrix(table, picks, made_up=made_up)
+    view.pairs(table, picks)
+    view.left_out(picks, group, made_up=made_up)
 
 
-with header.page("transfer"):
+with layout.page("transfer"):
     browse()

@@ -2,7 +2,8 @@
 
 `SCDRUGMAP_CACHE` moves the cache (a Space's /data, a cluster's shared disk). Without it a checkout uses its own
 `cache/`, and an installed package the user's cache folder. The precomputed results that the repository carries stay
-readable wherever the cache is.
+readable wherever the cache is. What stands beside the package in a checkout stands in it, below `site/`, where it is
+installed from a wheel (setup.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,18 @@ import platformdirs
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
+SITE = PACKAGE / "site"  # only in a wheel
+
+
+def site() -> Path:
+    """Return the folder of app.py, pages/, .streamlit/ and cache/results/: `SITE` in a wheel, else the checkout."""
+    return SITE if SITE.is_dir() else CHECKOUT
+
+
+def default_cache() -> Path:
+    """Return the cache of a machine whose environment names none."""
+    in_checkout = not SITE.is_dir() and (CHECKOUT / "pyproject.toml").is_file()
+    return CHECKOUT / "cache" if in_checkout else Path(platformdirs.user_cache_dir("scdrugmap"))
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,7 @@ class Settings:
     """Folders and switches of one process; `Settings.from_env()` reads them."""
 
     cache: Path
-    precomputed: Path  # results that came with the repository; read-only
+    precomputed: Path  # results that came with the repository or the wheel; read-only
     public: bool = False  # a shared deployment: hides Runs, shortens what is kept
     max_upload_mb: int = 2048
     keep_jobs_hours: float = 24.0
@@ -32,11 +45,9 @@ class Settings:
     def from_env(cls) -> Settings:
         """Read `SCDRUGMAP_*` from the environment of this process."""
         env = os.environ
-        in_checkout = (CHECKOUT / "pyproject.toml").is_file()
-        default = CHECKOUT / "cache" if in_checkout else Path(platformdirs.user_cache_dir("scdrugmap"))
         return cls(
-            cache=Path(env.get("SCDRUGMAP_CACHE") or default).expanduser().resolve(),
-            precomputed=Path(env.get("SCDRUGMAP_PRECOMPUTED") or CHECKOUT / "cache" / "results").resolve(),
+            cache=Path(env.get("SCDRUGMAP_CACHE") or default_cache()).expanduser().resolve(),
+            precomputed=Path(env.get("SCDRUGMAP_PRECOMPUTED") or site() / "cache" / "results").resolve(),
             public=env.get("SCDRUGMAP_PUBLIC", "") not in ("", "0"),
             max_upload_mb=int(env.get("SCDRUGMAP_MAX_UPLOAD_MB", cls.max_upload_mb)),
             keep_jobs_hours=float(env.get("SCDRUGMAP_KEEP_JOBS_HOURS", cls.keep_jobs_hours)),

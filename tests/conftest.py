@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from scdrugmap.data.simulate import simulate
 from scdrugmap.models import MODELS
 from scdrugmap.models.testing import toy_folder
-from scdrugmap.prompting.asker import Asker
+from scdrugmap.prompting.asker import PromptRunner
 from scdrugmap.prompting.settings import PromptSettings
 from scdrugmap.settings import Settings
 
@@ -113,12 +113,12 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def asker(endpoint: Endpoint, tmp_path: Path) -> Callable[..., Asker]:
+def asker(endpoint: Endpoint, tmp_path: Path) -> Callable[..., PromptRunner]:
     """Make an asker of a folder of the test's own, with short waits."""
 
-    def make(folder: str = "prompts", max_cost: float | None = None, seed: int = 0, **given: object) -> Asker:
+    def make(folder: str = "prompts", max_cost: float | None = None, seed: int = 0, **given: object) -> PromptRunner:
         quick = {"connection_retries": 2, "timeout": 5.0, "cells_per_request": 4, "poll": 0.02, "logprobs": False}
-        settings = PromptSettings.of(MODELS["gpt-4o-mini"], quick | given)
-        return Asker(settings, folder=tmp_path / folder, seed=seed, max_cost=max_cost)
+        settings = PromptSettings.from_card(MODELS["gpt-4o-mini"], quick | given)
+        return PromptRunner(settings, folder=tmp_path / folder, seed=seed, max_cost=max_cost)
 
     return make

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scdrugmap.app import jobs_store as store
+from scdrugmap.app.jobs import store
 from scdrugmap.files import write_json
 from scdrugmap.prediction import output
 from scdrugmap.prediction.summary import summary

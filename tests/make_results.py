@@ -11,7 +11,7 @@ import polars as pl
 
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
-from scdrugmap.evaluation.results.score_predictions import score_all, score_part
+from scdrugmap.evaluation.results.score_predictions import score_all, score_fold
 from scdrugmap.evaluation.results.store import write_run, write_scores
 
 # model, head -> how far its scores tell the classes apart, split by cell and split by sample
@@ -46,7 +46,7 @@ def make_predictions(datasets: tuple[str, ...], effect: float, seed: int = 0, n:
 
 def make_run(experiment: Experiment, effect: float) -> tuple[Run, pl.DataFrame]:
     rows = make_predictions(experiment.datasets, effect, experiment.seed)
-    folds = [score_part(rows.filter(split=name), name, experiment.datasets, n_train=90) for name in "0123"]
+    folds = [score_fold(rows.filter(split=name), name, experiment.datasets, n_train=90) for name in "0123"]
     outcome = Outcome(
         "done", (*score_all(rows, experiment.datasets, draws=DRAWS), *folds), n_cells=len(rows), value_type="counts"
     )
@@ -94,9 +94,9 @@ def make_crossed(experiment: Experiment, effect: float) -> tuple[Run, pl.DataFra
         part = make_predictions((name,), effect - 0.3 * luck, seed=experiment.seed + luck)
         rows = part.with_columns(split=pl.lit(name))
         tables.append(rows)
-        parts.append(score_part(rows, name, train, n_train=120 * len(train), draws=FEWER))
+        parts.append(score_fold(rows, name, train, n_train=120 * len(train), draws=FEWER))
     rows = pl.concat(tables)
-    whole = score_part(rows, "all", {name for part in parts for name in part.train}, draws=FEWER)
+    whole = score_fold(rows, "all", {name for part in parts for name in part.train}, draws=FEWER)
     alone = [dataclasses.replace(part, fold=f"dataset:{part.fold}", n_train=0) for part in parts]
     outcome = Outcome("done", (whole, *alone, *parts), n_cells=len(rows), value_type="counts")
     return Run(experiment, outcome, make_environment()), rows

@@ -15,8 +15,9 @@ import streamlit as st
 from make_jobs import make_job, predicted
 from opened_pages import opened
 
-from scdrugmap.app import report, sentences
-from scdrugmap.app.jobs import service
+from scdrugmap.app.jobs.service import service
+from scdrugmap.app.predict import report
+from scdrugmap.app.predict import text as predict_text
 from scdrugmap.cli import main
 from scdrugmap.data.simulate import simulate
 from scdrugmap.prediction.pipeline import predict, predict_file, summary
@@ -108,7 +109,7 @@ def test_the_bundled_references_are_warned_of(settings):
 
 
 def test_a_reference_that_was_never_tested_is_warned_of():
-    said = sentences.no_evidence({"held_out": {"verdict": "Unknown: no study has both classes."}})
+    said = predict_text.no_evidence({"held_out": {"verdict": "Unknown: no study has both classes."}})
     assert said.startswith("No study was left to test this reference on.")
 
 
@@ -122,7 +123,7 @@ def test_every_output_of_a_prediction_carries_the_verdict_and_its_numbers(side, 
         found = summary(adata)["provenance"]["held_out"]
         assert found["verdict"].startswith(verdict)
         assert (found["value"], found["low"], found["high"], found["constant"]) == (value, low, high, 0.5)
-        assert bool(sentences.no_evidence({"held_out": found})) == WARNED[side]
+        assert bool(predict_text.no_evidence({"held_out": found})) == WARNED[side]
 
 
 def test_the_report_states_the_verdict_beside_the_constant(settings, side):
@@ -169,5 +170,5 @@ def test_the_verdict_follows_the_held_out_scores(shift, verdict):
     labels = np.where(np.tile(resistant, 2), "resistant", "sensitive")
     obs = pd.DataFrame({"response": labels, "study": studies, "patient_or_line": np.tile(patient, 2)})
     p = np.clip(0.5 + shift * np.where(labels == "resistant", 1, -1) + rng.normal(0, 0.2, len(obs)), 0, 1)
-    measured = heldout.measure(heldout.Folds("study", studies, p.astype(np.float32)), p, obs)
+    measured = heldout.measure(heldout.OutOfFoldScores("study", studies, p.astype(np.float32)), p, obs)
     assert measured["verdict"].startswith(verdict)

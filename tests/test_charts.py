@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 from make_jobs import predicted
 
-from scdrugmap.app import boards, queries
+from scdrugmap.app.datasets import queries as datasets_queries
+from scdrugmap.app.models import frames
+from scdrugmap.app.ui import queries, score_frames
 from scdrugmap.evaluation.results.reported import reported
 from scdrugmap.plots import base as charts
 from scdrugmap.plots import catalogue, palette
@@ -65,7 +67,7 @@ def cells(n: int = 200, **options) -> pl.DataFrame:
 
 # ---- boards -----------------------------------------------------------------------------------------------
 def test_ranking_measures_against_the_best_baseline_and_the_split_by_cell():
-    rows = boards.ranking(
+    rows = frames.ranking(
         both_ways(), MODELS, metric="f1", split_by="sample", protocol="pooled", facet="all", on="set", strategy="freeze"
     )
     assert rows["title"].to_list() == ["HVG + logistic", "Model A + MLP"]
@@ -75,33 +77,33 @@ def test_ranking_measures_against_the_best_baseline_and_the_split_by_cell():
 
 
 def test_the_constant_classifier_is_a_column_and_never_an_entry():
-    assert "constant" not in boards.tidy(both_ways(), MODELS)["model"].to_list()
+    assert "constant" not in score_frames.tidy(both_ways(), MODELS)["model"].to_list()
 
 
 def test_pairs_need_both_splits():
-    rows = boards.pairs(boards.tidy(both_ways(), MODELS), metric="f1")
+    rows = score_frames.pairs(score_frames.tidy(both_ways(), MODELS), metric="f1")
     assert rows["title"].to_list() == ["HVG + logistic", "Model A + MLP"]
     assert rows["gap"].to_list() == pytest.approx([0.20, 0.35])
 
 
 def test_headline_keeps_models_and_the_best_baseline():
-    rows = boards.headline(boards.tidy(both_ways(), MODELS), metric="f1")
+    rows = score_frames.headline(score_frames.tidy(both_ways(), MODELS), metric="f1")
     assert rows["title"].to_list() == ["Model A + MLP", "HVG + logistic"]
 
 
 def test_the_strictest_leak_safe_split_stands_for_the_leak_safe_side():
     more = pl.concat([both_ways(), scores({"model": "a", "value": 0.4, "split_by": "study"})])
-    rows = boards.pairs(boards.tidy(more, MODELS), metric="f1")
+    rows = score_frames.pairs(score_frames.tidy(more, MODELS), metric="f1")
     assert dict(zip(rows["title"], rows["safe_name"], strict=True))["Model A + MLP"] == "study"
 
 
 def test_simulated_runs_are_named_so():
-    board = boards.tidy(scores({"test": "simulated-a"}), MODELS)
+    board = score_frames.tidy(scores({"test": "simulated-a"}), MODELS)
     assert board["source"].to_list() == ["simulated"]
 
 
 def test_uce_on_tumour_tissue_is_the_constant_classifier():
-    same = boards.at_constant(boards.tidy(reported().select(scores({}).columns), queries.models()))
+    same = frames.at_constant(score_frames.tidy(reported().select(scores({}).columns), queries.models()))
     assert same["value"].to_list() == [0.774]
     assert same["model"].to_list() == ["uce"]
     assert same["constant"][0] == pytest.approx(0.774, abs=5e-4)
@@ -110,7 +112,7 @@ def test_uce_on_tumour_tissue_is_the_constant_classifier():
 # ---- charts -----------------------------------------------------------------------------------------------
 def test_ranking_chart_tells_measured_from_reported(ink):
     rows = scores({"value": 0.9}, {"value": 0.8, "source": "reported", "model": "b", "ci_low": None, "ci_high": None})
-    board = boards.tidy(rows, MODELS)
+    board = score_frames.tidy(rows, MODELS)
     drawn = spec(scores_.ranking(board, "F1", ink))
     dots = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "point")
     fill = dots["encoding"]["fill"]["scale"]
@@ -124,7 +126,7 @@ def test_ranking_chart_tells_measured_from_reported(ink):
 
 
 def test_axes_span_every_mark(ink):
-    board = boards.tidy(scores({"value": 0.2, "ci_low": -0.3, "ci_high": 0.4, "metric": "mcc"}), MODELS)
+    board = score_frames.tidy(scores({"value": 0.2, "ci_low": -0.3, "ci_high": 0.4, "metric": "mcc"}), MODELS)
     drawn = spec(scores_.ranking(board, "MCC", ink))
     dots = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "point")
     low, high = dots["encoding"]["x"]["scale"]["domain"]
@@ -135,7 +137,7 @@ def test_axes_span_every_mark(ink):
 def test_the_best_stands_first_where_less_is_better(ink):
     rows = scores(*({"model": model, "metric": "brier", "value": value} for model, value in (("a", 0.3), ("b", 0.1))))
     view = {"protocol": "pooled", "facet": "all", "on": "set", "strategy": "freeze"}
-    board = boards.ranking(rows, MODELS, metric="brier", split_by="cell", **view)
+    board = frames.ranking(rows, MODELS, metric="brier", split_by="cell", **view)
     drawn = spec(scores_.ranking(board, "Brier", ink))
     assert drawn["layer"][0]["encoding"]["y"]["sort"] == ["Model B + MLP", "Model A + MLP"]
     said = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "text")
@@ -156,18 +158,20 @@ def test_long_names_break_in_two_and_short_ones_stay():
 
 
 def test_words_on_axes_can_be_read(ink):
-    config = spec(scores_.ranking(boards.tidy(both_ways(), MODELS), "F1", ink))["config"]
+    config = spec(scores_.ranking(score_frames.tidy(both_ways(), MODELS), "F1", ink))["config"]
     assert {config[part][word] for part in ("axis", "legend") for word in ("labelColor", "titleColor")} == {ink.soft}
 
 
 @pytest.mark.parametrize("constant", [0.5, None])
 def test_ranking_chart_survives_a_missing_constant(constant, ink):
-    board = boards.tidy(scores({"prevalence": constant}), MODELS)
+    board = score_frames.tidy(scores({"prevalence": constant}), MODELS)
     assert spec(scores_.ranking(board, "F1", ink))["layer"]
 
 
 def test_dumbbell_draws_both_splits(ink):
-    drawn = spec(scores_.dumbbell(boards.headline(boards.tidy(both_ways(), MODELS), metric="f1"), "F1", ink))
+    drawn = spec(
+        scores_.dumbbell(score_frames.headline(score_frames.tidy(both_ways(), MODELS), metric="f1"), "F1", ink)
+    )
     fields = {layer["encoding"]["x"]["field"] for layer in drawn["layer"] if layer["mark"]["type"] == "point"}
     assert fields == {"by_cell", "safe"}
 
@@ -175,7 +179,7 @@ def test_dumbbell_draws_both_splits(ink):
 @pytest.mark.parametrize("column", ["cancer_group", "tissue", "drug_type"])
 def test_catalogue_bars_add_up(column, ink):
     rows = queries.catalogue().filter(pl.col("collection") == "primary")
-    sums = queries.cells_by(rows, column)
+    sums = datasets_queries.cells_by(rows, column)
     assert sums["datasets"].sum() == rows.height
     assert spec(catalogue.cells_by(sums, ink))["layer"]
 

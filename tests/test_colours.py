@@ -12,7 +12,8 @@ import streamlit as st
 from make_jobs import make_job, predicted
 from opened_pages import ROOT, charts_on, colour_scales, opened
 
-from scdrugmap.app import tables
+from scdrugmap.app.datasets import tables
+from scdrugmap.app.predict import tables as predict_tables
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.plots import catalogue, palette, predictions
 from scdrugmap.plots import cells as charts_cells
@@ -163,7 +164,7 @@ def test_shares_of_resistant_cells_are_blue_at_0_and_orange_at_1(ink):
 
 
 def test_the_bars_in_tables_have_the_colour_of_what_they_count():
-    sensitive, resistant = tables.catalogue_columns()["sensitive"], tables.group_columns("sample")["resistant"]
+    sensitive, resistant = tables.catalogue_columns()["sensitive"], predict_tables.group_columns("sample")["resistant"]
     assert sensitive["label"] == "% sensitive"
     assert sensitive["type_config"]["color"] == BLUE
     assert resistant["label"] == "% resistant"

@@ -25,7 +25,7 @@ from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics.bootstrap import bootstrap
 from scdrugmap.evaluation.metrics.metrics import METRICS, score
 from scdrugmap.evaluation.metrics.reliability import BINS, reliability
-from scdrugmap.evaluation.results.run_record import Outcome, Part, Run
+from scdrugmap.evaluation.results.run_record import FoldScores, Outcome, Run
 from scdrugmap.evaluation.results.score_predictions import score_all
 from scdrugmap.evaluation.results.store import SCORES, build_scores, read_runs, write_run
 from scdrugmap.settings import CHECKOUT
@@ -177,7 +177,9 @@ def test_a_matrix_has_every_pair_and_says_why_one_is_empty():
 def test_what_a_run_could_not_score_reaches_the_matrix(tmp_path, settings):
     experiment = Experiment("m", "mlp", ("a", "b", "c"), protocol="cross-data", split_by="study", shots=0, train=("a",))
     rows = make_predictions(("b",), 1.0)
-    left_out = Part("c", ("a",), ("c",), 10, 10, None, reason="Cells of study S train, and 'c' is of the same study.")
+    left_out = FoldScores(
+        "c", ("a",), ("c",), 10, 10, None, reason="Cells of study S train, and 'c' is of the same study."
+    )
     outcome = Outcome("done", (*score_all(rows, ["a"], draws=20), left_out))
     write_run(settings.results, Run(experiment, outcome, make_environment()), rows)
     table = matrix(build_scores(settings.results), "auroc", failed=read_runs(settings), model="m", split_by="study")

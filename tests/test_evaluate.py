@@ -6,18 +6,20 @@ import logging
 import re
 
 import numpy as np
+import polars as pl
 import pytest
 from anndata import AnnData
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName
 from scdrugmap.evaluation.benchmark import benchmark
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
-from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.expand import BASELINES, plan
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
+from scdrugmap.evaluation.experiment import BASELINES, Experiment
+from scdrugmap.evaluation.plan.expand import expand_grid
 from scdrugmap.evaluation.results.store import SCORES, build_scores, read_predictions, runs
 from scdrugmap.evaluation.run import parallel
 from scdrugmap.evaluation.run.evaluate import evaluate
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.models import MODELS
 
 FOUNDATION = next(card.key for card in MODELS.values() if not card.fitted)
@@ -33,10 +35,10 @@ def overall(scores, metric="auroc"):
 
 
 def material(*adatas):
-    return Material.of(load_sources(adatas))
+    return LabelledData.of(load_labelled(adatas))
 
 
-def experiment(of: Material, **changes):
+def experiment(of: LabelledData, **changes):
     asked = Experiment("hvg", "logistic", tuple(source.name for source in of.sources))
     return dataclasses.replace(asked, **changes)
 
@@ -51,7 +53,7 @@ def test_benchmark_records_every_experiment_and_returns_its_scores(settings):
     assert len(found) == 3
     for run in found:
         assert run.outcome.state == "done"
-        assert run.environment.data == {"simulated-1": load_sources([cohort()])[0].fingerprint}
+        assert run.environment.data == {"simulated-1": load_labelled([cohort()])[0].fingerprint}
         rows = read_predictions(run.run_id, settings)
         assert rows.height == run.outcome.n_cells == 160
         assert rows.group_by("split").len().height == 5
@@ -186,7 +188,7 @@ def test_a_baseline_never_sees_the_test_side():
     tested = np.flatnonzero(~others)
     shuffled[tested] = shuffled[tested][::-1]
     changed.X = type(of.sources[0].adata.X)(shuffled)
-    _, after = evaluate(asked, Material((dataclasses.replace(of.sources[0], adata=changed),), of.table))
+    _, after = evaluate(asked, LabelledData((dataclasses.replace(of.sources[0], adata=changed),), of.table))
     now = dict(after.filter(split="0").select("cell", "p_resistant").iter_rows())
     mirrored = dict(zip(of.table.name[tested], of.table.name[tested][::-1], strict=True))
     for cell, p in fold.select("cell", "p_resistant").iter_rows():
@@ -219,6 +221,7 @@ class Broken:
     precision: str = "float32"
     weights: str = "w"
     chooses_epoch: bool = False
+    may_abstain: bool = False
     spent: dict = dataclasses.field(default_factory=dict)
 
     def fit(self, train, labels, validation, *, fold):
@@ -234,6 +237,41 @@ def test_a_bug_in_one_experiment_is_a_failed_record_and_a_traceback_in_the_log(m
     assert run.environment.device == "cpu"
     assert predictions is None
     assert "Traceback" in caplog.text
+
+
+@dataclasses.dataclass
+class Silent(Broken):
+    """A learner that is sure of each cell but the first two of a fold, of which it says nothing."""
+
+    of: LabelledData | None = None
+
+    def fit(self, train, labels, validation, *, fold):
+        return self
+
+    @property
+    def notes(self):
+        return ()
+
+    def predict(self, rows):
+        p = (self.of.table.label[rows] == "resistant").astype(np.float32)
+        p[:2] = np.nan
+        return p
+
+
+def test_a_cell_without_an_answer_counts_as_wrong_where_a_strategy_may_have_none():
+    of = material(cohort(n_cells=60, n_samples=4))
+    question = experiment(of, split_by="cell", folds=5)
+    outcome, predictions = CrossValidation.of(question, of).score(Silent(of=of, may_abstain=True), ())
+    wrong = predictions.filter((pl.col("p_resistant") >= 0.5) != (pl.col("label") == "resistant"))
+    assert (len(predictions), len(wrong)) == (60, 10)
+    assert wrong["p_resistant"].is_between(0.4999, 0.5).all()  # and is sure of none of them
+    assert outcome.parts[0].values["accuracy"] == pytest.approx(50 / 60)
+
+
+def test_a_missing_probability_of_any_other_strategy_is_no_score():
+    of = material(cohort(n_cells=60, n_samples=4))
+    with pytest.raises(InvalidInput, match="P\\(resistant\\) runs from nan to nan"):
+        CrossValidation.of(experiment(of), of).score(Silent(of=of, may_abstain=False), ())
 
 
 def test_cancelling_passes_through(settings):
@@ -302,9 +340,11 @@ def test_unlabelled_cells_are_left_out_and_a_set_without_labels_is_named(setting
 
 
 def test_baselines_have_their_own_heads():
-    of = load_sources([cohort()])
+    of = load_labelled([cohort()])
     question = Experiment("", "", ())
-    found = {(one.model, one.head) for one in plan(question, of, [*BASELINES, FOUNDATION], None, ["freeze"], [0])}
+    found = {
+        (one.model, one.head) for one in expand_grid(question, of, [*BASELINES, FOUNDATION], None, ["freeze"], [0])
+    }
     assert found == {(model, head) for model, heads in BASELINES.items() for head in heads} | {(FOUNDATION, "mlp")}
 
 

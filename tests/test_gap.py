@@ -11,7 +11,7 @@ from scipy import stats
 
 from scdrugmap.evaluation.analysis.leakage_gap import GAPS, gaps, leakage_gap, over_datasets
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.metrics import metrics
+from scdrugmap.evaluation.metrics import bootstrap
 from scdrugmap.evaluation.results.store import build_scores, read_predictions, write_run
 
 DRAWS = 60
@@ -74,8 +74,8 @@ def test_the_gap_is_that_of_the_runs_themselves(runs):
 def test_drawing_in_parts_or_by_cell_changes_nothing(monkeypatch, chunk, units):
     sides = [[make_predictions(("simulated-a",), effect)] for effect in (1.6, 0.6)]
     whole = leakage_gap(*sides, draws=DRAWS)
-    monkeypatch.setattr(metrics, "_CHUNK", chunk)
-    monkeypatch.setattr(metrics, "_MOST_UNITS", units)
+    monkeypatch.setattr(bootstrap, "_CHUNK", chunk)
+    monkeypatch.setattr(bootstrap, "_MOST_UNITS", units)
     for part, one in zip(leakage_gap(*sides, draws=DRAWS), whole, strict=True):
         assert dataclasses.astuple(part)[1:6] == pytest.approx(dataclasses.astuple(one)[1:6])
 

@@ -20,7 +20,7 @@ from scdrugmap.errors import InvalidInput, WorkersLost
 from scdrugmap.evaluation.benchmark import benchmark, is_bug
 from scdrugmap.evaluation.cells import dataset_summary, labelled_cells
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.eta import Pace, in_words
+from scdrugmap.evaluation.plan.eta import TimeEstimate, in_words
 from scdrugmap.evaluation.plan.grid import Grid
 from scdrugmap.evaluation.plan.plan_file import read_plan
 from scdrugmap.evaluation.results.store import build_scores, read_runs, runs, write_scores
@@ -158,7 +158,7 @@ def test_a_bug_in_one_experiment_is_recorded_and_the_others_go_on(settings, tmp_
 def test_data_that_changed_since_the_plan_are_a_failed_record(settings, tmp_path):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    known = dataset_summary.outlines([path], settings)
+    known = dataset_summary.summaries([path], settings)
     asked = Experiment("constant", "constant", ("simulated-1",), (known[0].content,), folds=2)
     cohort(seed=9).write_h5ad(path)
     (run,) = run_grid([asked], known, settings).values()
@@ -166,17 +166,17 @@ def test_data_that_changed_since_the_plan_are_a_failed_record(settings, tmp_path
     assert "changed" in run.outcome.reason
 
 
-def test_outlines_are_kept_until_the_file_changes(settings, tmp_path, monkeypatch):
+def test_summaries_are_kept_until_the_file_changes(settings, tmp_path, monkeypatch):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    (first,) = dataset_summary.outlines([path], settings)
+    (first,) = dataset_summary.summaries([path], settings)
     assert first.facet("tissue") == "Tumor tissue"
     assert (first.n_cells, first.studies) == (60, ("simulated-study-1",))
     with monkeypatch.context() as patch:
-        patch.setattr(dataset_summary, "load_sources", lambda *args: pytest.fail("the file was read again"))
-        assert dataset_summary.outlines([path], settings) == [first]
+        patch.setattr(dataset_summary, "load_labelled", lambda *args: pytest.fail("the file was read again"))
+        assert dataset_summary.summaries([path], settings) == [first]
     cohort(seed=9).write_h5ad(path)
-    (second,) = dataset_summary.outlines([path], settings)
+    (second,) = dataset_summary.summaries([path], settings)
     assert second.content != first.content
 
 
@@ -207,7 +207,7 @@ def test_a_first_benchmark_of_a_file_reads_it_once_and_hashes_its_cells_once(set
     assert scores["n"].max() == 60
     assert counted == {"read": 1, "hashed": 1}
     labelled_cells._last.clear()
-    benchmark([path], ["constant"], folds=3, settings=settings)  # its outline is known: the cells are needed once
+    benchmark([path], ["constant"], folds=3, settings=settings)  # its summary is known: the cells are needed once
     assert counted == {"read": 2, "hashed": 2}
 
 
@@ -217,7 +217,7 @@ def test_a_first_run_of_a_plan_reads_each_file_once(settings, tmp_path, counted)
         adata = cohort(seed=seed)
         adata.obs["dataset"] = path.stem
         adata.write_h5ad(path)
-    known = dataset_summary.outlines(paths, settings)
+    known = dataset_summary.summaries(paths, settings)
     asked = [Experiment("constant", "constant", (one.name,), (one.content,), folds=2) for one in known]
     assert {run.outcome.state for run in run_grid(asked, known, settings).values()} == {"done"}
     assert counted == {"read": 2, "hashed": 2}
@@ -226,9 +226,9 @@ def test_a_first_run_of_a_plan_reads_each_file_once(settings, tmp_path, counted)
 def test_cells_that_are_many_do_not_wait_in_memory(settings, tmp_path, counted, monkeypatch):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    (few,) = dataset_summary.outlines([path], settings)
+    (few,) = dataset_summary.summaries([path], settings)
     monkeypatch.setattr(dataset_summary, "LOADED_BYTES", few.loaded.n_bytes - 1)
-    (many,) = dataset_summary.outlines([path], elsewhere(settings, tmp_path / "other"))
+    (many,) = dataset_summary.summaries([path], elsewhere(settings, tmp_path / "other"))
     assert many.loaded is None
     assert many == few
     asked = Experiment("constant", "constant", (many.name,), (many.content,), folds=2)
@@ -240,7 +240,7 @@ def test_cells_that_are_many_do_not_wait_in_memory(settings, tmp_path, counted, 
 def test_loaded_cells_are_given_once_and_then_read_again(settings, tmp_path):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    (known,) = dataset_summary.outlines([path], settings)
+    (known,) = dataset_summary.summaries([path], settings)
     (source,) = known.loaded.read()
     assert source.content == known.content
     assert known.loaded.read() == path
@@ -250,8 +250,8 @@ def test_loaded_cells_are_given_once_and_then_read_again(settings, tmp_path):
 def test_workers_of_other_processes_are_given_the_path_of_a_file_that_was_just_read(settings, tmp_path):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    known = dataset_summary.outlines([path], settings)
-    place = runner.Place(settings)
+    known = dataset_summary.summaries([path], settings)
+    place = runner.RunContext(settings)
     assert runner._origins(known, place, "2") == {known[0].content: path}
     assert runner._origins(known, place, "1") == {known[0].content: known[0].loaded}
 
@@ -262,7 +262,7 @@ DECIDES += [f"evaluation/cells/{name}.py" for name in ("cell_table", "labelled_c
 
 
 @pytest.mark.parametrize("name", DECIDES)
-def test_an_outline_is_stale_once_code_or_genes_that_decide_it_change(name, tmp_path):
+def test_a_summary_is_stale_once_code_or_genes_that_decide_it_change(name, tmp_path):
     package = tmp_path / "scdrugmap"
     for folder in ("data", "evaluation/cells"):
         shutil.copytree(PACKAGE / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -273,22 +273,22 @@ def test_an_outline_is_stale_once_code_or_genes_that_decide_it_change(name, tmp_
     assert dataset_summary.code_hash.__wrapped__(package) != before
 
 
-def test_the_outline_of_a_file_is_made_anew_when_the_code_that_reads_it_changes(settings, tmp_path, monkeypatch):
+def test_the_summary_of_a_file_is_made_anew_when_the_code_that_reads_it_changes(settings, tmp_path, monkeypatch):
     path = tmp_path / "toy.h5ad"
     cohort().write_h5ad(path)
-    dataset_summary.outlines([path], settings)
-    assert dataset_summary.outlines([path], settings)[0].loaded is None
+    dataset_summary.summaries([path], settings)
+    assert dataset_summary.summaries([path], settings)[0].loaded is None
     monkeypatch.setattr(dataset_summary, "code_hash", lambda: "another")
-    assert dataset_summary.outlines([path], settings)[0].loaded is not None
+    assert dataset_summary.summaries([path], settings)[0].loaded is not None
 
 
 def test_cells_given_in_memory_are_stored_once_and_come_back_as_they_were(settings):
-    (known,) = dataset_summary.outlines([cohort()], settings)
-    (source,) = dataset_summary.load_sources([cohort()])
+    (known,) = dataset_summary.summaries([cohort()], settings)
+    (source,) = dataset_summary.load_labelled([cohort()])
     stored = dataset_summary.store(source, settings)
     before = stored.path.stat().st_mtime_ns
     assert dataset_summary.store(source, settings).path.stat().st_mtime_ns == before
-    (again,) = dataset_summary.outlines([stored.read()], settings)
+    (again,) = dataset_summary.summaries([stored.read()], settings)
     assert again.content == known.content
 
 
@@ -303,7 +303,7 @@ def test_a_process_has_a_gpu_to_itself(tmp_path):
     assert gpu_slots.own_device(tmp_path, 2) == "cuda:0"
     assert gpu_slots.own_device(tmp_path, 2) == "cuda:0"
     code = (
-        "from pathlib import Path; from scdrugmap.evaluation.devices import own_device; "
+        "from pathlib import Path; from scdrugmap.evaluation.run.gpu_slots import own_device; "
         f"print(own_device(Path({str(tmp_path)!r}), 2), own_device(Path({str(tmp_path)!r}), 1))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -339,7 +339,7 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
 
 def test_what_is_embedded_ahead_is_each_data_set_and_model_once(settings, tmp_path):
     grid = grid_of(tmp_path, settings, models='["constant", "hvg", "scgpt-mini"]', seeds="[0, 1]")
-    place = runner.Place(settings)
+    place = runner.RunContext(settings)
     tasks = [runner.Task(one, (), place) for one in grid.experiments]
     ahead = runner._ahead([task for task in tasks if not task.fitted], {grid.outlines[0].content: "origin"})
     assert [(one.model, one.dataset) for one in ahead] == [("scgpt-mini", "origin")]
@@ -347,11 +347,11 @@ def test_what_is_embedded_ahead_is_each_data_set_and_model_once(settings, tmp_pa
 
 def test_a_pace_is_that_of_the_nearest_kind(settings, tmp_path):
     grid = grid_of(tmp_path, settings, models='["constant", "hvg", "hvg-pca"]')
-    pace = Pace.of(grid.outlines)
+    pace = TimeEstimate.of(grid.outlines)
     assert pace.total(grid.experiments) is None
     for run in run_grid(grid.experiments[:1], grid.outlines, settings).values():
         pace.learn(run)
     measured = read_runs(settings)["seconds"].item()
     assert pace.seconds(grid.experiments[0]) == pytest.approx(measured)
-    assert Pace.of(grid.outlines, read_runs(settings)).total(grid.experiments) == pytest.approx(6 * measured)
+    assert TimeEstimate.of(grid.outlines, read_runs(settings)).total(grid.experiments) == pytest.approx(6 * measured)
     assert [in_words(seconds) for seconds in (None, 40, 600, 9000)] == ["unknown", "40 s", "10 min", "2.5 h"]

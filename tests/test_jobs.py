@@ -13,9 +13,10 @@ import anndata as ad
 import polars as pl
 import pytest
 
-from scdrugmap.app import jobs, jobs_store
-from scdrugmap.app.jobs import JobOptions, Jobs
-from scdrugmap.app.jobs_work import Reporter
+from scdrugmap.app.jobs import service as jobs
+from scdrugmap.app.jobs import store
+from scdrugmap.app.jobs.service import JobOptions, Jobs
+from scdrugmap.app.jobs.worker import Reporter
 from scdrugmap.errors import Cancelled, InvalidInput, UnknownName
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +61,7 @@ def folder_of(service: Jobs, job_id: str) -> Path:
 
 def rewrite(service: Jobs, job_id: str, **changes) -> None:
     job = folder_of(service, job_id)
-    jobs_store.write_status(job, dataclasses.replace(jobs_store.read_status(job), **changes))
+    store.write_status(job, dataclasses.replace(store.read_status(job), **changes))
 
 
 @pytest.mark.parametrize("bad", ["", "..", "../secrets", "a" * 31, "a" * 33, "/etc/passwd", "a" * 31 + "/", "é" * 32])
@@ -75,7 +76,7 @@ def test_only_a_job_id_reaches_a_path(idle, bad):
 def test_ids_are_long_and_differ(idle):
     ids = {receive(idle) for _ in range(20)}
     assert len(ids) == 20
-    assert all(jobs_store.is_id(job_id) for job_id in ids)
+    assert all(store.is_id(job_id) for job_id in ids)
 
 
 def test_an_upload_is_kept_under_a_harmless_name(idle):
@@ -84,7 +85,7 @@ def test_an_upload_is_kept_under_a_harmless_name(idle):
     assert status.state == "uploaded"
     assert status.file == "My_tumour_1_.h5ad"
     assert status.size_bytes == 3000
-    stored = jobs_store.upload(folder_of(idle, job_id))
+    stored = store.upload(folder_of(idle, job_id))
     assert stored.read_bytes() == b"abc" * 1000
     assert stored.parent == folder_of(idle, job_id) / "upload"
     assert folder_of(idle, job_id).stat().st_mode & 0o077 == 0
@@ -92,7 +93,7 @@ def test_an_upload_is_kept_under_a_harmless_name(idle):
 
 @pytest.mark.parametrize("name", ["", "..", "...", "/", "a/..", "\\", "☃"])
 def test_a_name_without_letters_still_gives_a_file(name):
-    safe = jobs_store.safe_name(name)
+    safe = store.safe_name(name)
     assert safe not in ("", ".", "..")
     assert "/" not in safe
 
@@ -218,7 +219,7 @@ def test_a_new_upload_applies_the_rule(idle):
 def test_the_remaining_time_follows_the_speed_of_the_stage(idle):
     job_id = receive(idle)
     rewrite(idle, job_id, state="running", stage="embed", stage_started=100.0, updated=110.0, done=50, total=200)
-    status = jobs_store.read_status(folder_of(idle, job_id))
+    status = store.read_status(folder_of(idle, job_id))
     assert status.eta_seconds == pytest.approx(30.0)
     assert dataclasses.replace(status, done=0).eta_seconds is None
 
@@ -316,12 +317,12 @@ def test_cancel_stops_the_work_itself(service, monkeypatch):
     assert service.status(job_id).state == "cancelled"
     job = folder_of(service, job_id)
     deadline = time.monotonic() + 10
-    while (stopped := jobs_store.read_status(job)).state != "cancelled":  # written by the worker, when it has stopped
+    while (stopped := store.read_status(job)).state != "cancelled":  # written by the worker, when it has stopped
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert stopped.done < 390
     time.sleep(0.5)
-    assert jobs_store.read_status(job) == stopped
+    assert store.read_status(job) == stopped
 
 
 def test_a_job_that_waits_for_another_is_cancelled_too(service, monkeypatch):
@@ -334,7 +335,7 @@ def test_a_job_that_waits_for_another_is_cancelled_too(service, monkeypatch):
     service.cancel(first)
     wait(service, first, lambda status: status.state == "cancelled")
     time.sleep(0.5)
-    assert jobs_store.read_status(folder_of(service, second)).stage == ""
+    assert store.read_status(folder_of(service, second)).stage == ""
 
 
 def test_a_bug_is_told_by_number_and_its_traceback_stays_in_the_log(service, monkeypatch, caplog):

@@ -10,14 +10,17 @@ import pytest
 import streamlit as st
 from opened_pages import charts_on, opened, text_of
 
-from scdrugmap.app import queries, tables, words
+from scdrugmap.app.datasets import queries as datasets_queries
+from scdrugmap.app.datasets import tables
+from scdrugmap.app.ui import format, queries
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.plots import catalogue, palette
 
-UNEQUAL = next(key for key, card in DATASETS.items() if card.cells_sensitive and card.cells_resistant
-               and card.cells_sensitive > 1.5 * card.cells_resistant)  # fmt: skip
-MORE_RESISTANT = next(key for key, card in DATASETS.items() if card.cells_sensitive and card.cells_resistant
-                      and card.cells_resistant > 1.5 * card.cells_sensitive)  # fmt: skip
+COUNTED = [card for card in DATASETS.values() if card.cells_sensitive and card.cells_resistant]
+MORE_SENSITIVE = next(card.key for card in COUNTED if card.cells_sensitive > 1.5 * card.cells_resistant)
+MORE_RESISTANT = next(card.key for card in COUNTED if card.cells_resistant > 1.5 * card.cells_sensitive)
+MORE_SENSITIVE_SAMPLES = next(card.key for card in COUNTED if card.samples_sensitive > card.samples_resistant)
+MORE_RESISTANT_SAMPLES = next(card.key for card in COUNTED if card.samples_resistant > card.samples_sensitive)
 
 
 @pytest.fixture(autouse=True)
@@ -54,17 +57,17 @@ def test_the_bar_divides_sensitive_from_resistant(sensitive, resistant):
     check_balance(drawn, sensitive, resistant)
 
 
-@pytest.mark.parametrize("key", [UNEQUAL, MORE_RESISTANT])
+@pytest.mark.parametrize("key", [MORE_SENSITIVE, MORE_RESISTANT])
 def test_the_card_of_a_data_set_draws_and_says_its_own_balance(key, settings):
     app, card = opened("datasets", dataset=key), DATASETS[key]
     bar = next(chart for chart in charts_on(app) if "layer" in chart)
     check_balance(bar, card.cells_sensitive, card.cells_resistant)
-    counts = f"{words.count(card.cells_sensitive)} sensitive, {words.count(card.cells_resistant)} resistant"
+    counts = f"{format.count(card.cells_sensitive)} sensitive, {format.count(card.cells_resistant)} resistant"
     assert counts in text_of(app)
     assert f"{card.samples_sensitive} sensitive and {card.samples_resistant} resistant samples" in text_of(app)
 
 
-@pytest.mark.parametrize("key", [UNEQUAL, MORE_RESISTANT])
+@pytest.mark.parametrize("key", [MORE_SENSITIVE_SAMPLES, MORE_RESISTANT_SAMPLES])
 def test_the_dots_are_the_samples_of_each_response(key, settings):
     card = DATASETS[key]
     dots = next(chart for chart in charts_on(opened("datasets", dataset=key)) if "layer" not in chart)
@@ -75,7 +78,7 @@ def test_the_dots_are_the_samples_of_each_response(key, settings):
 
 def test_the_catalogue_writes_the_share_of_sensitive_cells():
     table = tables.catalogue(queries.catalogue())
-    for key in (UNEQUAL, MORE_RESISTANT):
+    for key in (MORE_SENSITIVE, MORE_RESISTANT, MORE_SENSITIVE_SAMPLES, MORE_RESISTANT_SAMPLES):
         card, row = DATASETS[key], table.row(by_predicate=pl.col("key") == key, named=True)
         assert row["sensitive"] == pytest.approx(
             100 * card.cells_sensitive / (card.cells_sensitive + card.cells_resistant)
@@ -84,9 +87,9 @@ def test_the_catalogue_writes_the_share_of_sensitive_cells():
 
 
 def test_the_bars_of_a_group_count_its_sensitive_and_its_resistant_cells(settings):
-    rows = queries.catalogue().filter(pl.col("key").is_in([UNEQUAL]))
-    (group,) = queries.cells_by(rows, "cancer_group").to_dicts()
-    card = DATASETS[UNEQUAL]
+    rows = queries.catalogue().filter(pl.col("key").is_in([MORE_SENSITIVE]))
+    (group,) = datasets_queries.cells_by(rows, "cancer_group").to_dicts()
+    card = DATASETS[MORE_SENSITIVE]
     assert (group["sensitive"], group["resistant"]) == (card.cells_sensitive, card.cells_resistant)
     drawn = json.loads(catalogue.cells_by(pl.DataFrame([group]), palette.LIGHT).to_json())
     bars = rows_of(drawn["layer"][0], drawn)

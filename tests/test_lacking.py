@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from scdrugmap.data.catalog.catalog import cell_count
-from scdrugmap.evaluation.cells.dataset_summary import Outline
-from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
+from scdrugmap.evaluation.experiment import BASELINES, Experiment
 from scdrugmap.evaluation.plan.compute_cost import BACKWARD, estimate, work
-from scdrugmap.evaluation.plan.expand import BASELINES
 from scdrugmap.evaluation.plan.plan_file import read_plan
 from scdrugmap.evaluation.results.store import runs
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
@@ -91,7 +90,7 @@ def test_what_was_run_before_tells_how_long_the_rest_may_take(benchmarked, tmp_p
 
 
 def test_work_counts_a_frozen_cell_once_and_a_trained_one_at_every_step():
-    outline = Outline("ours", "ours", "sha256:a", {}, ("s",), "user", n_cells=1000)
+    outline = DatasetSummary("ours", "ours", "sha256:a", {}, ("s",), "user", n_cells=1000)
     known = {"ours": outline}
     plain = {"datasets": ("ours",), "contents": ("sha256:a",)}
     frozen = [Experiment("scgpt", head, seed=seed, **plain) for head in ("mlp", "knn") for seed in (0, 1)]
@@ -104,7 +103,7 @@ def test_work_counts_a_frozen_cell_once_and_a_trained_one_at_every_step():
     trained, checked, tested = 10 * 8 * BACKWARD, 2 * 75, 250  # a tenth of 750 cells chooses the step
     assert work([lora], known) == {("scgpt", "lora"): 4 * (trained + checked + tested)}
     assert LoraOptions.of(lora.options).budget(675) == 10
-    known |= {key: Outline.of_card(key) for key in ("gse149214", "gse161801-pi-pre")}
+    known |= {key: DatasetSummary.of_card(key) for key in ("gse149214", "gse161801-pi-pre")}
     keys = Experiment("scgpt", "mlp", ("gse149214", "gse161801-pi-pre"))
     assert work([keys], known)["scgpt", "freeze"] == cell_count(keys.datasets).total
 

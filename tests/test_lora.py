@@ -15,12 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import Cancelled, InvalidInput, LabelsMissing, UnknownName, WeightsInvalid
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
 from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.evaluation.strategies.lora.adapter_files import folder_of, load_adapted
-from scdrugmap.evaluation.strategies.lora.fine_tune import LoraLearned, LoraLearner
-from scdrugmap.evaluation.strategies.lora.train import Pool
+from scdrugmap.evaluation.strategies.lora.fine_tune import FittedLora, LoraStrategy
+from scdrugmap.evaluation.strategies.lora.train import TrainingPool
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.encoder import Encoder
@@ -45,10 +45,10 @@ def encoder(cohort) -> Encoder:
     return toy_encoder(MODELS["scgpt"], cohort)
 
 
-def learner(encoder: Encoder, *adatas: AnnData, cache=None, progress=False, seed=0, **options) -> LoraLearner:
+def learner(encoder: Encoder, *adatas: AnnData, cache=None, progress=False, seed=0, **options) -> LoraStrategy:
     chosen = LoraOptions.of(sorted_options({**QUICK, **options}))
     asked = Experiment(encoder.card.key, "mlp", ("simulated-1",), strategy="lora", seed=seed)
-    return LoraLearner(asked, Pool.of(encoder, adatas, chosen, seed), chosen, cache, progress)
+    return LoraStrategy(asked, TrainingPool.of(encoder, adatas, chosen, seed), chosen, cache, progress)
 
 
 def labels(adata: AnnData) -> np.ndarray:
@@ -62,7 +62,7 @@ def sides(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return train, np.arange(60) % 5 == 0, test
 
 
-def fitted(one: LoraLearner, adata: AnnData, fold: str = "0") -> LoraLearned:
+def fitted(one: LoraStrategy, adata: AnnData, fold: str = "0") -> FittedLora:
     train, held, _ = sides(adata)
     return one.fit(train, labels(adata)[train], held, fold=fold)
 
@@ -339,7 +339,7 @@ def test_cells_that_see_each_other_are_of_one_side_and_one_set(cohort):
 
 
 def test_options_are_checked_before_anything_is_loaded(cohort):
-    of = Material.of(load_sources([cohort]))
+    of = LabelledData.of(load_labelled([cohort]))
     for options, error, said in (
         ({"rank": 3}, UnknownName, "has no option 'rank'"),
         ({"r": 0}, InvalidInput, "r=0"),
@@ -353,20 +353,20 @@ def test_options_are_checked_before_anything_is_loaded(cohort):
     ):
         asked = Experiment("scgpt", "mlp", ("simulated-1",), strategy="lora", options=sorted_options(options))
         with pytest.raises(error, match=said) as caught:
-            LoraLearner.of(asked, of, device="cpu", cache=None, progress=False)
+            LoraStrategy.of(asked, of, folds=(), device="cpu", cache=None, progress=False)
         assert caught.value.remedy
 
 
 @pytest.mark.parametrize("model", ["constant", "hvg-pca"])
 def test_a_model_that_lora_cannot_adapt_is_a_failed_run(model, cohort):
-    of = Material.of(load_sources([cohort]))
+    of = LabelledData.of(load_labelled([cohort]))
     run, predictions = evaluate(Experiment(model, "mlp", ("simulated-1",), strategy="lora"), of)
     assert (run.outcome.state, run.outcome.error, predictions) == ("failed", "InvalidInput", None)
     assert "LoRA could adapt" in run.outcome.reason
 
 
 def test_an_experiment_with_the_bundled_model(cohort, settings):
-    of = Material.of(load_sources([cohort]))
+    of = LabelledData.of(load_labelled([cohort]))
     asked = Experiment(
         "scgpt-mini",
         "mlp",

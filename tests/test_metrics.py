@@ -10,9 +10,9 @@ from sklearn import metrics as sk
 
 from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.evaluation.metrics import resampled
-from scdrugmap.evaluation.metrics.bootstrap import Draws, bootstrap, draw_weights, resampling_unit
+from scdrugmap.evaluation.metrics.bootstrap import BootstrapWeights, bootstrap, draw_weights, resampling_unit
 from scdrugmap.evaluation.metrics.metrics import METRICS, constants, score
-from scdrugmap.evaluation.metrics.resampled import Weighted
+from scdrugmap.evaluation.metrics.resampled import CellBootstrap
 
 
 def words(sensitive):
@@ -48,7 +48,7 @@ def with_sklearn(sensitive, p, weights):
 def test_weighted_metrics_equal_sklearn_for_every_draw(seed):
     sensitive, p = cells(seed=seed)
     weights = draw_weights(np.arange(len(p)), 5, np.random.default_rng(seed))
-    ours = Weighted(sensitive, p, weights)
+    ours = CellBootstrap(sensitive, p, weights)
     for draw in range(5):
         for key, value in with_sklearn(sensitive, p, weights[draw]).items():
             assert getattr(ours, key)[draw] == pytest.approx(value, abs=1e-12), key
@@ -58,7 +58,7 @@ def test_weighted_metrics_equal_sklearn_for_every_draw(seed):
 def test_score_equals_the_weighted_form_at_unit_weights(key):
     sensitive, p = cells()
     folds = np.arange(len(p)) % 5
-    ours = Weighted(sensitive, p, np.ones((1, len(p))), folds=folds)
+    ours = CellBootstrap(sensitive, p, np.ones((1, len(p))), folds=folds)
     assert score(words(sensitive), p, folds=folds)[key] == pytest.approx(getattr(ours, key)[0], abs=1e-12)
 
 
@@ -177,8 +177,8 @@ def test_counting_over_units_is_weighting_their_cells(n, units, levels, n_folds,
     sensitive, p = rng.random(n) < 0.6, rng.integers(0, levels, n) / levels
     unit, folds = rng.integers(0, units, n), rng.integers(0, n_folds, n).astype(str)
     weights = rng.multinomial(units, np.full(units, 1 / units), size=6).astype(float)
-    by_unit = Draws(weights, unit).on(sensitive, p, 0.4, folds)
-    by_cell = Draws(weights[:, unit]).on(sensitive, p, 0.4, folds)
+    by_unit = BootstrapWeights(weights, unit).on(sensitive, p, 0.4, folds)
+    by_cell = BootstrapWeights(weights[:, unit]).on(sensitive, p, 0.4, folds)
     for key in METRICS:
         assert getattr(by_unit, key) == pytest.approx(getattr(by_cell, key), nan_ok=True, abs=1e-9), key
 
@@ -186,11 +186,11 @@ def test_counting_over_units_is_weighting_their_cells(n, units, levels, n_folds,
 def test_scores_are_counted_in_parts_of_any_size(monkeypatch):
     sensitive, p = cells(300)
     unit, weights = np.arange(300) % 7, np.random.default_rng(0).integers(0, 3, size=(4, 7)).astype(float)
-    whole = Draws(weights, unit).on(sensitive, p)
+    whole = BootstrapWeights(weights, unit).on(sensitive, p)
     expected = {key: getattr(whole, key) for key in METRICS}
     monkeypatch.setattr(resampled, "_BLOCK", 7 * 11)
     for key in METRICS:
-        assert getattr(Draws(weights, unit).on(sensitive, p), key) == pytest.approx(expected[key]), key
+        assert getattr(BootstrapWeights(weights, unit).on(sensitive, p), key) == pytest.approx(expected[key]), key
 
 
 def test_bootstrap_interval_covers_what_it_says():

@@ -13,13 +13,17 @@ import streamlit as st
 from make_results import REAL, SHOTS, make_run
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import boards, boards_views, cards, queries, queries_views, share
-from scdrugmap.app.boards import named
+from scdrugmap.app.models import card as models_card
+from scdrugmap.app.models import frames
+from scdrugmap.app.models import queries as models_queries
+from scdrugmap.app.models import queries as queries_views
+from scdrugmap.app.ui import queries, score_frames, share
+from scdrugmap.app.ui.score_frames import named
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.analysis.scores import averaged
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.store import write_run, write_scores
-from scdrugmap.models import MODELS
+from scdrugmap.models import MODELS, speed
 from scdrugmap.plots import base, benchmark, palette
 from scdrugmap.plots import scores as scores_
 from scdrugmap.prompting.prompt import SYSTEM
@@ -158,7 +162,7 @@ def test_the_licence_stands_before_the_download(key, settings):
     app.run()
     assert not app.exception
     card = MODELS[key]
-    if queries.state_of(key) == "ready":
+    if models_queries.state_of(key) == "ready":
         return
     notes = [str(note.value) for kind in ("warning", "info") for note in app.get(kind)]
     assert any(card.licence in note and card.weights.licence in note for note in notes)
@@ -179,8 +183,8 @@ def test_the_licence_stands_before_the_download(key, settings):
     ],
 )
 def test_what_a_licence_asks_is_marked(licence, word):
-    assert word in cards.restriction(licence)
-    assert bool(word) == bool(cards.restriction(licence))
+    assert word in models_card.restriction(licence)
+    assert bool(word) == bool(models_card.restriction(licence))
 
 
 def test_a_link_writes_every_choice_out_and_a_citation_has_its_day():
@@ -212,19 +216,19 @@ def test_few_shot_chart_orders_shots_and_cuts_intervals_at_the_range_of_the_metr
 
 def test_curves_are_of_one_target_and_end_where_it_trains_alone(crossed):
     rows = queries_views.few_shot("f1", made_up=False, strategy="freeze")
-    assert set(boards_views.targets(rows)) == set(REAL)
-    curves = boards_views.one_target(rows, REAL[1])
+    assert set(frames.targets(rows)) == set(REAL)
+    curves = frames.one_target(rows, REAL[1])
     assert set(curves["shots"]) == {*(str(shots) for shots in SHOTS), "all"}
     assert curves["test"].unique().to_list() == [REAL[1]]
     means = curves.group_by("title").agg(pl.col("value").mean()).sort("value", descending=True)
-    assert boards_views.best_curves(curves, higher=True) == means["title"].to_list()
-    assert boards_views.best_curves(curves, higher=False) == means["title"].to_list()[::-1]
+    assert frames.best_curves(curves, higher=True) == means["title"].to_list()
+    assert frames.best_curves(curves, higher=False) == means["title"].to_list()[::-1]
 
 
 def test_reliability_has_its_diagonal_and_its_counts(crossed, ink):
     run_id = averaged(queries.scores()).filter(test=REAL[0], protocol="pooled", model="hvg")["run_ids"][0][0]
     found = queries_views.calibration(run_id)
-    frame = boards_views.calibrated([("HVG", found)])
+    frame = frames.calibrated([("HVG", found)])
     drawn = spec(benchmark.reliability(frame, ink))
     ends = next(rows for rows in drawn["datasets"].values() if len(rows) == 2)
     assert [(row["predicted"], row["observed"]) for row in ends] == [(0, 0), (1, 1)]
@@ -246,7 +250,7 @@ def test_critical_difference_has_a_bar_a_group_and_its_ruler(ink):
 
 def test_small_multiples_share_one_axis(crossed, ink):
     rows = queries_views.by_facet("f1", "all", split_by="sample", protocol="pooled", shots=None)
-    panels = boards_views.panels(rows)
+    panels = frames.panels(rows)
     assert {name for name, _ in panels} == set(REAL)
     span = base.domain(rows, ("value", "ci_low", "ci_high", "constant"))
     domains = {tuple(spec(scores_.ranking(part, "F1", ink, span))["layer"][0]["encoding"]["x"]["scale"]["domain"])
@@ -258,7 +262,7 @@ def test_the_gap_has_its_interval(crossed):
     asked = Experiment("hvg", "logistic", REAL[:1], split_by="cell", facet_value=REAL[0], folds=4)
     write_run(crossed.precomputed, *make_run(asked, 3.0))
     write_scores(crossed.precomputed)
-    both = boards_views.with_gaps(boards.pairs(queries.board(), metric="f1"), queries_views.gaps("f1"))
+    both = frames.with_gaps(score_frames.pairs(queries.board(), metric="f1"), queries_views.gaps("f1"))
     row = both.row(0, named=True)
     assert both.height == 1
     assert row["gap_low"] <= row["gap"] <= row["gap_high"]
@@ -273,12 +277,13 @@ SPEEDS = [
 
 
 def test_the_cost_tab_says_how_speeds_are_measured_where_there_are_none(crossed, tmp_path, monkeypatch):
-    monkeypatch.setattr(queries_views, "SPEEDS", tmp_path / "none.json")
+    (tmp_path / "none.json").write_text("[]")
+    monkeypatch.setattr(speed, "SPEEDS", tmp_path / "none.json")
     shown = said(opened("Cost"))
     assert "No two models in view have a measured speed" in shown
     assert "python benchmarks/embed.py" in shown
     (tmp_path / "speeds.json").write_text(json.dumps(SPEEDS))
-    monkeypatch.setattr(queries_views, "SPEEDS", tmp_path / "speeds.json")
+    monkeypatch.setattr(speed, "SPEEDS", tmp_path / "speeds.json")
     app = opened("Cost", protocol="pooled", on=REAL[0])
     assert not app.exception
     assert "of 2 models whose speed was measured" in said(app)
@@ -290,9 +295,9 @@ def test_the_front_is_what_nothing_beats_in_both(ink):
          "ci_high": [0.7, 0.9, 0.8], "source": ["measured"] * 3, "on": ["x"] * 3}
     )  # fmt: skip
     speeds = pl.DataFrame({"model": list("abc"), "cells_per_s": [100.0, 10.0, 1.0], "machine": ["m"] * 3})
-    frame = boards_views.costed(rows, speeds, higher_is_better=True)
+    frame = frames.costed(rows, speeds, higher_is_better=True)
     assert dict(frame.select("model", "pareto").iter_rows()) == {"a": True, "b": True, "c": False}
-    lower = boards_views.costed(rows, speeds, higher_is_better=False)
+    lower = frames.costed(rows, speeds, higher_is_better=False)
     assert dict(lower.select("model", "pareto").iter_rows()) == {"a": True, "b": False, "c": False}
     assert spec(benchmark.cost(frame, "F1", ink))["layer"]
 
@@ -306,10 +311,10 @@ def test_names_give_way_where_they_would_lie_on_each_other():
         schema_overrides={"ci_low": pl.Float64},
     )  # fmt: skip
     speeds = pl.DataFrame({"model": rows["model"], "cells_per_s": [10.0 * 1.5**i for i in range(n)]})
-    frame = boards_views.costed(rows, speeds, higher_is_better=True)
+    frame = frames.costed(rows, speeds, higher_is_better=True)
     assert 0 < frame["narrow"].sum() < frame["wide"].sum() <= n
     assert frame.filter("pareto")["wide"].all()
-    one = boards_views.costed(rows.head(1), speeds, higher_is_better=True)
+    one = frames.costed(rows.head(1), speeds, higher_is_better=True)
     assert one["wide"].item()
 
 
@@ -376,7 +381,7 @@ def test_a_run_leads_to_the_card_of_its_model_and_to_the_same_entry_elsewhere(cr
 
 def test_a_card_names_what_was_seen_in_pretraining():
     card = MODELS["scgpt-mini"]
-    seen = queries.seen(card)
+    seen = models_queries.seen(card)
     assert "gse149214" in seen
     assert {DATASETS[key].accession for key in seen} <= card.pretrained_accessions
 
@@ -390,7 +395,7 @@ def test_many_pictures_are_drawn_only_when_asked_for():
     def script():
         import streamlit as st
 
-        from scdrugmap.app import widgets
+        from scdrugmap.app.ui import widgets
 
         st.markdown(str(len(widgets.first(list(range(20)), "panels", 12))))
 

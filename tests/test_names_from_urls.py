@@ -15,8 +15,8 @@ from make_jobs import make_job, predicted
 from make_results import make_run
 from opened_pages import opened, text_of
 
-from scdrugmap.app import jobs_store as store
-from scdrugmap.app.jobs import Jobs
+from scdrugmap.app.jobs import store
+from scdrugmap.app.jobs.service import Jobs
 from scdrugmap.errors import UnknownName
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.store import read_predictions, read_run, write_run

@@ -9,9 +9,9 @@ import pytest
 from scdrugmap.data.catalog.catalog import facets
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, ScDrugMapError, UnknownName
-from scdrugmap.evaluation.cells.dataset_summary import Outline
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.plan import expand as one_question
-from scdrugmap.evaluation.plan.expand import plan
+from scdrugmap.evaluation.plan.expand import expand_grid
 from scdrugmap.evaluation.plan.grid import Grid
 from scdrugmap.evaluation.plan.plan_file import Ask, Plan, catalogue, expand, read_plan, resolve
 
@@ -37,10 +37,10 @@ def asking(more: str, data: str = "keys = ['gse149214']") -> str:
     return f"title = 'Mine'\n[data.some]\n{data}\n[[ask]]\nmodels = ['hvg']\n{more}"
 
 
-def outline(name: str, **facts) -> Outline:
+def outline(name: str, **facts) -> DatasetSummary:
     plain = {"studies": (name,), "collection": "user", "n_cells": 10, "classes": ("resistant", "sensitive")}
     plain["facets"] = dict.fromkeys(("tissue", "cancer_type", "drug_type", "regimen"), "one")
-    return Outline(name=name, origin=name, content=f"sha256:{name}", **plain | facts)
+    return DatasetSummary(name=name, origin=name, content=f"sha256:{name}", **plain | facts)
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
@@ -204,7 +204,9 @@ def test_a_facet_value_with_nothing_to_leave_out_is_not_asked(tmp_path):
 def test_strategies_are_for_the_models_that_can_and_options_for_whom_they_name():
     question, known = one_question.Experiment("", "", ()), [outline("a")]
     options = {"lora": {"r": 4}, "mlp": {"epochs": 3}, "freeze": {}}
-    found = plan(question, known, ["constant", "hvg-pca", "scgpt-mini"], None, ["freeze", "lora"], [0], options=options)
+    found = expand_grid(
+        question, known, ["constant", "hvg-pca", "scgpt-mini"], None, ["freeze", "lora"], [0], options=options
+    )
     assert [(one.model, one.strategy, dict(one.options)) for one in found] == [
         ("constant", "freeze", {}),
         ("hvg-pca", "freeze", {"epochs": 3}),
@@ -212,32 +214,34 @@ def test_strategies_are_for_the_models_that_can_and_options_for_whom_they_name()
         ("scgpt-mini", "lora", {"r": 4}),
     ]
     with pytest.raises(InvalidInput, match="'hvg' cannot be asked with the strategy lora"):
-        plan(question, known, ["hvg"], None, ["lora"], [0])
+        expand_grid(question, known, ["hvg"], None, ["lora"], [0])
     with pytest.raises(InvalidInput, match="no strategy 'tune'"):
-        plan(question, known, ["hvg"], None, ["tune"], [0])
+        expand_grid(question, known, ["hvg"], None, ["tune"], [0])
     with pytest.raises(UnknownName, match="no option 'rank'"):
-        plan(question, known, ["scgpt-mini"], None, ["lora"], [0], options={"lora": {"rank": 4}})
+        expand_grid(question, known, ["scgpt-mini"], None, ["lora"], [0], options={"lora": {"rank": 4}})
 
 
 def test_the_wording_of_a_prompt_is_part_of_the_experiment(monkeypatch):
     question, known = one_question.Experiment("", "", ()), [outline("a")]
-    (found,) = plan(question, known, ["gpt-4o-mini"], None, ["prompt"], [0])
+    (found,) = expand_grid(question, known, ["gpt-4o-mini"], None, ["prompt"], [0])
     monkeypatch.setattr(one_question, "prompt_hash", lambda: "other words")
-    (other,) = plan(question, known, ["gpt-4o-mini"], None, ["prompt"], [0])
+    (other,) = expand_grid(question, known, ["gpt-4o-mini"], None, ["prompt"], [0])
     assert found.run_id != other.run_id
 
 
 def test_settings_of_a_model_are_part_of_the_experiment_and_are_checked():
     question, known = one_question.Experiment("", "", ()), [outline("a")]
-    (found,) = plan(question, known, ["scgpt-mini"], None, ["freeze"], [0], knobs={"scgpt-mini": {"max_length": 300}})
+    (found,) = expand_grid(
+        question, known, ["scgpt-mini"], None, ["freeze"], [0], knobs={"scgpt-mini": {"max_length": 300}}
+    )
     assert found.settings == (("max_length", 300),)
     with pytest.raises(UnknownName, match="no setting called 'length'"):
-        plan(question, known, ["scgpt-mini"], None, ["freeze"], [0], knobs={"scgpt-mini": {"length": 3}})
+        expand_grid(question, known, ["scgpt-mini"], None, ["freeze"], [0], knobs={"scgpt-mini": {"length": 3}})
 
 
 def test_two_data_sets_of_one_name_and_other_cells_are_refused(tmp_path):
     other = outline("a", n_cells=11)
-    known = {"some": [outline("a")], "more": [Outline(**vars(other) | {"content": "sha256:other"})]}
+    known = {"some": [outline("a")], "more": [DatasetSummary(**vars(other) | {"content": "sha256:other"})]}
     with pytest.raises(ScDrugMapError, match="called 'a' and hold other cells"):
         Grid.over(written(tmp_path, asking("")), known)
 

@@ -23,7 +23,7 @@ def test_every_cell_gets_its_own_answer_whatever_the_request_it_is_in(asker, end
     assert found.p_resistant.tolist() == P
     assert found.p_resistant.dtype == np.float32
     assert found.sources == {"stated": 10}
-    assert found.served == ("gpt-4o-mini-2024-07-18-served",)
+    assert found.model_versions == ("gpt-4o-mini-2024-07-18-served",)
     assert done[-1] == (10, 10)
     assert sorted(len(asked_cells(body)) for body in endpoint.asked) == [2, 4, 4]
     body = endpoint.asked[0]

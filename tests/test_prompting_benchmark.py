@@ -15,12 +15,14 @@ from scripted_endpoint import (
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ConsentMissing, InvalidInput
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment, sorted_options
 from scdrugmap.evaluation.results.run_record import Run
 from scdrugmap.evaluation.run.evaluate import evaluate
-from scdrugmap.evaluation.strategies.prompt import MAX_COST, PromptLearner
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
+from scdrugmap.evaluation.strategies.prompt import MAX_COST, PromptStrategy
 from scdrugmap.prompting.cell_fields import cell_texts
+from scdrugmap.prompting.cost import Estimate
 from scdrugmap.prompting.settings import PromptSettings
 
 
@@ -29,7 +31,7 @@ def material():
     cells = [simulate(n_cells=40, n_genes=300, n_samples=4, seed=seed) for seed in (0, 1)]
     for number, adata in enumerate(cells):
         adata.obs["dataset"] = adata.obs["study"] = f"GSE{number + 1}"
-    return Material.of(load_sources(cells))
+    return LabelledData.of(load_labelled(cells))
 
 
 def experiment(material, **changes) -> Experiment:
@@ -52,6 +54,12 @@ def allowed(monkeypatch):
 
 def run(asked, material, tmp_path):
     return evaluate(asked, material, cache=tmp_path / "embeddings", device="cpu")
+
+
+def estimate(asked, material, tmp_path) -> Estimate:
+    folds = list(CrossValidation.of(asked, material).scored_rows())
+    how = {"device": "cpu", "cache": tmp_path / "embeddings", "progress": False}
+    return PromptStrategy.of(asked, material, folds=folds, **how).estimate(folds)
 
 
 def test_zero_shot_is_asked_once_for_all_splits(material, endpoint, tmp_path, allowed):
@@ -80,7 +88,9 @@ def test_shots_are_told_as_examples_and_only_those_of_the_target(material, endpo
         told = text.split("Cells to judge:")[0]
         assert told.count("\nsensitive: ") == told.count("\nresistant: ") == 2
     texts = {
-        source.name: {" ".join(text.genes) for text in cell_texts(source.adata, PromptSettings.of(CARD, {"top_k": 5}))}
+        source.name: {
+            " ".join(text.genes) for text in cell_texts(source.adata, PromptSettings.from_card(CARD, {"top_k": 5}))
+        }
         for source in material.sources
     }
     for body in endpoint.asked:
@@ -119,20 +129,18 @@ def test_a_benchmark_sends_nothing_without_a_limit(material, endpoint, tmp_path,
 def test_a_model_that_embeds_cannot_be_asked(material, endpoint, allowed):
     asked = replace(experiment(material), model="hvg")
     with pytest.raises(InvalidInput, match="'hvg' embeds cells"):
-        PromptLearner.of(asked, material, device="cpu", cache=None, progress=False)
+        PromptStrategy.of(asked, material, folds=(), device="cpu", cache=None, progress=False)
 
 
 def test_the_estimate_counts_the_examples_of_every_fold(material, endpoint, tmp_path, allowed):
     asked = experiment(material, protocol="cross-data", split_by="study", shots=3, reserve=5)
-    how = {"device": "cpu", "cache": tmp_path / "embeddings", "progress": False}
-    learner = PromptLearner.of(asked, material, **how)
-    shown = learner.estimate()
+    shown = estimate(asked, material, tmp_path)
     done, _ = run(asked, material, tmp_path)
     assert done.outcome.state == "done", done.outcome.reason
     assert shown.n_requests == len(endpoint.asked)
     assert shown.n_cells == endpoint.cells_asked() == sum(part.n for part in done.outcome.parts if part.fold == "all")
     assert "6 labelled cells (3 sensitive, 3 resistant)" in shown.sent
-    plain = PromptLearner.of(replace(asked, shots=0), material, **how).estimate()
+    plain = estimate(replace(asked, shots=0), material, tmp_path)
     assert shown.input_tokens / shown.n_requests > 1.2 * plain.input_tokens / plain.n_requests
     assert "labelled" not in plain.sent
 
@@ -143,7 +151,7 @@ def test_where_no_fold_can_be_scored_nothing_is_asked_and_the_record_says_why(sh
     for label, adata in zip(("sensitive", "resistant"), cells, strict=True):
         adata.obs["dataset"] = adata.obs["study"] = f"only-{label}"
         adata.obs["response"] = label
-    one_class = Material.of(load_sources(cells))
+    one_class = LabelledData.of(load_labelled(cells))
     asked = experiment(one_class, protocol="cross-data", split_by="dataset", shots=shots, reserve=shots)
     done, predictions = run(asked, one_class, tmp_path)
     assert (done.outcome.state, done.outcome.error, predictions) == ("failed", "LabelsMissing", None)
@@ -154,7 +162,7 @@ def test_where_no_fold_can_be_scored_nothing_is_asked_and_the_record_says_why(sh
 def test_data_sets_that_are_not_tested_are_not_paid(material, endpoint, tmp_path, allowed):
     first = material.sources[0]
     asked = experiment(material, protocol="cross-data", split_by="dataset", shots=0, train=(first.name,))
-    shown = PromptLearner.of(asked, material, device="cpu", cache=tmp_path / "embeddings", progress=False).estimate()
+    shown = estimate(asked, material, tmp_path)
     assert shown.n_cells == material.sources[1].adata.n_obs
     run(asked, material, tmp_path)
     assert endpoint.cells_asked() == shown.n_cells

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from prompting_cells import CARD, CELLS, P
 from scripted_endpoint import (
@@ -15,6 +17,7 @@ from scdrugmap.errors import CostLimit, InvalidInput
 from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.cost import ANSWER_TOKENS, rough_estimate
 from scdrugmap.prompting.prompt import Example
+from scdrugmap.prompting.reply_cache import ReplyCache, Request
 from scdrugmap.prompting.settings import PromptSettings
 
 
@@ -35,7 +38,7 @@ def test_the_estimate_counts_what_is_new_and_sends_nothing(asker, endpoint):
 
 def test_the_rough_estimate_is_near_the_one_that_reads_the_cells(asker):
     adata = simulate(n_cells=60, n_genes=2000, n_samples=4, seed=1)
-    settings = PromptSettings.of(CARD)
+    settings = PromptSettings.from_card(CARD)
     exact = asker(cells_per_request=10).estimate(cell_texts(adata, settings))
     rough = rough_estimate(settings, 60, "host")
     assert rough.n_requests == exact.n_requests
@@ -85,6 +88,25 @@ def test_a_damaged_reply_is_asked_for_again(asker, endpoint, tmp_path):
     files[1].write_text('{"content": 5, "odds": {"c1": []}}')
     assert asker().ask(CELLS).p_resistant.tolist() == P
     assert len(endpoint.asked) == 5
+
+
+KEPT = {
+    "content": "x", "odds": {"c1": [0.75, 0.25]}, "input_tokens": 10, "output_tokens": 5, "finish": "stop",
+    "served": "m-1", "form": "json_schema", "date": "2026-01-01T00:00:00Z",
+}  # fmt: skip
+
+
+def test_a_reply_that_an_earlier_version_kept_is_found_and_read(tmp_path):
+    key = Request("m", [{"role": "user", "content": "é"}], 2, seed=1, max_tokens=100).key("api")
+    assert key == "c9e35d6a1820b31c31737409248f0a2630e39222fb8e982540dbc4661d5cdc92"
+    path = tmp_path / key[:2] / f"{key}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(KEPT))
+    reply = ReplyCache(tmp_path).get(key)
+    assert reply.label_probs == {"c1": (0.75, 0.25)}
+    assert reply.model_version == "m-1"
+    ReplyCache(tmp_path).put(key, reply)
+    assert json.loads(path.read_text()) == KEPT
 
 
 def test_replies_that_cannot_be_kept_stop_the_spending(asker, endpoint, tmp_path):

@@ -22,7 +22,7 @@ from scdrugmap.prompting.settings import PromptSettings
 
 MODEL = "gpt-4o-mini"
 QUICK = {"top_k": 10, "cells_per_request": 3, "logprobs": False}
-SETTINGS = PromptSettings.of(MODELS[MODEL], QUICK)
+SETTINGS = PromptSettings.from_card(MODELS[MODEL], QUICK)
 
 
 @pytest.fixture
@@ -41,12 +41,12 @@ def drawn(labelled, judged, shots=3, seed=0):
 
 def test_examples_are_drawn_by_seed_and_mixed(labelled, judged):
     found = drawn(labelled, judged, shots=5)
-    labels = [one.label for one in found.told]
+    labels = [one.label for one in found.examples]
     assert sorted(labels) == ["resistant"] * 5 + ["sensitive"] * 5
     assert labels != sorted(labels)
     assert drawn(labelled, judged, shots=5) == found
     assert drawn(labelled, judged, shots=5, seed=1).hash != found.hash
-    assert {one.cell for one in drawn(labelled, judged, shots=2).told} <= {one.cell for one in found.told}
+    assert {one.cell for one in drawn(labelled, judged, shots=2).examples} <= {one.cell for one in found.examples}
     renamed = labelled.copy()
     renamed.obs_names = [f"other-{number}" for number in range(renamed.n_obs)]
     assert drawn(renamed, judged, shots=5).hash == found.hash
@@ -57,8 +57,8 @@ def test_a_cell_that_is_judged_is_never_told(labelled, judged):
     both.uns["scdrugmap"] = labelled.uns["scdrugmap"]
     found = drawn(both, judged)
     assert found.n_left_out == judged.n_obs
-    inside = {one.genes for one in (text.cell for text in drawn(both, labelled).told)}
-    assert inside.isdisjoint({one.cell.genes for one in found.told})
+    inside = {one.genes for one in (text.cell for text in drawn(both, labelled).examples)}
+    assert inside.isdisjoint({one.cell.genes for one in found.examples})
     with pytest.raises(InvalidInput, match="stand among the cells to judge") as caught:
         drawn(judged, judged, shots=1)
     assert "not to be judged" in caught.value.remedy
@@ -142,8 +142,8 @@ def test_predict_tells_examples_in_each_request_and_records_them(endpoint, setti
 
 
 def test_the_rough_estimate_knows_of_examples(asker, labelled, judged):
-    told = drawn(labelled, judged, shots=5).told
-    settings = PromptSettings.of(MODELS[MODEL], {"top_k": 10})
+    told = drawn(labelled, judged, shots=5).examples
+    settings = PromptSettings.from_card(MODELS[MODEL], {"top_k": 10})
     texts = [one.cell for one in told] * 10
     exact = asker(cells_per_request=10, top_k=10).estimate(texts, told)
     rough = rough_estimate(settings, len(texts), "host", shots=5)

@@ -14,7 +14,7 @@ from scripted_endpoint import (
     entry,
 )
 
-from scdrugmap.prompting.label_probability import odds_of
+from scdrugmap.prompting.label_probability import label_probs
 from scdrugmap.prompting.replies import Reply, read
 
 GOOD = [entry("c1", 0.2), entry("c2", 0.9)]
@@ -71,14 +71,14 @@ def test_a_probability_comes_from_the_label_token():
         token('"sensitive', _sensitive=0.75, _resistant=0.25),
         token('","p_resistant":0.1}]}'),
     ]
-    odds = odds_of(tokens)
-    assert odds["c1"] == (pytest.approx(0.7), pytest.approx(0.2))
-    assert odds["c2"] == (pytest.approx(0.25), pytest.approx(0.75))
-    found, _ = read(Reply("".join(text for text, _ in tokens), odds), 2)
+    probs = label_probs(tokens)
+    assert probs["c1"] == (pytest.approx(0.7), pytest.approx(0.2))
+    assert probs["c2"] == (pytest.approx(0.25), pytest.approx(0.75))
+    found, _ = read(Reply("".join(text for text, _ in tokens), probs), 2)
     assert found["c1"].p_resistant == pytest.approx(0.7 / 0.9)
     assert found["c1"].source == "logprobs"
-    assert odds_of([]) == {}
-    assert odds_of(tokens[:2]) == {}
+    assert label_probs([]) == {}
+    assert label_probs(tokens[:2]) == {}
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,18 @@ def test_a_probability_comes_from_the_label_token():
 )
 def test_a_label_may_be_cut_up_in_any_way(label_tokens, resistant):
     tokens = [token('{"answers":[{"id":"c1","label":"'), *label_tokens, token('","p_resistant":0.9}]}')]
-    odds = odds_of(tokens)["c1"]
-    assert odds[0] / sum(odds) == pytest.approx(resistant)
+    probs = label_probs(tokens)["c1"]
+    assert probs[0] / sum(probs) == pytest.approx(resistant)
 
 
 def test_what_is_neither_label_gives_no_probability():
     unsure = [token('{"id":"c1","label":"'), token("res", res=0.2, unsure=0.7, sens=0.1), token("istant")]
-    assert odds_of(unsure) == {}
+    assert label_probs(unsure) == {}
     strange = [token('{"id":"c1","label":"'), ("res", {"res": math.nan, "resist": 900.0}), token("istant")]
-    assert odds_of(strange) == {}
+    assert label_probs(strange) == {}
 
 
-def test_where_some_cells_have_odds_and_others_do_not_both_are_read():
+def test_where_some_cells_have_token_probabilities_and_others_do_not_both_are_read():
     found, _ = read(Reply(json.dumps(GOOD), {"c1": (0.3, 0.6)}), 2)
     assert {name: answer.source for name, answer in found.items()} == {"c1": "logprobs", "c2": "stated"}
     assert found["c1"].p_resistant == pytest.approx(1 / 3)
@@ -159,6 +159,13 @@ def test_an_answer_is_read_whatever_text_stands_around_it(before, after, p, inde
     given_answers = {"answers": [{"id": "c1", "label": "resistant" if p >= 0.5 else "sensitive", "p_resistant": p}]}
     found, _ = read(Reply(before + json.dumps(given_answers, indent=indent) + after), 1)
     assert found["c1"].p_resistant == pytest.approx(p, abs=1e-4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(p=st.floats() | st.integers() | st.booleans() | WORDS, label=st.sampled_from(["resistant", "Sensitive"]) | WORDS)
+def test_the_agreed_form_is_read_as_the_same_answer_with_words_around_it(p, label):
+    content = json.dumps({"answers": [{"id": "c1", "label": label, "p_resistant": p}]})
+    assert read(Reply(content), 1) == read(Reply(f"Here it is: {content}"), 1)
 
 
 PIECES = st.sampled_from(

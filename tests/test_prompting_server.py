@@ -14,7 +14,7 @@ from scripted_endpoint import (
     KEY,
 )
 
-from scdrugmap.prompting.asker import Asker
+from scdrugmap.prompting.asker import PromptRunner
 from scdrugmap.prompting.settings import PromptSettings
 
 TINY = """
@@ -76,11 +76,11 @@ def _answers(port: int) -> bool:
 
 def test_a_real_server_with_a_model_that_talks_nonsense(transformers_server, tmp_path):
     given = {"name": transformers_server, "retries": 1, "cells_per_request": 2, "timeout": 60.0}
-    asker = Asker(PromptSettings.of(CARD, given), folder=tmp_path / "prompts")
+    asker = PromptRunner(PromptSettings.from_card(CARD, given), folder=tmp_path / "prompts")
     found = asker.ask(CELLS[:4])
     assert found.failed.all()
     assert found.problems == {"unreadable": 8}
     assert asker.budget.n_paid == 4
     assert asker.budget.input_tokens > 1000
-    assert transformers_server in found.served[0]
+    assert transformers_server in found.model_versions[0]
     assert len(list((tmp_path / "prompts").glob("*/*.json"))) == 4

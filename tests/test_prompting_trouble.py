@@ -20,7 +20,7 @@ from scripted_endpoint import (
 )
 
 from scdrugmap.errors import EndpointFailed
-from scdrugmap.prompting.endpoint import Dialect
+from scdrugmap.prompting.endpoint import Capabilities
 
 
 @pytest.mark.parametrize(
@@ -120,15 +120,15 @@ def test_what_an_endpoint_refuses_is_left_out_and_not_tried_twice(asker, endpoin
 
 def test_a_newer_model_wants_its_limit_under_another_name():
     said = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
-    assert Dialect().without(said) == Dialect(limit="max_completion_tokens")
-    poorest = Dialect(form="text", logprobs=False, seed=False)
+    assert Capabilities().without(said) == Capabilities(limit="max_completion_tokens")
+    poorest = Capabilities(form="text", logprobs=False, seed=False)
     assert poorest.without("no") is None
-    steps = list(itertools.takewhile(bool, itertools.accumulate(range(9), _poorer, initial=Dialect())))
+    steps = list(itertools.takewhile(bool, itertools.accumulate(range(9), _poorer, initial=Capabilities())))
     assert steps[-1] == poorest
 
 
-def _poorer(dialect, _):
-    return dialect and dialect.without("no")
+def _poorer(capabilities, _):
+    return capabilities and capabilities.without("no")
 
 
 def test_a_filtered_answer_is_a_failure_and_no_error(asker, endpoint):
@@ -186,7 +186,7 @@ def test_odd_words_in_a_completion_do_no_harm(asker, endpoint, odd):
     endpoint.default = lambda handler, body: handler.send(200, completion(body, "no answer") | odd)
     found = asker(retries=0).ask(CELLS)
     assert found.failed.all()
-    assert all(name.isprintable() for name in found.served)
+    assert all(name.isprintable() for name in found.model_versions)
 
 
 def test_a_word_that_stands_for_a_key_is_no_secret(asker, endpoint, monkeypatch):

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.cells.cell_table import CellTable
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
 from scdrugmap.evaluation.splits.protocols import distinct, splits, validation_rows, warnings
 
 SAFE = ("sample", "patient_or_line", "dataset", "study")
@@ -20,7 +20,7 @@ def table(label, *, sample=None, patient=None, dataset=None, study=None, content
 
     words = {"s": "sensitive", "r": "resistant"}
     sample = column(sample, "sample")
-    return CellTable(
+    return CellMetadata(
         name=np.array([f"cell-{i}" for i in range(n)]),
         dataset=column(dataset, "set"),
         study=column(study, "study"),

@@ -14,7 +14,13 @@ from make_jobs import make_job
 from scripted_endpoint import KEY, asked_cells, edits, says, serving
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import asked, jobs, jobs_store, jobs_work, queries, queries_predict, report, told, words
+from scdrugmap.app.jobs import endpoints, prompt_options, store, worker
+from scdrugmap.app.jobs import service as jobs
+from scdrugmap.app.jobs.service import service
+from scdrugmap.app.predict import queries as predict_queries
+from scdrugmap.app.predict import queries as queries_predict
+from scdrugmap.app.predict import report
+from scdrugmap.app.ui import format
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ConsentMissing, InvalidInput
 from scdrugmap.models import MODELS
@@ -142,7 +148,7 @@ def test_what_is_told_is_chosen_agreed_to_and_kept(endpoint, settings, queued):
     app.button(key="run").click().run()
     given = {"name": "llama3.1:8b", "drug": "erlotinib", "tissue": "obs", "top_k": 20, "cells_per_request": 5}
     assert queued[0][1]["settings"] == given
-    assert PromptSettings.of(MODELS[MODEL], queued[0][1]["settings"]).record()["tissue"] == "obs"
+    assert PromptSettings.from_card(MODELS[MODEL], queued[0][1]["settings"]).record()["tissue"] == "obs"
 
 
 def test_a_run_starts_from_the_words_of_the_run_before(endpoint, settings):
@@ -150,7 +156,7 @@ def test_a_run_starts_from_the_words_of_the_run_before(endpoint, settings):
     options = {"model": MODEL, "settings": told_before, "consent": True, "max_cost": 1.0}
     job_id = make_job(settings, "failed", input=FOUND | {"obs_columns": ["tissue"]}, work="predict", options=options,
                       error="No connection.", remedy="Run it again.")  # fmt: skip
-    keep = settings.jobs / job_id / jobs_store.PROMPTS / "ab"
+    keep = settings.jobs / job_id / store.PROMPTS / "ab"
     keep.mkdir(parents=True)
     (keep / "abc.json").write_text("{}")
     app = opened(job_id)
@@ -255,21 +261,23 @@ def test_remedies_of_the_command_line_become_words_of_the_form():
         "Say it yourself (--set drug=...), or leave it out.": "Say it yourself (“Drug”), or leave it out.",
         "Run: scdrugmap predict FILE": "Run: scdrugmap predict FILE",
     }.items():  # fmt: skip
-        assert told.in_the_app(remedy) == said
-    page = {box for box in told.LABELS if box in MODELS[MODEL].settings}
-    assert page == set(told.LABELS)
+        assert prompt_options.in_the_app(remedy) == said
+    page = {box for box in prompt_options.LABELS if box in MODELS[MODEL].settings}
+    assert page == set(prompt_options.LABELS)
 
 
 def test_the_text_of_a_request_is_what_is_sent(endpoint, settings):
     job = settings.jobs / finished(settings, drug="erlotinib", cells_per_request=1, top_k=3)
-    shown = told.request_text(told.checked(MODELS[MODEL], {"drug": "erlotinib", "cells_per_request": 1, "top_k": 3}))
+    shown = prompt_options.request_text(
+        prompt_options.checked(MODELS[MODEL], {"drug": "erlotinib", "cells_per_request": 1, "top_k": 3})
+    )
     sent = endpoint.asked[0]["messages"]
     genes = " ".join(next(iter(asked_cells(endpoint.asked[0]).values())))
     assert len(genes.split()) == 3
     assert shown.replace("<the names of its 3 most highly expressed genes>", genes) == "\n\n".join(
         part["content"] for part in sent
     )
-    assert jobs_store.read_status(job).state == "done"
+    assert store.read_status(job).state == "done"
 
 
 def finished(settings, **given) -> str:
@@ -277,15 +285,15 @@ def finished(settings, **given) -> str:
     options = {"model": MODEL, "reference": None, "sample": None, "consent": True, "max_cost": 1.0, "settings": given}
     job_id = make_job(settings, "queued", run="a", work="predict", options=options)
     job = settings.jobs / job_id
-    simulate(n_cells=14, n_genes=400, n_samples=4, seed=2).write_h5ad(jobs_store.upload(job))
-    jobs_work.work(str(job), "predict", options, settings)
+    simulate(n_cells=14, n_genes=400, n_samples=4, seed=2).write_h5ad(store.upload(job))
+    worker.work(str(job), "predict", options, settings)
     return job_id
 
 
 def test_a_result_is_drawn_without_novelty(endpoint, settings):
     endpoint.default = edits(lambda found: found[1:])  # the first cell of each of two requests is never answered
     job_id = finished(settings)
-    status = jobs_store.read_status(settings.jobs / job_id)
+    status = store.read_status(settings.jobs / job_id)
     assert (status.state, status.error) == ("done", "")
     app = opened(job_id)
     assert not app.exception
@@ -300,15 +308,19 @@ def test_a_result_is_drawn_without_novelty(endpoint, settings):
     for option in ("P(resistant)", "prediction", "cluster"):
         app.selectbox(key="colour").set_value(option).run()
         assert not app.exception
-    told = queries.summary(job_id)
-    assert pl.read_csv(settings.jobs / job_id / "result.csv")["p_resistant"].null_count() == told["n_failed"] == 2
-    assert KEY not in json.dumps(told)
+    prompt_options = predict_queries.summary(job_id)
+    assert (
+        pl.read_csv(settings.jobs / job_id / "result.csv")["p_resistant"].null_count()
+        == prompt_options["n_failed"]
+        == 2
+    )
+    assert KEY not in json.dumps(prompt_options)
 
 
 def test_the_files_of_a_result_can_be_read_back(endpoint, settings):
     endpoint.default = edits(lambda found: found[1:])
     job_id = finished(settings)
-    files = queries.service().results(job_id)
+    files = service().results(job_id)
     table, back = pl.read_csv(files["csv"]), anndata.read_h5ad(files["h5ad"])
     assert table["cell"].to_list() == back.obs_names.to_list()
     answered = table["p_resistant"].is_not_null()
@@ -317,9 +329,9 @@ def test_the_files_of_a_result_can_be_read_back(endpoint, settings):
     called = table.filter(answered).select((pl.col("p_resistant") >= 0.5) == (pl.col("response") == "resistant"))
     assert called.to_series().all()
     assert {"novelty", "novel"}.isdisjoint(table.columns)
-    told = back.uns["scdrugmap"]["prediction"]
-    assert (told["model"], told["asked"]["n_failed"]) == (MODEL, 2)
-    text = report.markdown(jobs_store.read_status(settings.jobs / job_id), queries.summary(job_id))
+    prompt_options = back.uns["scdrugmap"]["prediction"]
+    assert (prompt_options["model"], prompt_options["asked"]["n_failed"]) == (MODEL, 2)
+    text = report.markdown(store.read_status(settings.jobs / job_id), predict_queries.summary(job_id))
     assert "| sample | cells | predicted resistant |" in text
     assert "novel |" not in text
     assert "Cells without an answer: 2" in text
@@ -341,13 +353,13 @@ def test_a_result_without_any_answer_is_drawn_too(endpoint, settings):
 def test_answers_go_with_the_upload(endpoint, settings):
     job = settings.jobs / finished(settings)
     assert list((job / "prompts").glob("*/*.json"))
-    jobs_store.drop_upload(job)
+    store.drop_upload(job)
     assert not (job / "prompts").exists()
     assert (job / "result.csv").is_file()
 
 
 def test_the_stages_of_asking_are_those_of_the_pipeline():
-    from scdrugmap.app import steps
+    from scdrugmap.app.predict import steps
     from scdrugmap.prediction.pipeline import STAGES, STAGES_ASKED
 
     assert tuple(stage for stage in steps.LOCAL if stage) == STAGES
@@ -359,15 +371,15 @@ def test_what_was_told_stands_in_result_and_report(endpoint, settings):
     app = opened(job_id)
     said = "Drug: erlotinib. Tissue: each cell's own column."
     assert said in text_of(app)
-    text = report.markdown(jobs_store.read_status(settings.jobs / job_id), queries.summary(job_id))
+    text = report.markdown(store.read_status(settings.jobs / job_id), predict_queries.summary(job_id))
     assert f"* Told about the cells: {said}" in text
-    assert queries.summary(job_id)["provenance"]["settings"]["drug"] == "erlotinib"
+    assert predict_queries.summary(job_id)["provenance"]["settings"]["drug"] == "erlotinib"
     assert "Nothing: no drug" in text_of(opened(finished(settings)))
 
 
 def test_the_worker_says_what_the_columns_hold(endpoint, settings):
     job = settings.jobs / finished(settings)
-    about = jobs_store.read_status(job).input["about"]
+    about = store.read_status(job).input["about"]
     assert about["drug"] == {"n": 1, "values": ["vemurafenib"]}
     assert set(about) == {"drug", "cancer_type", "tissue"}
 
@@ -395,23 +407,23 @@ def test_what_waits_says_every_step(settings, monkeypatch):
 
 def test_the_time_that_a_choice_takes_is_estimated_from_what_was_measured():
     rate = next(one.cells_per_s for one in speeds() if one.model == "minilm")
-    assert f"about {words.duration(10_000 / rate)}" in queries_predict.time_needed("minilm", 10_000)
+    assert f"about {format.duration(10_000 / rate)}" in queries_predict.time_needed("minilm", 10_000)
     assert "not measured" in queries_predict.time_needed("no such model", 10)
 
 
 def test_the_report_says_who_was_asked(endpoint, settings):
     job_id = finished(settings)
-    text = report.markdown(jobs_store.read_status(settings.jobs / job_id), queries.summary(job_id))
+    text = report.markdown(store.read_status(settings.jobs / job_id), predict_queries.summary(job_id))
     assert f"asked at {endpoint.host}" in text
     assert "Asking cost" in text
     assert "reference" not in text.split("##")[0]
-    assert asked.is_asked(MODEL)
-    assert not asked.is_asked("hvg")
-    assert not asked.is_asked("")
+    assert endpoints.is_asked(MODEL)
+    assert not endpoints.is_asked("hvg")
+    assert not endpoints.is_asked("")
 
 
 def test_an_amount_below_a_cent_is_not_nothing():
-    assert [asked.usd(amount) for amount in (0.0, 0.0034, 0.05, 1.5)] == [
+    assert [endpoints.usd(amount) for amount in (0.0, 0.0034, 0.05, 1.5)] == [
         "0.00 USD",
         "0.0034 USD",
         "0.0500 USD",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 import sys
@@ -12,8 +13,9 @@ from scdrugmap.cli import main
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.report import tables
-from scdrugmap.evaluation.report.document import as_html, write_report
-from scdrugmap.evaluation.report.figures import Figure
+from scdrugmap.evaluation.report.document import render, write_report
+from scdrugmap.evaluation.report.sections import Figure, Section
+from scdrugmap.evaluation.report.tables import MarkdownTable
 from scdrugmap.evaluation.results.store import build_scores, write_run, write_scores
 
 EDGES = {("hvg", "logistic", 1.5), ("constant", "constant", 0.0)}
@@ -88,15 +90,39 @@ def test_the_page_holds_its_figures_and_asks_no_network(report):
     assert all("<svg" in path.read_text()[:200] for path in figures)
 
 
-def test_names_are_never_markup():
-    figure = Figure("one", "a [b](c) <i>", "<svg/>")
-    text = tables.table(["a|b"], [["<script>alert(1)</script> *x* [y](z)"]])
-    page = as_html(f"{text}\n\n![{tables.plain(figure.alt)}](figures/one.svg)", [figure], "<b>")
+ODD = "<script>alert(1)</script> *x* [y](z) a|b _c_ `d` &amp; ~~e~~"
+
+
+@pytest.fixture
+def odd_names():
+    """A report whose data sets, entries and plan have names of characters that mean something elsewhere."""
+    figure = Figure("one", ODD, f'{ODD} "quoted"', "<svg/>")
+    return [Section(f"<b> {ODD}", [ODD, MarkdownTable(["a|b"], [[ODD], [None]]), figure], level=1)]
+
+
+def test_names_are_never_markup_on_the_page(odd_names):
+    page = render("report.html", odd_names)
     assert "<script" not in page
-    assert "<em>" not in page
     assert "<a " not in page
-    assert "<title>&lt;b&gt;</title>" in page
-    assert page.count("<td>") == 1
+    assert "<title>&lt;b&gt; &lt;script&gt;" in page
+    assert page.count("<td>") == 2
+    assert html.unescape(re.search("<td>(.*?)</td>", page)[1]) == ODD
+    assert html.unescape(re.search('<img alt="(.*?)" src', page)[1]) == f'{ODD} "quoted"'
+
+
+def test_names_are_never_markup_in_markdown(odd_names):
+    """Read as GitHub does, by a reader of Markdown that would take raw HTML, the names are there to the letter."""
+    from markdown_it import MarkdownIt
+
+    page = (
+        MarkdownIt("commonmark", {"html": True})
+        .enable(["table", "strikethrough"])
+        .render(render("report.md", odd_names))
+    )
+    assert not re.search("<(script|em|a|code|s|b)[ >]", page)
+    assert html.unescape(re.search("<p>(.*?)</p>", page)[1]) == ODD
+    assert html.unescape(re.search("<td>(.*?)</td>", page)[1]) == ODD
+    assert page.count("<td>") == 2
 
 
 def test_a_score_that_is_not_defined_says_so():

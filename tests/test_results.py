@@ -14,7 +14,7 @@ from scdrugmap.evaluation.analysis.scores import averaged, simulated
 from scdrugmap.evaluation.experiment import FACETS, PROTOCOLS, SPLITS, STRATEGIES, Experiment
 from scdrugmap.evaluation.metrics.metrics import METRICS, score
 from scdrugmap.evaluation.results.reported import reported
-from scdrugmap.evaluation.results.score_predictions import score_all, score_part
+from scdrugmap.evaluation.results.score_predictions import score_all, score_fold
 from scdrugmap.evaluation.results.store import (
     PREDICTIONS,
     SCORES,
@@ -58,7 +58,7 @@ def test_every_metric_can_be_recomputed_from_the_predictions(filled_results):
             rows = read_predictions(run.run_id, filled_results)
             recorded = {part.fold: part for part in run.outcome.parts}
             again = score_all(rows, run.experiment.datasets, draws=DRAWS)
-            again += [score_part(rows.filter(split=fold), fold, run.experiment.datasets, n_train=90) for fold in "0123"]
+            again += [score_fold(rows.filter(split=fold), fold, run.experiment.datasets, n_train=90) for fold in "0123"]
             assert {part.fold: part for part in again} == recorded
 
 
@@ -228,7 +228,7 @@ def test_precomputed_results_are_what_their_records_and_predictions_say():
     for run in done:
         rows = read_predictions(run.run_id, folder)
         assert rows.columns == list(PREDICTIONS)
-        again = score_part(rows, "all", run.experiment.datasets)
+        again = score_fold(rows, "all", run.experiment.datasets)
         recorded = run.outcome.parts[0]
         assert (again.n, again.prevalence, again.constants) == (recorded.n, recorded.prevalence, recorded.constants)
         assert again.values == pytest.approx(recorded.values, abs=1e-12)

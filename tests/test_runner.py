@@ -10,7 +10,7 @@ from rich.console import Console
 
 from scdrugmap.cli import watching
 from scdrugmap.data.simulate import simulate
-from scdrugmap.evaluation.plan.eta import Pace
+from scdrugmap.evaluation.plan.eta import TimeEstimate
 from scdrugmap.evaluation.plan.grid import Grid
 from scdrugmap.evaluation.plan.plan_file import read_plan
 from scdrugmap.evaluation.results.store import runs
@@ -132,7 +132,7 @@ def test_what_cannot_be_run_is_one_line(benchmarked, plan, words, said):
 
 def test_a_terminal_sees_a_table_that_counts(plan, settings):
     grid = Grid.of(read_plan(plan), settings)
-    watch = watching.Watch(grid.experiments, Pace.of(grid.outlines))
+    watch = watching.Watch(grid.experiments, TimeEstimate.of(grid.outlines))
     watch.console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with watch.shown() as live:
         run_grid(grid.experiments[:1], grid.outlines, settings, ended=watch.ended)

@@ -8,8 +8,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from scdrugmap.app import boards, sentences, sentences_views
-from scdrugmap.app.tables_views import tests_columns as columns_of_tests
+from scdrugmap.app.datasets import text as datasets_text
+from scdrugmap.app.home import text as home_text
+from scdrugmap.app.models import frames, text
+from scdrugmap.app.models.tables import tests_columns as columns_of_tests
+from scdrugmap.app.predict import text as predict_text
+from scdrugmap.app.transfer import text as transfer_text
+from scdrugmap.app.ui import score_frames, sentence
 
 PICKS: dict[str, Any] = {
     "metric": "AUROC", "entry": "scGPT + MLP", "strategy": "freeze", "shots": "0", "other": None, "with": "",
@@ -33,7 +38,7 @@ def figure(safe: float, constant: float, **more: Any) -> pl.DataFrame:
     ],
 )
 def test_home_says_whether_the_leak_safe_score_is_above_the_constant(safe, constant, verdict):
-    assert verdict in sentences.headline(figure(safe, constant), "F1")
+    assert verdict in home_text.headline(figure(safe, constant), "F1")
 
 
 def test_home_speaks_of_the_best_model_and_names_the_best_baseline_beside_it():
@@ -45,12 +50,12 @@ def test_home_speaks_of_the_best_model_and_names_the_best_baseline_beside_it():
             figure(0.50, 0.60, title="PCA", kind="baseline"),
         ]
     )
-    said = sentences.headline(rows, "F1")
+    said = home_text.headline(rows, "F1")
     assert "**Best model** scores" in said
     assert "Second model" not in said
     assert said.endswith("The best baseline, HVG, reaches 0.70.")
-    assert "best baseline" not in sentences.headline(figure(0.70, 0.60, kind="baseline"), "F1")
-    assert "best baseline" not in sentences.headline(figure(0.70, 0.60), "F1")
+    assert "best baseline" not in home_text.headline(figure(0.70, 0.60, kind="baseline"), "F1")
+    assert "best baseline" not in home_text.headline(figure(0.70, 0.60), "F1")
 
 
 @pytest.mark.parametrize(
@@ -62,11 +67,11 @@ def test_home_speaks_of_the_best_model_and_names_the_best_baseline_beside_it():
     ],
 )
 def test_the_share_of_cells_that_reach_the_threshold(p_resistant, share):
-    assert sentences.spread(pl.Series(p_resistant), 0.5).startswith(f"{share} of all cells reach 0.50")
+    assert predict_text.spread(pl.Series(p_resistant), 0.5).startswith(f"{share} of all cells reach 0.50")
 
 
 def test_the_middle_half_is_said_from_its_lower_end_to_its_upper_one():
-    said = sentences.spread(pl.Series([0.0, 0.1, 0.5, 0.8, 1.0]), 0.5)
+    said = predict_text.spread(pl.Series([0.0, 0.1, 0.5, 0.8, 1.0]), 0.5)
     assert said.endswith("the middle half lies between 0.10 and 0.80.")
 
 
@@ -81,7 +86,7 @@ def test_the_middle_half_is_said_from_its_lower_end_to_its_upper_one():
     ],
 )
 def test_how_many_reported_numbers_lie_below_their_constant(values, below):
-    assert below in sentences_views.reported_caption(pl.DataFrame({"value": values, "constant": [0.6, 0.6]}))
+    assert below in text.reported_caption(pl.DataFrame({"value": values, "constant": [0.6, 0.6]}))
 
 
 @pytest.mark.parametrize(
@@ -95,9 +100,9 @@ def test_how_many_reported_numbers_lie_below_their_constant(values, below):
 )
 def test_only_reported_numbers_at_their_constant_are_told_as_such(value, source, named):
     row = {"title": "GPT", "on": "Lung", "value": value, "constant": 2 / 3, "prevalence": 0.5, "source": source}
-    same = boards.at_constant(pl.DataFrame([row]))
+    same = frames.at_constant(pl.DataFrame([row]))
     assert same.height == named
-    assert ("Without the predictions nobody can tell the two apart" in sentences.at_constant(same)) == named
+    assert ("Without the predictions nobody can tell the two apart" in text.at_constant(same)) == named
 
 
 # ---- transfer ------------------------------------------------------------------------------------------------------
@@ -115,13 +120,13 @@ SIDES = [
 
 @pytest.mark.parametrize(("better", "crosses", "side"), SIDES)
 def test_a_score_is_on_a_side_of_its_constant_only_where_its_interval_is(better, crosses, side):
-    assert sentences_views.against_constant(better, crosses) == side
+    assert transfer_text.against_constant(better, crosses) == side
 
 
 @pytest.mark.parametrize(("better", "crosses", "side"), SIDES)
 def test_the_sentence_of_a_pair_says_on_which_side_it_is(better, crosses, side):
     row = {"train": "a", "test": "b", "value": 0.7, "ci_low": 0.6, "ci_high": 0.8, "constant": 0.5}
-    said = sentences_views.pair(row | {"better": better, "crosses": crosses}, PICKS)
+    said = transfer_text.pair(row | {"better": better, "crosses": crosses}, PICKS)
     ends = {
         "better": "0.50: the model is clearly better.",
         "worse": "0.50: the model is clearly worse.",
@@ -147,7 +152,7 @@ def matrix(*pairs: tuple[float | None, bool | None]) -> pl.DataFrame:
 )
 def test_the_sentence_above_the_matrix_counts_pairs_on_each_side(pairs, counts):
     n, above, below, rest = counts
-    assert sentences_views.transfer(matrix(*pairs), PICKS).endswith(
+    assert transfer_text.transfer(matrix(*pairs), PICKS).endswith(
         f"Of **{n}** measured pairs, **{above}** clear the constant classifier of the tested data set, "
         f"**{below}** fall short of it, and {rest} cannot be told from it."
     )
@@ -157,16 +162,16 @@ def test_the_sentence_above_the_matrix_counts_pairs_on_each_side(pairs, counts):
     ("other", "crosses", "colour", "dot"),
     [
         pytest.param(None, True, "colour: distance to the constant classifier of the column",
-                     f"dot: the {sentences_views.INTERVAL} holds the constant", id="against the constant, with dots"),
+                     f"dot: the {sentence.INTERVAL} holds the constant", id="against the constant, with dots"),
         pytest.param(None, False, "colour: distance to the constant classifier of the column", "",
                      id="against the constant, without a dot"),
         pytest.param("hvg", False, "colour: difference",
-                     f"dot: the intervals of the two overlap ({sentences_views.INTERVAL})", id="against an entry"),
+                     f"dot: the intervals of the two overlap ({sentence.INTERVAL})", id="against an entry"),
     ],
 )  # fmt: skip
 def test_the_caption_of_the_matrix_says_what_colours_and_dots_compare(other, crosses, colour, dot):
     rows = {"train": ["a"], "test": ["b"], "n": [10], "seeds": [1], "crosses": [crosses], "state": ["measured"]}
-    said = sentences_views.matrix_caption(pl.DataFrame(rows), PICKS | {"other": other}, "2026-01-01")
+    said = transfer_text.matrix_caption(pl.DataFrame(rows), PICKS | {"other": other}, "2026-01-01")
     assert said[2:4] == [colour, dot]
 
 
@@ -182,7 +187,7 @@ def test_the_caption_of_the_matrix_says_what_colours_and_dots_compare(other, cro
 )
 def test_an_entry_is_more_sure_or_less_sure_than_it_is_right(overconfident, sure):
     row = {"title": "A", "ece": 0.2, "overconfident": overconfident, "brier": 0.2, "constant": 0.25}
-    assert sure in sentences_views.calibration(pl.DataFrame([row]))
+    assert sure in text.calibration(pl.DataFrame([row]))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +201,7 @@ def test_an_entry_is_more_sure_or_less_sure_than_it_is_right(overconfident, sure
 )
 def test_a_brier_score_is_below_that_of_the_constant_or_not(brier, side):
     row = {"title": "A", "ece": 0.2, "overconfident": 0.1, "brier": brier, "constant": 0.25}
-    assert side in sentences_views.calibration(pl.DataFrame([row]))
+    assert side in text.calibration(pl.DataFrame([row]))
 
 
 # ---- leakage gap ---------------------------------------------------------------------------------------------------
@@ -218,16 +223,16 @@ BOTH = {
 def test_a_leakage_gap_above_0_flatters_whatever_the_metric(metric, by_cell, safe, gap):
     sides = {"cell": by_cell, "sample": safe}
     board = pl.DataFrame([BOTH | {"metric": metric, "split_by": name, "value": sides[name]} for name in sides])
-    assert boards.pairs(board, metric=metric)["gap"].item() == pytest.approx(gap)
+    assert score_frames.pairs(board, metric=metric)["gap"].item() == pytest.approx(gap)
 
 
 def test_the_note_says_what_a_gap_above_0_means_and_says_nothing_without_an_interval():
     rows = pl.DataFrame({"gap_unit": ["sample", None], "gap_seeds": [3, None]})
-    said = sentences_views.gap_note(rows)
+    said = text.gap_note(rows)
     assert said.startswith("Gap: how much better the score is by cell than leak-safe, 95 % bootstrap interval over sam")
     assert said.endswith("means of 3 seeds. An interval above 0: the split by cell flatters.")
     none = pl.DataFrame({"gap_unit": [None], "gap_seeds": [None]}, schema={"gap_unit": pl.String, "gap_seeds": pl.Int8})
-    assert sentences_views.gap_note(none) == "No interval: the predictions of these runs are not on this machine."
+    assert text.gap_note(none) == "No interval: the predictions of these runs are not on this machine."
 
 
 # ---- significance --------------------------------------------------------------------------------------------------
@@ -241,7 +246,7 @@ def test_the_note_says_what_a_gap_above_0_means_and_says_nothing_without_an_inte
 )
 def test_the_caption_of_mean_ranks_says_where_data_sets_are_few(smallest, few):
     found: Any = SimpleNamespace(smallest_p_holm=smallest, alpha=0.05, ranks=pl.DataFrame({"a": [1]}), n_datasets=4)
-    said = sentences_views.significance_caption(found, {"metric": "F1", "protocol": "pooled", "split_by": "sample"})
+    said = text.significance_caption(found, {"metric": "F1", "protocol": "pooled", "split_by": "sample"})
     assert said[0].endswith("4 data sets (few: read the sentence above first)" if few else "4 data sets")
 
 
@@ -257,7 +262,7 @@ def test_the_table_of_tests_says_which_sign_is_better():
 )
 def test_only_a_split_by_cell_is_said_to_have_a_patient_on_both_sides(split_by, leaks):
     picks = {"split_by": split_by, "strategy": "any", "protocol": "pooled", "metric": "F1", "on": "a"}
-    said = sentences.looking_at(picks, pl.DataFrame(schema={"source": pl.String}))
+    said = text.looking_at(picks, pl.DataFrame(schema={"source": pl.String}))
     assert ("cells of one patient stand on both sides" in said) == leaks
     assert ("were held out. Shown: nothing." in said) == (not leaks)
 
@@ -272,11 +277,11 @@ def test_only_a_split_by_cell_is_said_to_have_a_patient_on_both_sides(split_by, 
 def test_a_point_of_a_few_shot_curve_on_other_cells_is_told(same, said):
     rows = {"train": ["a+b"] * 2, "shots": ["0", "5"], "n": [9, 8], "seeds": [1, 1], "same_cells": [True, same]}
     frame = pl.DataFrame(rows | {"interval": ["cells"] * 2, "test": ["c", "c"]})
-    assert sentences_views.few_shot_caption(frame, "c", PICKS, "")[3] == said
+    assert text.few_shot_caption(frame, "c", PICKS, "")[3] == said
 
 
 @pytest.mark.parametrize("uncounted", [(), ("a",)], ids=["all cells are counted", "one data set has no count"])
 def test_the_catalogue_says_of_how_many_data_sets_nobody_gives_the_cells(uncounted):
     cells: Any = SimpleNamespace(uncounted=uncounted, total=9)
-    said = sentences.catalogue_caption(pl.DataFrame({"key": ["a", "b"]}), cells)[2]
+    said = datasets_text.catalogue_caption(pl.DataFrame({"key": ["a", "b"]}), cells)[2]
     assert said == ("no source gives the cells of 1 of them" if uncounted else "")

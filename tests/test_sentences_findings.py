@@ -8,14 +8,14 @@ import pytest
 
 from scdrugmap.cli.data import _MARKS
 from scdrugmap.data.catalog.catalog import DATASETS
-from scdrugmap.evaluation.analysis.score_matrix import DROPPED, Blocks, with_names
+from scdrugmap.evaluation.analysis.score_matrix import DROPPED, ScoreMatrix, with_names
 from scdrugmap.evaluation.analysis.significance import compare_blocks
 from scdrugmap.evaluation.audit.audit import _CONF, _DATASETS, _SPLITS
 from scdrugmap.evaluation.audit.findings import ORDER, Finding, find
 from scdrugmap.evaluation.audit.overlap import SHARED
-from scdrugmap.evaluation.cells.cell_table import CellTable
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
 from scdrugmap.evaluation.plan.eta import in_words
-from scdrugmap.evaluation.plan.preflight import Lacking, price
+from scdrugmap.evaluation.plan.preflight import Preflight, estimate_hours
 from scdrugmap.evaluation.splits.protocols import warnings
 
 
@@ -120,13 +120,13 @@ def test_verdicts_are_listed_and_marked_with_the_gravest_first():
 LEAKS = "leaks: every sample has one label, and a split by cell puts its cells on both sides"
 
 
-def cohort(labels: str, samples: str) -> CellTable:
+def cohort(labels: str, samples: str) -> CellMetadata:
     """One cell a letter; a sample is a patient."""
     named = np.array(list(samples))
     full = {"s": "sensitive", "r": "resistant"}
     label = np.array([full[letter] for letter in labels], dtype=object)
     same = np.full(len(named), "d")
-    return CellTable(np.arange(len(named)).astype(str), same, same, named, named, label, np.arange(len(named)))
+    return CellMetadata(np.arange(len(named)).astype(str), same, same, named, named, label, np.arange(len(named)))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def compared(n: int, difference: float, dropped: int = 0):
     values = rng.normal(0, 0.01, (n, 3)) + difference * np.arange(3)
     entries = pl.DataFrame({"model": list("abc"), "head": "mlp", "strategy": "freeze", "variant": "", "shots": None})
     gone = [("entry", f"e{i}", 1, n, "") for i in range(dropped)]
-    table = Blocks(
+    table = ScoreMatrix(
         "f1", with_names(entries.with_columns(pl.col("shots").cast(pl.Int64))), tuple(map(str, range(n))), values,
         pl.DataFrame(gone, schema=DROPPED, orient="row"),
     )  # fmt: skip
@@ -195,13 +195,13 @@ def test_a_comparison_says_what_it_left_out(dropped, said):
     ],
 )  # fmt: skip
 def test_a_plan_says_what_it_lacks(lacking, said, settings):
-    found = list(Lacking(*lacking).sentences(settings))
+    found = list(Preflight(*lacking).sentences(settings))
     assert len(found) == len(said)
     assert all(part in line for part, line in zip(said, found, strict=True))
 
 
 def test_a_plan_of_baselines_has_no_price():
-    assert price([], {}) == ""
+    assert estimate_hours([], {}) == ""
 
 
 @pytest.mark.parametrize(

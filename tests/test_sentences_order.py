@@ -12,9 +12,11 @@ import polars as pl
 import pytest
 from anndata import AnnData
 
-from scdrugmap.app import boards, boards_transfer, boards_views, words
+from scdrugmap.app.models import frames
+from scdrugmap.app.transfer import frames as transfer_frames
+from scdrugmap.app.ui import glossary, score_frames
 from scdrugmap.evaluation.analysis.leakage_gap import over_datasets
-from scdrugmap.evaluation.analysis.score_matrix import DROPPED, Blocks, with_names
+from scdrugmap.evaluation.analysis.score_matrix import DROPPED, ScoreMatrix, with_names
 from scdrugmap.evaluation.analysis.significance import compare_blocks
 from scdrugmap.evaluation.analysis.transfer_matrix import difference
 from scdrugmap.evaluation.metrics.reliability import reliability
@@ -50,14 +52,14 @@ def both_ways(metric: str, kinds: dict[str, str]) -> pl.DataFrame:
 @UP_AND_DOWN
 def test_home_shows_the_best_models_and_the_best_first(metric, best_first):
     board = both_ways(metric, dict.fromkeys(VALUES, "foundation"))
-    assert boards.headline(board, metric=metric, best=2)["title"].to_list() == best_first[:2]
+    assert score_frames.headline(board, metric=metric, best=2)["title"].to_list() == best_first[:2]
 
 
 @UP_AND_DOWN
 def test_home_shows_the_best_baseline_after_the_models(metric, best_first):
     best, model, worst = best_first
     board = both_ways(metric, {worst: "baseline", model: "foundation", best: "baseline"})
-    assert boards.headline(board, metric=metric, best=1)["title"].to_list() == [model, best]
+    assert score_frames.headline(board, metric=metric, best=1)["title"].to_list() == [model, best]
 
 
 def test_the_strictest_leak_safe_split_stands_for_the_leak_safe_side():
@@ -65,21 +67,21 @@ def test_the_strictest_leak_safe_split_stands_for_the_leak_safe_side():
     for strictest in range(1, len(splits)):
         rows = [BOARD | {"metric": "f1", "model": "a", "split_by": name, "value": 0.5}
                 for name in splits[: strictest + 1]]  # fmt: skip
-        found = boards.pairs(pl.DataFrame(rows), metric="f1")
+        found = score_frames.pairs(pl.DataFrame(rows), metric="f1")
         assert found["split_by"].to_list() == [splits[strictest]]
 
 
 @UP_AND_DOWN
 def test_the_curves_that_are_drawn_first_are_the_best(metric, best_first):
     curves = pl.DataFrame({"title": list(VALUES) * 2, "value": [*VALUES.values()] * 2})
-    assert boards_views.best_curves(curves, higher=metric == "f1") == best_first
+    assert frames.best_curves(curves, higher=metric == "f1") == best_first
 
 
 def test_panels_with_most_entries_come_first_and_in_each_the_best_entries():
     rows = pl.DataFrame(
         {"panel": ["few", "many", "many", "many"], "on": "", "n": 1, "place": [1, 3, 1, 2], "title": list("abcd")}
     )
-    found = boards_views.panels(rows, most=2)
+    found = frames.panels(rows, most=2)
     assert [(name, part["title"].to_list()) for name, part in found] == [("many", ["c", "d"]), ("few", ["a"])]
 
 
@@ -93,21 +95,21 @@ def test_what_no_other_entry_beats_in_both_comes_first_and_is_marked(metric, bes
     ]
     types = {"ci_low": pl.Float64, "ci_high": pl.Float64}
     speeds = pl.DataFrame({"model": list(speed), "cells_per_s": list(speed.values())})
-    found = boards_views.costed(pl.DataFrame(rows, schema_overrides=types), speeds, higher_is_better=metric == "f1")
+    found = frames.costed(pl.DataFrame(rows, schema_overrides=types), speeds, higher_is_better=metric == "f1")
     assert found.select("title", "pareto").rows() == [(best, True), (middle, True), (worst, False)]
 
 
 def test_paired_tests_are_listed_with_the_smallest_p_first():
     table = {"a": list("xyz"), "b": "w", "p_holm": [0.3, 0.01, 0.04], "p_wilcoxon": 0.1, "median_difference": 0.1}
     found: Any = SimpleNamespace(pairs=pl.DataFrame(table))
-    assert boards_views.compared(found, {})["a"].to_list() == ["y", "z", "x"]
+    assert frames.compared(found, {})["a"].to_list() == ["y", "z", "x"]
 
 
 def test_pairs_are_listed_from_the_best_to_the_worst_and_those_without_a_score_last():
     table = pl.DataFrame(
         {"train": list("abcde"), "better": [0.1, None, -0.2, 0.3, None], "state": [*["measured"] * 4, "itself"]}
     )
-    assert boards_transfer.best_first(table)["train"].to_list() == ["d", "a", "c", "b"]
+    assert transfer_frames.best_first(table)["train"].to_list() == ["d", "a", "c", "b"]
 
 
 # ---- statistics ----------------------------------------------------------------------------------------------------
@@ -116,7 +118,7 @@ def compared(metric: str):
     entries = pl.DataFrame({"model": list(VALUES), "head": "mlp", "strategy": "freeze", "variant": "", "shots": None})
     entries = with_names(entries.with_columns(pl.col("shots").cast(pl.Int64)))
     names = tuple("abcdef")
-    return compare_blocks(Blocks(metric, entries, names, values, pl.DataFrame(schema=DROPPED)), draws=10)
+    return compare_blocks(ScoreMatrix(metric, entries, names, values, pl.DataFrame(schema=DROPPED)), draws=10)
 
 
 @UP_AND_DOWN
@@ -200,7 +202,7 @@ def hue(colour: str) -> str:
 
 
 def test_the_words_legend_and_colours_of_better_and_worse_agree():
-    assert "blue is better, orange worse" in words.tip("transfer")
+    assert "blue is better, orange worse" in glossary.tip("transfer")
     frame = pl.DataFrame({"shade": [-0.3, 0.2]})
     for ink in (palette.LIGHT, palette.DARK):
         assert [hue(ink.worse_to_better[end]) for end in (0, -1)] == ["orange", "blue"]

@@ -10,11 +10,15 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from scdrugmap.app import asked, cards, sentences, sentences_views, told
-from scdrugmap.evaluation.results.run_record import Part
+from scdrugmap.app.jobs import endpoints, prompt_options
+from scdrugmap.app.models import card, text
+from scdrugmap.app.predict import text as predict_text
+from scdrugmap.app.runs import text as runs_text
+from scdrugmap.app.transfer import text as transfer_text
+from scdrugmap.evaluation.results.run_record import FoldScores
 from scdrugmap.prediction.reference.calibration import fit_calibration
 from scdrugmap.prediction.reference.fit import _notes
-from scdrugmap.prediction.reference.held_out import Folds, measure
+from scdrugmap.prediction.reference.held_out import OutOfFoldScores, measure
 from scdrugmap.prediction.reference.novelty import Novelty
 from scdrugmap.prediction.summary import label_metrics, share_interval
 from scdrugmap.prompting.cost import Estimate
@@ -39,13 +43,13 @@ ASKED: dict[str, Any] = {
     ],
 )
 def test_a_reference_that_was_not_shown_to_beat_chance_carries_a_warning(held_out, warning):
-    said = sentences.no_evidence({"held_out": {"constant": 0.5} | held_out})
+    said = predict_text.no_evidence({"held_out": {"constant": 0.5} | held_out})
     whole = f"On studies that it had not seen, this reference {warning} a classifier that looks at nothing."
     assert said == (whole + DEMONSTRATION if warning else "")
 
 
 def test_a_reference_that_could_not_be_tested_carries_a_warning():
-    assert sentences.no_evidence({"held_out": {}}) == "No study was left to test this reference on." + DEMONSTRATION
+    assert predict_text.no_evidence({"held_out": {}}) == "No study was left to test this reference on." + DEMONSTRATION
 
 
 @pytest.mark.parametrize(
@@ -57,19 +61,19 @@ def test_a_reference_that_could_not_be_tested_carries_a_warning():
 )
 def test_the_held_out_score_stands_beside_its_constant_or_says_that_there_is_none(found, number, beside):
     provenance = {"held_out": BESIDE | found, "trained_on": ["a"], "calibration": "isotonic", "model": "m"}
-    assert sentences.held_out(provenance) == (number, beside)
-    said = sentences.what_it_is(provenance | {"share_genes": 1, "share_counts": 1})
+    assert predict_text.held_out(provenance) == (number, beside)
+    said = predict_text.what_it_is(provenance | {"share_genes": 1, "share_counts": 1})
     assert ("a classifier that looks at nothing scores 0.50. So it is." in said) == bool(found)
     assert ("**How far to trust it.** So it is." in said) == (not found)
 
 
-def cohort(lines: int) -> tuple[Folds, pd.DataFrame, np.ndarray]:
+def cohort(lines: int) -> tuple[OutOfFoldScores, pd.DataFrame, np.ndarray]:
     """Two studies with so many patients a class, five cells each; true where a cell is resistant."""
     rows = [(study, f"{study}-{label}-{line}", label)
             for study in ("a", "b") for label in ("sensitive", "resistant") for line in range(lines)
             for _ in range(5)]  # fmt: skip
     obs = pd.DataFrame(rows, columns=["study", "patient_or_line", "response"])
-    folds = Folds("study", obs["study"].to_numpy(str), np.full(len(obs), 0.5, dtype=np.float32))
+    folds = OutOfFoldScores("study", obs["study"].to_numpy(str), np.full(len(obs), 0.5, dtype=np.float32))
     return folds, obs, (obs["response"] == "resistant").to_numpy()
 
 
@@ -94,7 +98,7 @@ def test_the_verdict_of_a_reference_says_on_which_side_of_chance_it_is(lines, tu
 def test_the_verdict_is_unknown_where_no_study_has_both_classes():
     folds, obs, _ = cohort(2)
     one = ((obs["study"] == "a") == (obs["response"] == "resistant")).to_numpy()
-    few = Folds("study", folds.unit_of[one], folds.raw[one])
+    few = OutOfFoldScores("study", folds.unit_of[one], folds.raw[one])
     found = measure(few, np.full(one.sum(), 0.5), obs[one])
     assert found["verdict"] == "Unknown: none of the studies that it had not seen has both classes."
 
@@ -144,7 +148,7 @@ def test_scores_against_labels_say_whether_the_labels_taught_the_reference(taugh
     labels = ["sensitive", "resistant"] * 2
     metrics = label_metrics(pd.DataFrame({"response_given": labels, "p_resistant": [0.1, 0.9, 0.2, 0.8]}), None, taught)
     assert metrics["caveat"] == caveat
-    assert sentences.untaught(metrics) == ("" if caveat else "nothing was learnt from these labels")
+    assert predict_text.untaught(metrics) == ("" if caveat else "nothing was learnt from these labels")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,7 @@ def test_scores_against_labels_say_whether_the_labels_taught_the_reference(taugh
 )
 def test_an_interval_says_what_it_was_drawn_over(samples, unit):
     part = share_interval(np.arange(len(samples)) % 2 == 0, np.array(list(samples)))
-    assert sentences.share_unit(part) == unit
+    assert predict_text.share_unit(part) == unit
 
 
 def test_a_cell_is_novel_above_the_threshold_and_not_at_it():
@@ -174,25 +178,27 @@ def test_a_cell_is_novel_above_the_threshold_and_not_at_it():
     ],
 )
 def test_a_map_says_whether_it_shows_all_cells(shown, said):
-    assert sentences.drawn(shown, 20) == said
+    assert predict_text.drawn(shown, 20) == said
 
 
 @pytest.mark.parametrize(("groups", "said"), [(40, ""), (41, "the 40 largest are drawn")], ids=["40 are all", "41"])
 def test_groups_that_are_not_drawn_are_told(groups, said):
-    assert sentences.only_the_largest(groups) == said
+    assert predict_text.only_the_largest(groups) == said
 
 
 # ---- models that are asked -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("failed", [0, 7], ids=["every cell was answered", "seven cells were not"])
 def test_a_result_of_a_model_that_is_asked_is_a_demonstration_and_names_cells_without_an_answer(failed):
-    said = asked.warning({"asked": ASKED | {"n_failed": failed}})
+    said = endpoints.warning({"asked": ASKED | {"n_failed": failed}})
     assert DEMONSTRATION in said
     assert ("7 of 90 cells got no readable answer" in said) == bool(failed)
 
 
 def test_consent_says_what_is_told_and_what_more_it_may_cost():
     estimate = Estimate("api", "gpt", 90, 9, 0, 100, 10, 0.5, "gene names", "1 USD")
-    nothing, each, same = (" ".join(asked.lines(estimate, about)) for about in ("", f"Drug: {told.OWN}.", "Drug: x."))
+    nothing, each, same = (
+        " ".join(endpoints.lines(estimate, about)) for about in ("", f"Drug: {prompt_options.OWN}.", "Drug: x.")
+    )
     assert "Nothing is told about drug, cancer type and tissue." in nothing
     assert all("Nothing is told about" not in said for said in (each, same))
     assert ["there may be a few more" in said for said in (nothing, each, same)] == [False, True, False]
@@ -205,7 +211,7 @@ def test_consent_says_what_is_told_and_what_more_it_may_cost():
     ids=["none is kept", "one is kept", "two are kept"],
 )
 def test_answers_that_are_kept_are_told(answers, said):
-    found = asked.kept(answers)
+    found = endpoints.kept(answers)
     assert found == said or found[0].startswith(said)
 
 
@@ -215,7 +221,7 @@ def test_answers_that_are_kept_are_told(answers, said):
     ids=["a limit below the estimate", "a limit at the estimate", "a limit above the estimate"],
 )
 def test_a_limit_that_would_send_nothing_is_told(limit, over):
-    said = asked.over_limit(0.5, limit)
+    said = endpoints.over_limit(0.5, limit)
     assert said.startswith("The estimate of 0.50 USD is over this limit") if over else said == ""
 
 
@@ -230,7 +236,7 @@ def test_a_limit_that_would_send_nothing_is_told(limit, over):
     ],
 )
 def test_what_cannot_be_told_to_a_model_is_said(value, columns, examples, said):
-    found = told.problem("drug", value, columns, examples)
+    found = prompt_options.problem("drug", value, columns, examples)
     assert said in found
     assert bool(found) == bool(said)
 
@@ -244,19 +250,19 @@ def test_what_cannot_be_told_to_a_model_is_said(value, columns, examples, said):
     ],
 )
 def test_captions_say_whether_an_interval_was_drawn(unit, said):
-    part = Part("all", ("a",), ("b",), 10, 20, 0.5, unit=unit, n_units=3)
+    part = FoldScores("all", ("a",), ("b",), 10, 20, 0.5, unit=unit, n_units=3)
     run: Any = SimpleNamespace(
         experiment=SimpleNamespace(protocol="pooled", split_by="sample"), environment=SimpleNamespace(date="2026-01-01")
     )
     row = {"test": "b", "seeds": 1}
-    assert said in sentences_views.run_caption(part, run)
-    assert said in sentences_views.pair_caption(row, {"split_by": "study", "shots": "0"}, part, "2026-01-01")
+    assert said in runs_text.run_caption(part, run)
+    assert said in transfer_text.pair_caption(row, {"split_by": "study", "shots": "0"}, part, "2026-01-01")
 
 
 @pytest.mark.parametrize("seeds", [1, 3], ids=["one seed", "three seeds"])
 def test_figures_of_one_seed_beside_a_mean_are_told(seeds):
-    part = Part("all", ("a",), ("b",), 10, 20, 0.5)
-    said = sentences_views.pair_caption({"test": "b", "seeds": seeds}, {"split_by": "study", "shots": "0"}, part, "")
+    part = FoldScores("all", ("a",), ("b",), 10, 20, 0.5)
+    said = transfer_text.pair_caption({"test": "b", "seeds": seeds}, {"split_by": "study", "shots": "0"}, part, "")
     assert ("figures and table: one of 3 seeds; the sentence: their mean" in said) == (seeds == 3)
 
 
@@ -273,22 +279,20 @@ def test_measured_reported_and_simulated_numbers_are_never_called_the_same(sourc
         [{"n": 10, "test": "a", "source": source, "ci_low": low}], schema_overrides={"ci_low": pl.Float64}
     )
     picks = {"metric": "F1", "on": "a", "protocol": "pooled", "split_by": "cell", "shots": "all"}
-    said = sentences.ranking_caption(rows, picks, "", "all sensitive", 0)
+    said = text.ranking_caption(rows, picks, "", "all sensitive", 0)
     assert said[3] == mark
     assert said[4].startswith(interval)
     facet = rows.with_columns(panel=pl.lit("a"))
-    assert (
-        sentences_views.facet_caption(facet, picks | {"facet": "tissue"}, "", 8)[3] == mark.split(" ")[0] + " " + source
-    )
+    assert text.facet_caption(facet, picks | {"facet": "tissue"}, "", 8)[3] == mark.split(" ")[0] + " " + source
 
 
 @pytest.mark.parametrize("name", ["simulated-a", "gse1"], ids=["simulated cells", "real cells"])
 def test_scores_of_simulated_cells_are_called_so(name):
     rows = pl.DataFrame({"title": [name], "split_by": ["study"], "n": [10]})
-    said = sentences_views.left_out_caption(rows, {"metric": "F1", "entry": "HVG"}, "")[-1]
+    said = transfer_text.left_out_caption(rows, {"metric": "F1", "entry": "HVG"}, "")[-1]
     assert said == ("simulated, not measured on real cells" if name.startswith("simulated") else "measured here")
 
 
 def test_a_licence_that_restricts_says_so_and_one_that_does_not_says_nothing():
-    assert "may not be used in a product" in cards.restriction("CC BY-NC 4.0 (non-commercial)")
-    assert cards.restriction("MIT") == ""
+    assert "may not be used in a product" in card.restriction("CC BY-NC 4.0 (non-commercial)")
+    assert card.restriction("MIT") == ""

@@ -10,11 +10,11 @@ from test_protocols import SAFE, cohorts, table
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.run.evaluate import evaluate
-from scdrugmap.evaluation.splits.cross_validate import Folds
-from scdrugmap.evaluation.splits.few_shot import Few, set_aside
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
+from scdrugmap.evaluation.splits.few_shot import FewShot, set_aside
 from scdrugmap.evaluation.splits.protocols import distinct, splits
 
 COUNTS = (0, 1, 5, 10, 50)
@@ -88,7 +88,7 @@ def test_a_fold_that_is_scored_can_be_learned_and_its_units_stay_together(cohort
 @settings(max_examples=150, deadline=None)
 def test_shots_are_nested_and_the_tested_cells_are_the_same_at_every_k(cohort, reserve, seed):
     cells = cohort.take(distinct(cohort)[0])
-    asides = [set_aside(cells, "target", Few(k, reserve, seed)) for k in range(reserve + 1)]
+    asides = [set_aside(cells, "target", FewShot(k, reserve, seed)) for k in range(reserve + 1)]
     before: set[int] = set()
     for k, aside in enumerate(asides):
         assert aside.test.tolist() == asides[0].test.tolist()
@@ -110,7 +110,7 @@ def test_shots_are_nested_and_the_tested_cells_are_the_same_at_every_k(cohort, r
 @given(st.integers(0, 99), st.integers(1, 10))
 def test_whole_samples_are_set_aside_where_each_class_has_two(seed, reserve):
     cells = table("s" * 40 + "r" * 40, sample=[i // 10 for i in range(80)])
-    aside = set_aside(cells, "target", Few(reserve, reserve, seed))
+    aside = set_aside(cells, "target", FewShot(reserve, reserve, seed))
     assert not set(cells.sample[aside.shots]) & set(cells.sample[aside.test])
     assert len(aside.test) == 60
     assert aside.notes == ("set aside for shots: 2 whole samples (20 cells) of 'target'; 60 cells are tested",)
@@ -118,7 +118,7 @@ def test_whole_samples_are_set_aside_where_each_class_has_two(seed, reserve):
 
 def test_one_sample_a_class_shares_it_with_the_tested_cells_and_says_so():
     cells = table("s" * 40 + "r" * 40, sample="a" * 40 + "b" * 40)
-    aside = set_aside(cells, "target", Few(5, 10, 0))
+    aside = set_aside(cells, "target", FewShot(5, 10, 0))
     assert len(aside.test) == 60
     assert aside.notes == (
         "set aside for shots: 20 cells of 'target'; 60 cells are tested",
@@ -128,14 +128,14 @@ def test_one_sample_a_class_shares_it_with_the_tested_cells_and_says_so():
 
 def test_samples_of_one_patient_are_named():
     cells = table("s" * 20 + "r" * 20, sample=[i // 10 for i in range(40)], patient="p" * 40)
-    aside = set_aside(cells, "target", Few(5, 10, 0))
+    aside = set_aside(cells, "target", FewShot(5, 10, 0))
     assert aside.notes[1] == "leaks: shots and tested cells of 'target' share patients or lines"
 
 
 def test_half_of_a_class_is_the_most():
     cells = table("s" * 9 + "r" * 100)
-    assert not set_aside(cells, "target", Few(4, 50, 0)).reason
-    short = set_aside(cells, "target", Few(5, 50, 0)).reason
+    assert not set_aside(cells, "target", FewShot(4, 50, 0)).reason
+    short = set_aside(cells, "target", FewShot(5, 50, 0)).reason
     assert short == (
         "5 shots a class cannot be had: 4 of the 9 sensitive cells of 'target' can be set aside (at most half)."
     )
@@ -143,14 +143,14 @@ def test_half_of_a_class_is_the_most():
 
 @pytest.mark.parametrize(("k", "asked"), [(0, "No shot could be had"), (1, "1 shot a class cannot be had")])
 def test_a_target_of_one_class_is_no_part_of_a_curve_at_any_k(k, asked):
-    aside = set_aside(table("r" * 10), "target", Few(k, 5, 0))
+    aside = set_aside(table("r" * 10), "target", FewShot(k, 5, 0))
     assert aside.reason == f"{asked}: 0 of the 0 sensitive cells of 'target' can be set aside (at most half)."
-    assert not set_aside(table("r" * 10), "target", Few()).reason
+    assert not set_aside(table("r" * 10), "target", FewShot()).reason
 
 
 def test_another_seed_draws_other_cells():
     cells = table("sr" * 50)
-    first, again, other = (set_aside(cells, "target", Few(5, 10, seed)) for seed in (1, 1, 2))
+    first, again, other = (set_aside(cells, "target", FewShot(5, 10, seed)) for seed in (1, 1, 2))
     assert first.shots.tolist() == again.shots.tolist() != other.shots.tolist()
 
 
@@ -208,6 +208,7 @@ class Learner:
     precision: str = "float32"
     weights: str = ""
     chooses_epoch: bool = True
+    may_abstain: bool = False
     spent: dict = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -221,7 +222,7 @@ class Learner:
 
 def simulated(n_datasets=3, **options):
     plan = {"n_cells": 360, "n_genes": 250, "n_samples": 12, "n_datasets": n_datasets, "n_studies": n_datasets}
-    return Material.of(load_sources([simulate(**plan | options)]))
+    return LabelledData.of(load_labelled([simulate(**plan | options)]))
 
 
 def asked(of, **changes):
@@ -236,7 +237,7 @@ def test_one_fit_serves_all_test_sets_of_one_training_side():
     for shots in (0, 5):
         learner = Learner([])
         question = asked(of, train=("simulated-1",), shots=shots, reserve=5)
-        outcomes[shots], _ = Folds.of(question, of).score(learner, ())
+        outcomes[shots], _ = CrossValidation.of(question, of).score(learner, ())
         names = [fold for *_, fold in learner.fits]
         assert names == (["transfer"] if not shots else ["simulated-2", "simulated-3"])
     assert outcomes[0].tests == outcomes[5].tests
@@ -252,8 +253,8 @@ def test_data_sets_of_one_class_train_together_with_the_others():
     cells = simulate(n_cells=360, n_genes=250, n_samples=12, n_datasets=3, n_studies=3, effect=4.0)
     dataset, label = cells.obs["dataset"].astype(str), cells.obs["response"].astype(str)
     one_class = {"simulated-2": "sensitive", "simulated-3": "resistant"}  # none of the two could teach alone
-    of = Material.of(
-        load_sources(
+    of = LabelledData.of(
+        load_labelled(
             [cells[[one_class.get(name, own) == own for name, own in zip(dataset, label, strict=True)]].copy()]
         )
     )
@@ -277,7 +278,7 @@ def test_shots_train_and_never_choose_the_epoch():
     of = simulated()
     learners = {shots: Learner([]) for shots in (0, 5)}
     for shots, learner in learners.items():
-        Folds.of(asked(of, shots=shots, reserve=5), of).score(learner, ())
+        CrossValidation.of(asked(of, shots=shots, reserve=5), of).score(learner, ())
     for (few, chosen, _), (none, before, _) in zip(learners[5].fits, learners[0].fits, strict=True):
         assert len(few) == len(none) + 10
         assert few[chosen].tolist() == none[before].tolist()
@@ -292,7 +293,7 @@ def test_models_of_one_question_share_their_splits_and_the_record_proves_it():
     assert made[0].outcome.splits == made[1].outcome.splits != ""
     assert made[0].outcome.tests == made[1].outcome.tests != made[0].outcome.splits
     elsewhere = simulated(duplicates=10, seed=1)
-    assert Folds.of(asked(elsewhere), elsewhere).identity("test") != made[0].outcome.tests
+    assert CrossValidation.of(asked(elsewhere), elsewhere).identity("test") != made[0].outcome.tests
     assert [part.left_out for part in made[0].outcome.parts if part.n_train] == [20, 20, 20]
 
 

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.models import MODELS
+from scdrugmap.models import MODELS, speed
 from scdrugmap.models.checkpoints.load import empty_network, resolve_settings
-from scdrugmap.models.speed import speeds
 from scdrugmap.models.testing import toy_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,7 +174,7 @@ def test_one_command_prints_and_writes_everything(monkeypatch, capsys, tmp_path,
     cells.write_h5ad(tmp_path / "folder" / "mine.h5ad")
     monkeypatch.setattr(embed, "LABELLED", 48)
     monkeypatch.setattr(embed, "LABELLED_GENES", 100)
-    places = {name: tmp_path / name for name in ("performance.json", "performance.md", "speed.csv")}
+    places = {name: tmp_path / name for name in ("speed.json", "performance.md")}
     places["performance.md"].write_text(f"Before.\n{embed_table.BEGIN}\nold\n{embed_table.END}\nAfter.\n")
     monkeypatch.setattr(embed, "write", lambda records: embed_table.write(records, *places.values()))
     command = "embed.py --model scgpt --size small --cells 4 --head-seconds 60 --threads 1 --no-memory --json --write"
@@ -187,15 +186,12 @@ def test_one_command_prints_and_writes_everything(monkeypatch, capsys, tmp_path,
     assert record["command"].startswith("benchmarks/embed.py --model scgpt --size small")
     assert record["command"].endswith("--data mine.h5ad")
     assert record["cells_of"] == "mine"
-    assert json.loads(places["performance.json"].read_text()) == [record]
+    assert json.loads(places["speed.json"].read_text()) == [record]
     text = places["performance.md"].read_text()
     assert text.startswith("Before.\n")
     assert text.endswith("After.\n")
     assert "| `scgpt` | small | mine | 4 |" in text
     assert "old" not in text
-    header, row = places["speed.csv"].read_text().splitlines()
-    assert header == ",".join(embed_table.SPEED_COLUMNS)
-    assert row.startswith("scgpt,small,cpu,")
 
 
 def test_a_new_record_takes_the_place_of_the_old(tmp_path):
@@ -205,12 +201,25 @@ def test_a_new_record_takes_the_place_of_the_old(tmp_path):
     assert known == [{**old[0], "n": 2}, old[1]]
 
 
-def test_measured_speeds_can_be_read():
-    found = speeds()
-    assert found
-    for speed in found:
-        assert speed.model in MODELS
-        assert speed.size in ("published", "small")
-        assert speed.cells_per_s > 0
-        assert speed.tokens_per_s > speed.cells_per_s
-        assert speed.command.startswith("benchmarks/embed.py")
+def test_every_speed_that_the_package_carries_says_of_what_where_when_and_how():
+    records = json.loads(speed.SPEEDS.read_text())
+    assert len(records) == len(speed.speeds()) > 0
+    for record, measured in zip(records, speed.speeds(), strict=True):
+        assert measured.model in MODELS
+        assert measured.cells_per_s > 0
+        assert measured.threads > 0
+        assert (measured.machine, measured.date) == (record["machine"], record["date"])
+        assert record["tokens_per_s"] > record["cells_per_s"]
+        assert record["command"].startswith("benchmarks/embed.py")
+
+
+def test_the_tables_of_the_document_are_those_of_the_package():
+    assert embed_table.rendered(json.loads(speed.SPEEDS.read_text())) in embed_table.DOCUMENT.read_text()
+
+
+def test_a_toy_is_no_speed_of_its_model(monkeypatch, tmp_path):
+    published, *_ = json.loads(speed.SPEEDS.read_text())
+    toy = published | {"size": "small", "cells_per_s": 1e6}
+    (tmp_path / "speed.json").write_text(json.dumps([toy, published]))
+    monkeypatch.setattr(speed, "SPEEDS", tmp_path / "speed.json")
+    assert [measured.cells_per_s for measured in speed.speeds()] == [published["cells_per_s"]]

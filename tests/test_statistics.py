@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.analysis.score_matrix import Blocks, blocks, with_names
+from scdrugmap.evaluation.analysis.score_matrix import ScoreMatrix, score_matrix, with_names
 from scdrugmap.evaluation.analysis.significance import (
     agreement,
     compare,
@@ -44,12 +44,12 @@ DEMSAR = np.array(
 VIEW = {"protocol": "pooled", "split_by": "sample"}
 
 
-def table_of(values: np.ndarray, metric: str = "auroc") -> Blocks:
+def table_of(values: np.ndarray, metric: str = "auroc") -> ScoreMatrix:
     columns = {"model": [f"m{i}" for i in range(values.shape[1])], "head": "mlp", "strategy": "freeze"}
     columns |= {"variant": "", "shots": None}
     entries = with_names(pl.DataFrame(columns, schema_overrides={"shots": pl.Int64}))
     datasets = tuple(f"d{i}" for i in range(len(values)))
-    return Blocks(metric, entries, datasets, values, pl.DataFrame())
+    return ScoreMatrix(metric, entries, datasets, values, pl.DataFrame())
 
 
 def scores_of(rows: list[dict]) -> pl.DataFrame:
@@ -203,7 +203,7 @@ def test_two_entries_have_no_friedman_test():
 def test_what_was_not_run_everywhere_is_left_out_and_named():
     rows = [row for row in grid(4, 6) if (row["model"], row["test"]) not in {("m1", "d3")}]
     rows += [{"model": "new", "test": "d0", "value": 0.5}, {"model": "m0", "test": "d9", "value": 0.5}]
-    table = blocks(scores_of(rows), "auroc", **VIEW)
+    table = score_matrix(scores_of(rows), "auroc", **VIEW)
     assert table.values.shape == (5, 4)
     assert table.datasets == ("d0", "d1", "d2", "d4", "d5")
     assert set(table.dropped.select("what", "name").rows()) == {
@@ -219,7 +219,7 @@ def test_what_was_not_run_everywhere_is_left_out_and_named():
 def test_an_undefined_score_is_a_gap():
     rows = grid(3, 4)
     rows[5]["value"] = None
-    table = blocks(scores_of(rows), "auroc", **VIEW)
+    table = score_matrix(scores_of(rows), "auroc", **VIEW)
     assert len(table.datasets) == 3
 
 
@@ -233,17 +233,17 @@ def test_seeds_and_training_sides_are_averaged_over_those_in_common():
                     rows.append(
                         {"model": model, "test": test, "train": train, "value": value, "facet_value": "", **cross}
                     )
-    table = blocks(scores_of(rows), "auroc", protocol="cross-data", split_by="dataset")
+    table = score_matrix(scores_of(rows), "auroc", protocol="cross-data", split_by="dataset")
     assert table.values == pytest.approx(np.array([[0.7, 0.5], [0.7, 0.5]]))
     twice = scores_of([*grid(2, 3, seed=1), *grid(2, 3, seed=2, run_id="f" * 16)])
     both = [np.array([row["value"] for row in grid(2, 3, seed=seed)]).reshape(2, 3).T for seed in (1, 2)]
-    assert blocks(twice, "auroc", **VIEW).values == pytest.approx(np.mean(both, axis=0))
+    assert score_matrix(twice, "auroc", **VIEW).values == pytest.approx(np.mean(both, axis=0))
 
 
 def test_a_view_of_several_splits_is_refused():
     rows = [*grid(2, 3), *grid(2, 3, split_by="cell")]
     with pytest.raises(InvalidInput, match="several values of split_by: 'cell', 'sample'"):
-        blocks(scores_of(rows), "auroc", protocol="pooled")
+        score_matrix(scores_of(rows), "auroc", protocol="pooled")
 
 
 def test_one_entry_is_no_comparison():
@@ -256,8 +256,8 @@ def test_one_entry_is_no_comparison():
 def test_simulated_and_reported_scores_stay_apart():
     rows = [*grid(3, 4), *[row | {"test": f"simulated-{row['test']}"} for row in grid(3, 5)]]
     rows += [row | {"source": "reported"} for row in grid(3, 6)]
-    assert len(blocks(scores_of(rows), "auroc", **VIEW).datasets) == 4
-    assert len(blocks(scores_of(rows), "auroc", made_up=True, **VIEW).datasets) == 5
+    assert len(score_matrix(scores_of(rows), "auroc", **VIEW).datasets) == 4
+    assert len(score_matrix(scores_of(rows), "auroc", made_up=True, **VIEW).datasets) == 5
 
 
 def test_agreement_of_splits_is_kendalls_tau_of_mean_ranks():

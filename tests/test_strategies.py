@@ -1,6 +1,6 @@
 """What every strategy promises to the loop, whichever it is: `scdrugmap.evaluation.strategies.strategy` in tests.
 
-A strategy that is new in `LEARNERS` is red here until `ASKED` says how it is asked and `IMPOSSIBLE` what it refuses.
+A strategy that is new in `STRATEGY_CLASSES` is red here until `ASKED` says how it is asked and `IMPOSSIBLE` what it refuses.
 All are asked the same question, few-shot transfer between two simulated data sets, so that each has something to learn
 from other cells and from the target's own.
 """
@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
-from scripted_endpoint import Endpoint, Handler, asked_cells, completion, entry, opinion
+from scripted_endpoint import Endpoint, Handler, asked_cells, completion, edits, entry, opinion
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import ScDrugMapError
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, sorted_options
-from scdrugmap.evaluation.splits.cross_validate import Folds
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.evaluation.strategies.prompt import MAX_COST
-from scdrugmap.evaluation.strategies.strategy import LEARNERS, Learned, Learner, learner_of
+from scdrugmap.evaluation.strategies.strategy import STRATEGY_CLASSES, FittedStrategy, FoldRows, Strategy, make_strategy
 from scdrugmap.models import MODELS
 from scdrugmap.models.testing import toy_folder
 
@@ -64,12 +64,13 @@ IMPOSSIBLE: dict[str, dict[str, dict[str, Any]]] = {
         "a setting that it has not": {"settings": {"heat": 1}},
     },
 }
-EVERY = [pytest.param(name, how, id=f"{name}: {how}") for name in LEARNERS for how in ASKED.get(name, {})]
-REFUSED = [pytest.param(name, why, id=f"{name}: {why}") for name in LEARNERS for why in IMPOSSIBLE.get(name, {})]
+EVERY = [pytest.param(name, how, id=f"{name}: {how}") for name in STRATEGY_CLASSES for how in ASKED.get(name, {})]
+REFUSED = [
+    pytest.param(name, why, id=f"{name}: {why}") for name in STRATEGY_CLASSES for why in IMPOSSIBLE.get(name, {})
+]
 every_strategy = pytest.mark.parametrize(("strategy", "how"), EVERY)
 
-Side = tuple[np.ndarray, np.ndarray]  # training rows, test rows
-Make = Callable[..., Learner]
+Make = Callable[..., Strategy]
 
 
 def listens(handler: Handler, body: dict[str, Any]) -> None:
@@ -98,38 +99,43 @@ def toys(pair: list[AnnData], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.fixture(scope="module")
-def material(pair: list[AnnData]) -> Material:
-    return Material.of(load_sources(pair))
+def material(pair: list[AnnData]) -> LabelledData:
+    return LabelledData.of(load_labelled(pair))
 
 
 @pytest.fixture(scope="module")
-def sides(material: Material) -> list[Side]:
+def sides(material: LabelledData) -> list[FoldRows]:
     """Both sides of two folds: each data set is the target once, with four of its cells a class told."""
-    folds = Folds.of(experiment("freeze", material, **ASKED["freeze"]["a fitted baseline"]), material)
-    return [(folds.rows[split.train], folds.rows[split.test]) for split in folds.splits]
+    folds = CrossValidation.of(experiment("freeze", material, **ASKED["freeze"]["a fitted baseline"]), material)
+    return list(folds.scored_rows())
 
 
 @pytest.fixture
 def make(
-    material: Material, toys: dict[str, str], endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    material: LabelledData,
+    sides: list[FoldRows],
+    toys: dict[str, str],
+    endpoint: Endpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Make:
     """Make a learner with a cache of its own: what an earlier one kept on disk does not reach it."""
     monkeypatch.setenv(MAX_COST, "1")
     endpoint.default = listens
-    made: list[Learner] = []
+    made: list[Strategy] = []
 
-    def new(strategy: str, how: str, of: Material = material, seed: int = 0, **other: Any) -> Learner:
+    def new(strategy: str, how: str, of: LabelledData = material, seed: int = 0, **other: Any) -> Strategy:
         asked = experiment(strategy, of, seed=seed, **{**ASKED[strategy][how], **other})
         cache = tmp_path / f"learner {len(made)}" / "embeddings"
         weights = toys.get(asked.model)
-        made.append(learner_of(asked, of, device="cpu", cache=cache, progress=False, weights=weights))
+        made.append(make_strategy(asked, of, folds=sides, device="cpu", cache=cache, progress=False, weights=weights))
         return made[-1]
 
     return new
 
 
 def experiment(
-    strategy: str, material: Material, *, settings: Any = None, options: Any = None, **more: Any
+    strategy: str, material: LabelledData, *, settings: Any = None, options: Any = None, **more: Any
 ) -> Experiment:
     names = tuple(source.name for source in material.sources)
     words = {"protocol": "cross-data", "split_by": "study", "shots": 4, "reserve": 4, **more}
@@ -137,7 +143,9 @@ def experiment(
     return Experiment(datasets=names, strategy=strategy, **words, **chosen)
 
 
-def fit(learner: Learner, material: Material, train: np.ndarray, labels: np.ndarray | None = None) -> Learned:
+def fit(
+    learner: Strategy, material: LabelledData, train: np.ndarray, labels: np.ndarray | None = None
+) -> FittedStrategy:
     """Learn from rows, with every fifth to choose the epoch where that is wanted."""
     held = np.arange(len(train)) % 5 == 0 if learner.chooses_epoch else None
     return learner.fit(train, material.table.label[train] if labels is None else labels, held, fold="a fold")
@@ -147,7 +155,7 @@ def opposite(labels: np.ndarray) -> np.ndarray:
     return np.where(labels == "sensitive", "resistant", "sensitive").astype(object)
 
 
-def with_other_cells(pair: list[AnnData], rows: np.ndarray, *, expression: bool) -> Material:
+def with_other_cells(pair: list[AnnData], rows: np.ndarray, *, expression: bool) -> LabelledData:
     """The same cells, but that those in `rows` have the opposite label and, if wanted, other genes."""
     changed, start = [], 0
     for adata in pair:
@@ -162,18 +170,18 @@ def with_other_cells(pair: list[AnnData], rows: np.ndarray, *, expression: bool)
             other.X = sparse.csr_matrix(counts)
         changed.append(other)
         start += adata.n_obs
-    return Material.of(load_sources(changed))
+    return LabelledData.of(load_labelled(changed))
 
 
 def test_every_strategy_is_held_to_this_contract():
-    assert set(LEARNERS) == set(STRATEGIES) == set(ASKED) == set(IMPOSSIBLE)
+    assert set(STRATEGY_CLASSES) == set(STRATEGIES) == set(ASKED) == set(IMPOSSIBLE)
     assert all(ASKED.values())
     assert all(IMPOSSIBLE.values())
 
 
 @every_strategy
 def test_it_gives_one_probability_for_each_row_that_is_asked_for(make, material, sides, strategy, how):
-    train, test = sides[0]
+    train, test = sides[0].train, sides[0].test
     p = fit(make(strategy, how), material, train).predict(test)
     assert isinstance(p, np.ndarray)
     assert p.dtype == np.float32
@@ -185,7 +193,7 @@ def test_it_gives_one_probability_for_each_row_that_is_asked_for(make, material,
 
 @every_strategy
 def test_rows_may_come_in_any_order_and_their_values_follow(make, material, sides, strategy, how):
-    train, test = sides[0]
+    train, test = sides[0].train, sides[0].test
     learned = fit(make(strategy, how), material, train)
     order = np.random.default_rng(0).permutation(len(test))
     assert (order != np.arange(len(test))).any()
@@ -194,7 +202,7 @@ def test_rows_may_come_in_any_order_and_their_values_follow(make, material, side
 
 @every_strategy
 def test_it_learns_from_the_labels_of_the_training_side_or_needs_none(make, material, sides, strategy, how):
-    train, test = sides[0]
+    train, test = sides[0].train, sides[0].test
     learner = make(strategy, how)
     told, contrary = material.table.label[train], opposite(material.table.label[train])
     p = [fit(learner, material, train, labels).predict(test) for labels in (told, contrary)]
@@ -203,17 +211,32 @@ def test_it_learns_from_the_labels_of_the_training_side_or_needs_none(make, mate
 
 @every_strategy
 def test_labels_of_the_test_side_are_never_looked_at(make, material, pair, sides, strategy, how):
-    train, test = sides[0]
-    # A cell that a language model does not answer for is called wrong, which needs its label; here all are answered.
+    train, test = sides[0].train, sides[0].test
     poisoned = with_other_cells(pair, test, expression=False)
     assert (poisoned.table.label[test] != material.table.label[test]).all()
     p = [fit(make(strategy, how, of), of, train).predict(test) for of in (material, poisoned)]
     np.testing.assert_array_equal(p[0], p[1])
 
 
+@pytest.mark.parametrize("how", ASKED["prompt"])
+def test_a_cell_that_a_language_model_gives_no_answer_for_is_nan_whatever_its_label(
+    make, material, pair, sides, endpoint, how
+):
+    train, test = sides[0].train, sides[0].test
+    poisoned = with_other_cells(pair, test, expression=False)
+    p = []
+    for of in (material, poisoned):
+        learner = make("prompt", how, of)
+        endpoint.default = edits(lambda found: found[:4])  # half of each request is never answered
+        p.append(fit(learner, of, train).predict(test))
+    np.testing.assert_array_equal(p[0], p[1])
+    assert 0 < np.isnan(p[0]).sum() < len(test)
+    assert learner.may_abstain
+
+
 @every_strategy
 def test_other_cells_on_the_test_side_change_nothing_for_those_that_stay(make, material, pair, sides, strategy, how):
-    train, test = sides[0]
+    train, test = sides[0].train, sides[0].test
     stay, go = test[::2], test[1::2]
     changed = with_other_cells(pair, go, expression=True)
     before, after = (fit(make(strategy, how, of), of, train) for of in (material, changed))
@@ -223,7 +246,7 @@ def test_other_cells_on_the_test_side_change_nothing_for_those_that_stay(make, m
 
 @every_strategy
 def test_a_seed_decides_what_is_learned(make, material, sides, strategy, how):
-    train, test = sides[0]
+    train, test = sides[0].train, sides[0].test
     first, again, other = (fit(make(strategy, how, seed=seed), material, train).predict(test) for seed in (4, 4, 5))
     np.testing.assert_array_equal(first, again)
     assert np.array_equal(first, other) == (how in DRAWS_NOTHING)
@@ -231,7 +254,7 @@ def test_a_seed_decides_what_is_learned(make, material, sides, strategy, how):
 
 @every_strategy
 def test_what_is_learned_in_one_fold_does_not_reach_another(make, material, sides, strategy, how):
-    (train, test), (other_train, other_test) = sides
+    (train, test), (other_train, other_test) = ((side.train, side.test) for side in sides)
     learner = make(strategy, how)
     learned = fit(learner, material, train)
     first = learned.predict(test)
@@ -243,7 +266,7 @@ def test_what_is_learned_in_one_fold_does_not_reach_another(make, material, side
 
 @every_strategy
 def test_it_says_for_the_record_where_and_with_what_it_ran(make, material, sides, strategy, how):
-    train, test = sides[0]
+    train, test = sides[0].train, sides[0].test
     learner = make(strategy, how)
     learned = fit(learner, material, train)
     learned.predict(test)
@@ -251,6 +274,7 @@ def test_it_says_for_the_record_where_and_with_what_it_ran(make, material, sides
     assert all(isinstance(word, str) for word in (learner.device, learner.precision, learner.weights))
     assert bool(learner.weights) != MODELS[ASKED[strategy][how]["model"]].fitted
     assert isinstance(learner.chooses_epoch, bool)
+    assert isinstance(learner.may_abstain, bool)
     assert isinstance(learner.spent, Mapping)
     assert json.dumps(dict(learner.spent))
     assert all(isinstance(note, str) and note for note in learned.notes)
@@ -260,7 +284,7 @@ def test_it_says_for_the_record_where_and_with_what_it_ran(make, material, sides
 def test_what_cannot_be_is_refused_with_what_mends_it(make, material, sides, endpoint, strategy, why):
     how = next(iter(ASKED[strategy]))
     with pytest.raises(ScDrugMapError) as refused:
-        fit(make(strategy, how, **IMPOSSIBLE[strategy][why]), material, sides[0][0])
+        fit(make(strategy, how, **IMPOSSIBLE[strategy][why]), material, sides[0].train)
     assert str(refused.value)
     assert refused.value.remedy
     assert not endpoint.asked  # and nothing was paid before

@@ -11,7 +11,9 @@ import streamlit as st
 from make_results import REAL, SETS, make_crossed, make_transfer
 from streamlit.testing.v1 import AppTest
 
-from scdrugmap.app import boards_transfer, queries_views, views_transfer
+from scdrugmap.app.transfer import frames, view
+from scdrugmap.app.transfer import queries as transfer_queries
+from scdrugmap.app.ui import queries as ui_queries
 from scdrugmap.evaluation.analysis.transfer_matrix import difference
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics import roc_and_confusion
@@ -71,7 +73,7 @@ def test_an_empty_folder_says_which_command_fills_it(settings):
 
 
 def test_the_plan_of_the_empty_state_can_be_read(tmp_path):
-    (tmp_path / "transfer.toml").write_text(views_transfer.PLAN)
+    (tmp_path / "transfer.toml").write_text(view.PLAN)
     asked = read_plan(tmp_path / "transfer.toml").ask[0]
     assert (asked.train, asked.protocol) == ("each", "cross-data")
 
@@ -79,7 +81,7 @@ def test_the_plan_of_the_empty_state_can_be_read(tmp_path):
 def test_the_sentence_counts_the_pairs(crossed):
     app = opened()
     assert not app.exception
-    table = queries_views.matrix("f1", made_up=False, **ENTRY)
+    table = transfer_queries.matrix("f1", made_up=False, **ENTRY)
     measured = table.filter(state="measured")
     sure = measured.filter(~pl.col("crosses"))
     assert measured.height == len(REAL[:-1]) * (len(REAL) - 1)
@@ -106,7 +108,7 @@ def test_simulated_pairs_are_shown_only_when_asked_for(settings):
 def test_a_pair_shows_its_score_its_constant_and_its_record(crossed):
     app = opened(train=REAL[0], test=REAL[1])
     assert not app.exception
-    row = queries_views.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1]).row(0, named=True)
+    row = transfer_queries.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1]).row(0, named=True)
     shown = said(app)
     assert f"{row['value']:.2f}" in shown
     assert f"{row['constant']:.2f}" in shown
@@ -124,8 +126,8 @@ def test_each_seed_of_a_pair_has_its_figures(crossed):
     write_scores(crossed.precomputed)
     app = opened(train=REAL[0], test=REAL[1], seed="2")
     assert not app.exception
-    found = queries_views.seeds(
-        queries_views.matrix("f1", made_up=False, **ENTRY)["run_id"].drop_nulls()[0], "f1", REAL[1]
+    found = ui_queries.seeds(
+        transfer_queries.matrix("f1", made_up=False, **ENTRY)["run_id"].drop_nulls()[0], "f1", REAL[1]
     )
     assert found["seed"].to_list() == [0, 1, 2]
     assert app.get("link_button")[0].proto.url == f"models?run={found['run_id'][2]}"
@@ -133,7 +135,7 @@ def test_each_seed_of_a_pair_has_its_figures(crossed):
 
 
 def test_only_warnings_of_the_pair_stand_beside_it(crossed):
-    run_id = queries_views.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1])["run_id"].item()
+    run_id = transfer_queries.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1])["run_id"].item()
     path = crossed.precomputed / "runs" / f"{run_id}.json"
     record = json.loads(path.read_text())
     record["outcome"]["warnings"] = [f"'{REAL[1]}': about it", f"'{REAL[2]}': about another", "about all"]
@@ -173,21 +175,21 @@ def test_a_pair_of_other_words_is_said_so(crossed):
 
 # ---- the frames ------------------------------------------------------------------------------------------------------
 def test_cells_that_trained_come_from_the_record(crossed):
-    table = queries_views.trained(queries_views.matrix("f1", made_up=False, **ENTRY))
+    table = transfer_queries.trained(transfer_queries.matrix("f1", made_up=False, **ENTRY))
     assert table.filter(state="measured")["n_train"].to_list() == [120] * 9
 
 
 def test_means_are_of_the_measured_pairs_only(crossed):
-    table = queries_views.matrix("f1", made_up=False, **ENTRY)
-    frame = boards_transfer.drawn(table)
+    table = transfer_queries.matrix("f1", made_up=False, **ENTRY)
+    frame = frames.drawn(table)
     mean = frame.filter(state="mean", test="mean", train=REAL[0])["value"].item()
     assert mean == pytest.approx(table.filter(state="measured", train=REAL[0])["value"].mean())
     assert frame.filter(state="mean", train=REAL[-1]).is_empty()  # it never trained
 
 
 def test_a_difference_is_dotted_where_intervals_overlap(crossed):
-    one, two = (queries_views.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
-    frame = boards_transfer.compared(difference(one, two, "f1")).filter(state="measured")
+    one, two = (transfer_queries.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
+    frame = frames.compared(difference(one, two, "f1")).filter(state="measured")
     for row in frame.iter_rows(named=True):
         a, b = (t.filter(train=row["train"], test=row["test"]).row(0, named=True) for t in (one, two))
         assert row["shade"] == pytest.approx(a["value"] - b["value"])
@@ -195,30 +197,30 @@ def test_a_difference_is_dotted_where_intervals_overlap(crossed):
 
 
 def test_bars_are_of_one_run_that_left_each_out(crossed):
-    bars = boards_transfer.left_out(queries_views.held_out("f1", made_up=False, **ENTRY))
+    bars = frames.left_out(transfer_queries.held_out("f1", made_up=False, **ENTRY))
     assert sorted(bars["title"]) == sorted(REAL)
 
 
 def test_data_sets_are_ordered_by_what_the_catalogue_knows():
     table = pl.DataFrame({"train": ["gse149214", "gse131984-jq1", "simulated-gse149214"]})
     table = table.with_columns(test="train", better=pl.lit(0.0))
-    assert queries_views.facts("simulated-gse149214") == queries_views.facts("gse149214")
-    assert queries_views.ordered(table, "cancer") == ["gse131984-jq1", "gse149214", "simulated-gse149214"]
-    assert queries_views.facts("my own") == {}
+    assert transfer_queries.facts("simulated-gse149214") == transfer_queries.facts("gse149214")
+    assert transfer_queries.ordered(table, "cancer") == ["gse131984-jq1", "gse149214", "simulated-gse149214"]
+    assert transfer_queries.facts("my own") == {}
 
 
 def test_data_sets_that_share_a_cancer_can_be_looked_at_alone():
     names = ["gse164897-vemurafenib", "gse164897-vemurafenib-cobimetinib", "gse149214", "my own"]
-    groups = queries_views.groups(names)
+    groups = transfer_queries.groups(names)
     assert groups["cancer: Melanoma"] == names[:2]
     assert all(1 < len(own) < len(names) for own in groups.values())
-    assert queries_views.groups(["my own", "another"]) == {}
+    assert transfer_queries.groups(["my own", "another"]) == {}
 
 
 # ---- the charts ------------------------------------------------------------------------------------------------------
 def a_matrix(crossed, ink) -> dict:
-    table = queries_views.trained(queries_views.matrix("f1", made_up=False, **ENTRY))
-    frame = boards_transfer.drawn(table)
+    table = transfer_queries.trained(transfer_queries.matrix("f1", made_up=False, **ENTRY))
+    frame = frames.drawn(table)
     return drawn(transfer.matrix(frame, list(REAL), "F1", ink, against="the constant", undecided="unclear"))
 
 
@@ -268,8 +270,8 @@ def a_run(crossed) -> tuple[Run, str]:
 
 
 def test_a_difference_shows_differences_in_its_cells(crossed, ink):
-    one, two = (queries_views.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
-    frame = boards_transfer.compared(difference(one, two, "f1"))
+    one, two = (transfer_queries.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
+    frame = frames.compared(difference(one, two, "f1"))
     chart = transfer.matrix(frame, list(REAL), "F1", ink, against="the other", undecided="overlap", number="shade")
     text = layers(drawn(chart), "text")[0]["encoding"]["text"]
     assert (text["field"], text["format"]) == ("shade", "+.2f")

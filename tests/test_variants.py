@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 from make_results import make_crossed, make_run
 
-from scdrugmap.app.boards import named
+from scdrugmap.app.ui.score_frames import named
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.analysis.leaderboard import leaderboard, won
 from scdrugmap.evaluation.analysis.leakage_gap import gaps
-from scdrugmap.evaluation.analysis.score_matrix import blocks
+from scdrugmap.evaluation.analysis.score_matrix import score_matrix
 from scdrugmap.evaluation.analysis.scores import averaged, labelled
 from scdrugmap.evaluation.analysis.transfer_matrix import entries, matrix
 from scdrugmap.evaluation.experiment import Experiment
@@ -119,7 +119,7 @@ def test_a_comparison_and_a_report_name_the_setting(settings):
         for given in ((), (("max_length", 600),))
     ]
     scores = both(settings.results, *asked)
-    table = blocks(scores, "auroc", made_up=True, protocol="pooled", split_by="cell")
+    table = score_matrix(scores, "auroc", made_up=True, protocol="pooled", split_by="cell")
     assert set(table.names) == {"scgpt-mini + mlp", "scgpt-mini + mlp, max_length=600"}
     assert len(table.datasets) == 3
     write_scores(settings.results)

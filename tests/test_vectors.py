@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from scdrugmap.data.simulate import simulate
-from scdrugmap.evaluation.cells.labelled_cells import Material, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.evaluation.strategies import features, heads, mlp
-from scdrugmap.evaluation.strategies.features import Contextual, Embedded, Rows, empty
+from scdrugmap.evaluation.strategies.features import ContextFeatures, FrozenFeatures, Rows, empty
 from scdrugmap.evaluation.strategies.heads import HEADS, make_head
 from scdrugmap.models import load_model
 
 
 def simulated(**options):
     plan = {"n_cells": 120, "n_genes": 2000, "n_samples": 6, "n_datasets": 2, "n_studies": 2}
-    return Material.of(load_sources([simulate(**plan | options)]))
+    return LabelledData.of(load_labelled([simulate(**plan | options)]))
 
 
 @dataclasses.dataclass
@@ -89,7 +89,7 @@ def test_a_large_embedding_is_a_memory_map_and_leaves_no_file(monkeypatch, tmp_p
     assert isinstance(empty((3, 2), tmp_path), np.memmap)
     assert not isinstance(empty((3, 2), None), np.memmap)
     again = simulated(n_cells=40)
-    made = Embedded(again, load_model("scgpt-mini"), tmp_path / "a")
+    made = FrozenFeatures(again, load_model("scgpt-mini"), tmp_path / "a")
     assert isinstance(made.Z, np.memmap)
     assert not made.Z.flags.writeable
     assert evaluate(question, again, cache=tmp_path / "a")[1].equals(small)
@@ -98,8 +98,8 @@ def test_a_large_embedding_is_a_memory_map_and_leaves_no_file(monkeypatch, tmp_p
 
 def test_the_embedding_is_made_once_for_all_experiments_on_the_same_cells():
     of, other, encoder = *(simulated(n_cells=24) for _ in range(2)), load_model("scgpt-mini")
-    assert Embedded(of, encoder, None).Z is Embedded(of, encoder, None).Z
-    assert Embedded(other, encoder, None).Z is not Embedded(of, encoder, None).Z
+    assert FrozenFeatures(of, encoder, None).Z is FrozenFeatures(of, encoder, None).Z
+    assert FrozenFeatures(other, encoder, None).Z is not FrozenFeatures(of, encoder, None).Z
 
 
 class Neighbourly:
@@ -114,7 +114,7 @@ class Neighbourly:
 
 def test_no_training_cell_sees_a_tested_one():
     of = simulated()
-    made = Contextual(of, Neighbourly(), None)
+    made = ContextFeatures(of, Neighbourly(), None)
     n = len(of.table)
     test = np.flatnonzero(np.arange(n) % 5 == 0)
     train = np.setdiff1d(np.arange(n), test)

@@ -71,7 +71,7 @@ def benchmark_run(
     """
     from scdrugmap.evaluation.plan.grid import Grid
     from scdrugmap.evaluation.plan.plan_file import read_plan
-    from scdrugmap.evaluation.plan.preflight import Lacking
+    from scdrugmap.evaluation.plan.preflight import Preflight
 
     settings = Settings.from_env()
     if plan is not None:
@@ -85,7 +85,7 @@ def benchmark_run(
         )
         asked |= {"options": _nested(option, "--option lora.r=4"), "settings": _nested(knob, "--set scgpt.n_bins=51")}
         grid = _grid_of_flags(data or [], asked, settings, device, _places(weights))
-    for line in Lacking.of(grid.plan, grid.experiments, settings).sentences(settings):
+    for line in Preflight.of(grid.plan, grid.experiments, settings).sentences(settings):
         typer.echo(f"! {line}", err=True)
     runs = _watched(grid, settings, workers, device)
     _print_result(grid, runs, as_json=as_json)
@@ -148,7 +148,7 @@ def _grid_of_flags(
     """Return the grid of the options of the command line, which are those of a plan's question."""
     from pydantic import ValidationError
 
-    from scdrugmap.evaluation.cells.dataset_summary import outlines
+    from scdrugmap.evaluation.cells.dataset_summary import summaries
     from scdrugmap.evaluation.plan.grid import Grid
     from scdrugmap.evaluation.plan.plan_file import Ask, Plan, first_error
 
@@ -159,7 +159,7 @@ def _grid_of_flags(
     except ValidationError as error:
         raise InvalidInput(first_error(error), "scdrugmap benchmark run --help lists the options.") from error
     plan = Plan(title="Command line", data={}, ask=[question])
-    return Grid.over(plan, {"data": outlines(data, settings)}, device, weights=weights)
+    return Grid.over(plan, {"data": summaries(data, settings)}, device, weights=weights)
 
 
 def _places(given: list[str] | None) -> dict[str, str]:
@@ -191,11 +191,11 @@ def _nested(given: list[str] | None, example: str) -> dict[str, dict[str, Any]]:
 def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[str, Run]:
     """Run a grid and show how it goes; Ctrl-C leaves what is recorded, and says how to go on."""
     from scdrugmap.cli.watching import Watch
-    from scdrugmap.evaluation.plan.eta import Pace
+    from scdrugmap.evaluation.plan.eta import TimeEstimate
     from scdrugmap.evaluation.results.store import read_runs
     from scdrugmap.evaluation.run.runner import run_grid
 
-    watch = Watch(grid.experiments, Pace.of(grid.outlines, read_runs(settings)))
+    watch = Watch(grid.experiments, TimeEstimate.of(grid.outlines, read_runs(settings)))
     how = {"workers": workers, "device": device, "remarks": grid.plan.remarks, "weights": grid.weights}
     try:
         with watch.shown():

@@ -11,9 +11,9 @@ import typer
 from scdrugmap.cli.printing import print_record, print_rows
 from scdrugmap.embeddings.entries import entries
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.eta import Pace, in_words
+from scdrugmap.evaluation.plan.eta import TimeEstimate, in_words
 from scdrugmap.evaluation.plan.grid import Grid
-from scdrugmap.evaluation.plan.preflight import Lacking, price
+from scdrugmap.evaluation.plan.preflight import Preflight, estimate_hours
 from scdrugmap.evaluation.results.store import read_runs
 from scdrugmap.settings import Settings
 
@@ -22,7 +22,7 @@ UNKNOWN = "How long it may take is unknown: no such run was recorded yet."
 
 def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
     """Print the states of a grid's experiments, what is lacking and what failed, with what mends it."""
-    lacking, table = Lacking.of(grid.plan, grid.experiments, settings), grid.status(settings)
+    lacking, table = Preflight.of(grid.plan, grid.experiments, settings), grid.status(settings)
     todo = set(table.filter(pl.col("state") != "done")["run_id"])
     left = [one for one in grid.experiments if one.run_id in todo]
     eta = _eta(grid, left, settings)
@@ -48,10 +48,10 @@ def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
             "embeddings that are not in the cache come on top."
         )
     elif left:
-        typer.echo(price(left, {one.name: one for one in grid.outlines}) or UNKNOWN)
+        typer.echo(estimate_hours(left, {one.name: one for one in grid.outlines}) or UNKNOWN)
 
 
 def _eta(grid: Grid, left: list[Experiment], settings: Settings) -> float | None:
     """Return the seconds of one worker, None where a model was never run under its strategy."""
-    pace = Pace.of(grid.outlines, read_runs(settings))
+    pace = TimeEstimate.of(grid.outlines, read_runs(settings))
     return pace.total(left) if all(map(pace.knows, left)) else None

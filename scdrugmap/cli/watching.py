@@ -14,14 +14,14 @@ from rich.live import Live
 from rich.table import Table
 
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.eta import Pace, in_words
+from scdrugmap.evaluation.plan.eta import TimeEstimate, in_words
 from scdrugmap.evaluation.results.run_record import Run
 
 
 class Watch:
     """Hears of every experiment that ends. Everything goes to stderr."""
 
-    def __init__(self, experiments: Sequence[Experiment], pace: Pace) -> None:
+    def __init__(self, experiments: Sequence[Experiment], pace: TimeEstimate) -> None:
         self.left = {one.run_id: one for one in experiments}
         self.all, self.pace = Counter(_entry(one) for one in experiments), pace
         self.states: dict[str, Counter[tuple[str, str, str]]] = {"done": Counter(), "failed": Counter()}

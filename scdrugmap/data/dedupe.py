@@ -4,12 +4,16 @@ A cell's hash is a sum over its genes, so neither the order of genes nor genes t
 has two fixed 64-bit keys (BLAKE2b of its name); each value is scrambled with each key (the finaliser of SplitMix64,
 Steele et al. 2014, doi 10.1145/2660193.2660195) and the results are added with wrap-around. Two cells of different
 content meet in both sums with a chance of about 2^-128.
+
+Everything that asks whether two cells are one asks here: splits, audits, the fit of a reference, whether a reference
+was fitted on a cell, and which labelled cells may be told to a language model.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -42,6 +46,65 @@ def fingerprint(adata: AnnData, hashes: np.ndarray | None = None) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+@dataclass(frozen=True, eq=False)
+class CellKeys:
+    """What decides whether cells are one cell, (n_cells,) each."""
+
+    hashes: np.ndarray  # S32, of genes and values
+    molecules: np.ndarray  # float, the sum of values; infinite of z-scores, which add up to nothing
+    barcodes: np.ndarray  # str, the cells' names
+
+    @property
+    def identifiable(self) -> np.ndarray:
+        """Whether the content alone tells which cell it is, (n_cells,) bool: not of empty and nearly empty cells."""
+        return ~_nearly_empty(self.hashes, self.molecules)
+
+
+def cell_keys(adata: AnnData, hashes: np.ndarray | None = None) -> CellKeys:
+    """Return the keys of the cells that `read_h5ad` or `load_dataset` gave; `hashes` are theirs, where they are known.
+
+    Values that did not come through there, and say nothing of what they are, are taken to be counts or the like.
+    """
+    zscore = adata.uns.get("scdrugmap", {}).get("input", {}).get("value_type") == "zscore"
+    molecules = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
+    return CellKeys(
+        cell_hashes(adata) if hashes is None else hashes,
+        np.full(adata.n_obs, np.inf) if zscore else molecules,
+        np.asarray(adata.obs_names, dtype=str),
+    )
+
+
+def duplicate_ids(keys: Sequence[CellKeys]) -> np.ndarray:
+    """Return a number for each cell of some data sets, one after another, that it shares with its copies only.
+
+    (n_cells,) int: the place of the first copy. See `duplicate_groups` for what a copy is.
+    """
+    if not keys:
+        return np.zeros(0, dtype=np.int64)
+    hashes, molecules, barcodes = (
+        np.concatenate([getattr(part, name) for part in keys]) for name in ("hashes", "molecules", "barcodes")
+    )
+    ids = np.arange(len(hashes))
+    for group in duplicate_groups(hashes, counts=molecules, barcodes=barcodes):
+        ids[group] = group[0]
+    return ids
+
+
+def distinct(ids: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Return the places of cells that are left when each counts once, ascending, and how many copies and contrary go.
+
+    `ids`, (n_cells,), are equal for copies; `sensitive`, (n_cells,) bool, is their label. The first copy stays. Copies
+    that carry both labels all go, since nobody can say which is right.
+    """
+    _, first, index = np.unique(ids, return_index=True, return_inverse=True)
+    seen = np.zeros((len(first), 2), dtype=bool)  # (distinct cells, classes)
+    seen[index, sensitive.astype(int)] = True
+    contrary = seen[:, 0] & seen[:, 1]
+    kept = np.sort(first[~contrary])
+    n_contrary = int(contrary[index].sum())
+    return kept, len(ids) - len(kept) - n_contrary, n_contrary
+
+
 def duplicate_groups(
     hashes: np.ndarray, *, counts: np.ndarray | None = None, barcodes: np.ndarray | None = None
 ) -> list[np.ndarray]:
@@ -52,9 +115,7 @@ def duplicate_groups(
     without barcodes such cells are never duplicates. Without `counts` only empty cells are left out.
     """
     labels = np.asarray(hashes).astype("S64")
-    small = labels == EMPTY.hex().encode()
-    if counts is not None:
-        small = small | (np.asarray(counts) < LEAST_COUNTS)
+    small = _nearly_empty(labels, counts)
     if barcodes is None:
         places = np.flatnonzero(~small)
     else:
@@ -65,6 +126,11 @@ def duplicate_groups(
     order = np.argsort(codes, kind="stable")
     groups = np.split(places[order], np.flatnonzero(np.diff(codes[order])) + 1)
     return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
+
+
+def _nearly_empty(hashes: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    empty = hashes == EMPTY.hex().encode()
+    return empty if counts is None else empty | (np.asarray(counts) < LEAST_COUNTS)
 
 
 def barcode_core(name: str) -> str:

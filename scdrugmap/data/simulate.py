@@ -62,7 +62,7 @@ def parameters() -> Parameters:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SimulationPlan:
     """Options of one simulation; see `simulate`."""
 
     n_cells: int = 600
@@ -134,7 +134,7 @@ def simulate(
     obs has the columns of curated data plus `cell_type`; var_names are HGNC symbols with `var["ensembl_id"]`. The same
     options and seed give the same cells. Raises InvalidInput for options that cannot be met.
     """
-    plan = Plan(n_cells, n_genes, n_samples, effect, batch, duplicates, confounded, seed, **options)  # type: ignore[arg-type]
+    plan = SimulationPlan(n_cells, n_genes, n_samples, effect, batch, duplicates, confounded, seed, **options)  # type: ignore[arg-type]
     plan.check()
     rng = np.random.default_rng(seed)
     samples = _samples(plan, rng)
@@ -161,7 +161,7 @@ def example(*, labelled: bool = False) -> AnnData:
     return adata
 
 
-def _samples(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
+def _samples(plan: SimulationPlan, rng: np.random.Generator) -> pd.DataFrame:
     """One row a sample: where it belongs, what share of its cells is sensitive."""
     unit = np.arange(plan.n_samples)
     dataset = unit * plan.n_datasets // plan.n_samples
@@ -188,7 +188,7 @@ def _samples(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def _cells(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def _cells(plan: SimulationPlan, samples: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Obs of all cells, sample after sample; `unit` is the row of `samples`."""
     sizes = np.diff(np.linspace(0, plan.n_cells, plan.n_samples + 1).astype(int))
     unit = np.repeat(np.arange(plan.n_samples), sizes)
@@ -212,7 +212,7 @@ def _shifts(names: pd.Series, sd: float, n_genes: int, rng: np.random.Generator)
     return rng.normal(0, sd, (len(distinct), n_genes))[code]
 
 
-def _base(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _base(plan: SimulationPlan, samples: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Log shares of cancer cells by sample, and the log shift that blood cells share with them, both (samples, G)."""
     profiles = parameters().profiles[:, : plan.n_genes]
     code, patients = pd.factorize(samples["patient_or_line"])
@@ -225,7 +225,7 @@ def _base(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> tuple[
     return profile + shift, shift
 
 
-def _program(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+def _program(plan: SimulationPlan, samples: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
     """Log change of each gene from sensitive to resistant, by sample, (samples, G)."""
     direction = parameters().program[: plan.n_genes]
     shared = rng.gamma(4.0, 0.25, plan.n_genes)  # mean 1: some genes move more than others
@@ -235,7 +235,7 @@ def _program(plan: Plan, samples: pd.DataFrame, rng: np.random.Generator) -> np.
     return plan.effect * PROGRAM_LOG_CHANGE * (direction * strength)[code]
 
 
-def _counts(plan: Plan, samples: pd.DataFrame, obs: pd.DataFrame, rng: np.random.Generator) -> sp.csr_matrix:
+def _counts(plan: SimulationPlan, samples: pd.DataFrame, obs: pd.DataFrame, rng: np.random.Generator) -> sp.csr_matrix:
     """Draw the counts, CSR float32 (cells, genes)."""
     genes = parameters()
     malignant, shift = _base(plan, samples, rng)
@@ -261,7 +261,9 @@ def _counts(plan: Plan, samples: pd.DataFrame, obs: pd.DataFrame, rng: np.random
     return sp.vstack(blocks, format="csr")
 
 
-def _plant_duplicates(plan: Plan, obs: pd.DataFrame, counts: sp.csr_matrix, barcodes: np.ndarray) -> sp.csr_matrix:
+def _plant_duplicates(
+    plan: SimulationPlan, obs: pd.DataFrame, counts: sp.csr_matrix, barcodes: np.ndarray
+) -> sp.csr_matrix:
     """Put the first data set's first sensitive cells in place of as many sensitive cells of every other data set."""
     if not plan.duplicates:
         return counts

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from scdrugmap import errors
-from scdrugmap.evaluation.cells.dataset_summary import outlines
+from scdrugmap.evaluation.cells.dataset_summary import summaries
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.expand import Knobs, placed, plan
+from scdrugmap.evaluation.plan.expand import GivenSettings, expand_grid, placed
 from scdrugmap.evaluation.results.run_record import Outcome, Run
 from scdrugmap.evaluation.results.store import scores_of
 from scdrugmap.evaluation.run.runner import run_grid
@@ -45,8 +45,8 @@ def benchmark(
     settings: Settings | None = None,
     remarks: Mapping[str, str] | None = None,
     train: Sequence[str] = (),
-    options: Knobs | None = None,
-    knobs: Knobs | None = None,
+    options: GivenSettings | None = None,
+    knobs: GivenSettings | None = None,
     weights: Mapping[str, str | Path] | None = None,
 ) -> pl.DataFrame:
     """Run model x strategy x head x shots on labelled data and return the scores, columns as `results.SCORES`.
@@ -87,9 +87,9 @@ def benchmark(
     settings = dataclasses.replace(settings, cache=Path(cache)) if cache else settings
     asked = {"protocol": protocol, "split_by": split_by, "facet": facet, "folds": folds, "seed": seed}
     question = Experiment("", "", (), train=tuple(train), **asked)  # type: ignore[arg-type]
-    known = outlines(datasets, settings)
+    known = summaries(datasets, settings)
     given = placed(weights or {}, models)
-    experiments = plan(
+    experiments = expand_grid(
         question, known, models, heads, strategies, shots, device, knobs=knobs, options=options, weights=given
     )
     with reporting(progress, len(experiments), "experiment") as tell:

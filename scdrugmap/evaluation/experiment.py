@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from scdrugmap.errors import InvalidInput
 
-Strategy = Literal["freeze", "lora", "prompt"]
-Protocol = Literal["pooled", "cross-data"]
+StrategyName = Literal["freeze", "lora", "prompt"]
+ProtocolName = Literal["pooled", "cross-data"]
 SplitBy = Literal["cell", "sample", "patient_or_line", "dataset", "study"]
 
 STRATEGIES = ("freeze", "lora", "prompt")
 PROTOCOLS = ("pooled", "cross-data")
 SPLITS = ("cell", "sample", "patient_or_line", "dataset", "study")
 FACETS = ("all", "tissue", "cancer_type", "drug_type", "regimen")
+
+CONSTANT = "constant"  # the key of the baseline that has no encoder
+# The baselines that stand beside every model, and their heads; a model has the paper's.
+BASELINES: Mapping[str, tuple[str, ...]] = {
+    CONSTANT: ("constant",),
+    "hvg": ("logistic", "gradient-boosting"),
+    "hvg-pca": ("mlp",),
+}
 
 Scalar = str | int | float | bool | None
 Options = tuple[tuple[str, Scalar], ...]

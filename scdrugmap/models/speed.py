@@ -1,32 +1,36 @@
-"""Measured speeds of the models, from which pages and documents tell what a run costs (`benchmarks/embed.py`)."""
+"""Measured speeds of the models, from which pages, plans and documents tell what a run costs.
+
+They stand in one file, `speed.json`: all that `benchmarks/embed.py --write` measured of each model, with machine, date
+and command. The tables of docs/performance.md are made of it.
+"""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 from importlib.resources import files
+from pathlib import Path
+
+SPEEDS = Path(str(files(__package__).joinpath("speed.json")))
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one model embedded on one machine, end to end in float32."""
+    """How fast one model of published size embedded on one machine, end to end in float32."""
 
     model: str
-    size: str  # "published" or "small" (a toy of the same code)
     device: str  # "cpu", or the name of a GPU
     cells_per_s: float
-    tokens_per_s: float
     machine: str
+    threads: int
     date: str  # YYYY-MM-DD
-    command: str  # that measured it
 
 
 def speeds() -> tuple[Speed, ...]:
-    """Give all that were measured, in the order of the file; reads the package's `speed.csv`."""
-    lines = files(__package__).joinpath("speed.csv").read_text(encoding="utf-8").splitlines()
-    return tuple(_speed(row) for row in csv.DictReader(lines))
+    """Return the measured speeds of models of published size, in the order of the file.
 
-
-def _speed(row: dict[str, str]) -> Speed:
-    numbers = {name: float(row[name]) for name in ("cells_per_s", "tokens_per_s")}
-    return Speed(**(row | numbers))  # type: ignore[arg-type]
+    A toy of the same code, which the benchmark can measure too, tells nothing of what a run takes.
+    """
+    names = [field.name for field in fields(Speed)]
+    records = json.loads(SPEEDS.read_text(encoding="utf-8"))
+    return tuple(Speed(**{name: record[name] for name in names}) for record in records if record["size"] == "published")

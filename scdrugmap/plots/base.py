@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import polars as pl
 from scdrugmap.plots.palette import Ink
 
 LINE = " · "  # where a name on the axis breaks into two lines
+EDGE = dict.fromkeys(("left", "right", "top", "bottom"), 6)  # px around a figure
 
 
 def stack(ink: Ink, height: int, *layers: alt.Chart) -> alt.LayerChart:
@@ -19,6 +21,16 @@ def stack(ink: Ink, height: int, *layers: alt.Chart) -> alt.LayerChart:
     chart = alt.LayerChart(layer=list(layers)).properties(height=height)
     chart = chart.configure_axis(labelColor=ink.soft, titleColor=ink.soft)
     return chart.configure_legend(labelColor=ink.soft, titleColor=ink.soft)
+
+
+def svg(chart: alt.LayerChart, width: int) -> str:
+    """Return a chart as SVG on white, `width` px wide with its axes; vl-convert draws it, without a browser."""
+    file = io.StringIO()
+    fit = alt.AutoSizeParams(type="fit", contains="padding")  # as streamlit lays charts out
+    chart = chart.properties(width=width, autosize=fit)
+    # a reader's letters may be wider than those that were measured here
+    chart.configure(background="white", font="Arial, sans-serif", padding={**EDGE, "left": 24}).save(file, format="svg")
+    return file.getvalue()
 
 
 def in_two_lines(names: Sequence[str], most: int = 22, *, before: str = "") -> dict[str, Any]:

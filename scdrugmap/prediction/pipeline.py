@@ -14,7 +14,6 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdrugmap.data.dedupe import cell_hashes
 from scdrugmap.data.io.read import check_anndata, read_h5ad
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.embeddings.compute import embed_cells
@@ -226,7 +225,7 @@ def _provenance(
         "threshold": THRESHOLD,
         "input": {key: value for key, value in found.items() if not key.startswith("checks")},
         "simulated": bool(cells.uns["scdrugmap"].get("simulated", False)),
-        "n_cells_in_reference": int(fitted.taught_by(cell_hashes(cells)).sum()),
+        "n_cells_in_reference": int(fitted.taught_by(cells).sum()),
         "n_genes_matched": int(coverage.n_matched),
         "n_genes": int(coverage.n_genes),
         "share_genes": float(coverage.share_genes),

@@ -27,7 +27,7 @@ from scdrugmap.models.card import ModelCard
 from scdrugmap.prediction.projection import Projection, project
 from scdrugmap.prediction.summary import THRESHOLD
 from scdrugmap.progress import Progress
-from scdrugmap.prompting.asker import Answers, Asker
+from scdrugmap.prompting.asker import PromptResult, PromptRunner
 from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.cost import Estimate
 from scdrugmap.prompting.endpoint import Endpoint
@@ -78,7 +78,7 @@ class Terms:
 
 def ready_to_ask(card: ModelCard, given: Mapping[str, Any], terms: Terms) -> PromptSettings:
     """Return the settings; raises what is wrong with them, or `EndpointFailed` without a key, before any work."""
-    settings = PromptSettings.of(card, given)
+    settings = PromptSettings.from_card(card, given)
     terms.check()
     Endpoint.from_env()
     return settings
@@ -103,10 +103,10 @@ def ask_cells(
     """
     on_stage("load")
     settings = ready_to_ask(card, given, terms)
-    asker = Asker(settings, folder=prompts_folder(cache), seed=seed, max_cost=terms.max_cost)
+    asker = PromptRunner(settings, folder=prompts_folder(cache), seed=seed, max_cost=terms.max_cost)
     texts = cell_texts(cells, settings)
     drawn = terms.draw(cells, settings, seed)
-    told = drawn.told if drawn else ()
+    told = drawn.examples if drawn else ()
     estimate = asker.estimate(texts, told)
     asker.budget.admit(estimate)
     _agree(terms.consent, estimate)
@@ -140,7 +140,7 @@ def _laid_out(cells: AnnData, cache: Path | None, seed: int) -> Projection:
     return project(np.ascontiguousarray(embedding, dtype=np.float32), seed=seed)
 
 
-def _write_into(adata: AnnData, answers: Answers, projection: Projection) -> None:
+def _write_into(adata: AnnData, answers: PromptResult, projection: Projection) -> None:
     obs = adata.obs
     if "response" in obs and "p_resistant" not in obs:  # else `response` is an earlier prediction of ours
         obs["response_given"] = obs["response"]
@@ -156,7 +156,7 @@ def _write_into(adata: AnnData, answers: Answers, projection: Projection) -> Non
 
 
 def _provenance(
-    asker: Asker, answers: Answers, card: ModelCard, cells: AnnData, projection: Projection
+    asker: PromptRunner, answers: PromptResult, card: ModelCard, cells: AnnData, projection: Projection
 ) -> dict[str, Any]:
     """Where the numbers come from, as nested scalars that h5ad can hold."""
     budget, settings = asker.budget, asker.settings
@@ -166,7 +166,7 @@ def _provenance(
         "asked": {
             "host": asker.endpoint.host,
             "name": settings.name,
-            "served": ", ".join(answers.served),
+            "served": ", ".join(answers.model_versions),
             "prompt": f"{VERSION} ({prompt_hash()})",
             "n_cells": cells.n_obs,
             "n_failed": int(answers.failed.sum()),

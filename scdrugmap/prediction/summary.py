@@ -20,8 +20,8 @@ from scipy.stats import binomtest
 from scdrugmap.data.labels import RESISTANT, read_labels
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.metrics.bootstrap import bootstrap
+from scdrugmap.evaluation.metrics.failures import count_failures
 from scdrugmap.evaluation.metrics.metrics import constants, score
-from scdrugmap.prompting.replies import count_failures
 
 THRESHOLD = 0.5  # a cell at or above it is called resistant
 MIN_SAMPLES = 3

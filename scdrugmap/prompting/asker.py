@@ -2,8 +2,8 @@
 
 Cells are put into requests in a seeded random order, so that a request does not hold the cells of one sample, and only
 cells of which the same is told share one. What cannot be read is asked again, for those cells alone, with the next
-seed, and with more room where the answer was cut off by its length. Every reply is on disk before the next request goes
-out: a run that was stopped, or killed, begins where it ended.
+seed, and with more tokens where the answer was cut off by its length. Every reply is on disk before the next request
+goes out: a run that was stopped, or killed, begins where it ended.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ import numpy as np
 from scdrugmap.progress import Progress, reporting
 from scdrugmap.prompting.batch_api import Batches
 from scdrugmap.prompting.cost import Budget, Estimate, Price, count_examples, describe, input_tokens, output_tokens
-from scdrugmap.prompting.endpoint import ROOM_PER_CELL, Endpoint, RequestTooLong
+from scdrugmap.prompting.endpoint import MAX_TOKENS_PER_CELL, Endpoint, RequestTooLong
 from scdrugmap.prompting.prompt import CellText, Example, messages, names_of
 from scdrugmap.prompting.replies import Answer, Reply, read
-from scdrugmap.prompting.reply_cache import Replies, Request
+from scdrugmap.prompting.reply_cache import ReplyCache, Request
 from scdrugmap.prompting.settings import PromptSettings
 
 BEAT = 1.0  # seconds between two words to who watches, where nothing is answered
-MORE_ROOM = 4  # times the room of an answer that was cut off
-MOST_ROOM = 16_384  # tokens; what GPT-4o mini writes at most. A larger room must be asked for
+MAX_TOKENS_GROWTH = 4  # times the tokens of an answer that was cut off
+LARGEST_MAX_TOKENS = 16_384  # tokens; what GPT-4o mini writes at most. A larger limit must be set
 
 
 @dataclass(frozen=True)
-class Answers:
+class PromptResult:
     """What a model said of cells, in their order."""
 
     p_resistant: np.ndarray  # (n_cells,) float32; NaN where there is no answer
     sources: dict[str, int] = field(default_factory=dict)  # cells by where P comes from: logprobs or stated
     problems: dict[str, int] = field(default_factory=dict)  # what was wrong with replies, mended by asking again or not
     forms: dict[str, int] = field(default_factory=dict)  # replies by the form the endpoint was held to
-    served: tuple[str, ...] = ()  # the models as the endpoint calls them
+    model_versions: tuple[str, ...] = ()  # the models as the endpoint calls them
 
     @property
     def failed(self) -> np.ndarray:
@@ -50,52 +50,52 @@ class Answers:
 
 @dataclass
 class _Work:
-    """What is asked at once, and what several threads found."""
+    """What is asked at once, and what several threads read."""
 
     cells: Sequence[CellText]
     examples: Sequence[Example]
     stop: threading.Event = field(default_factory=threading.Event)
-    found: dict[int, Answer] = field(default_factory=dict)
+    answers: dict[int, Answer] = field(default_factory=dict)
     problems: Counter[str] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
-    served: set[str] = field(default_factory=set)
+    model_versions: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, rows: Sequence[int], reply: Reply) -> None:
         answers, problems = read(reply, len(rows))
         by_name = dict(zip(names_of(len(rows)), rows, strict=True))
         with self.lock:
-            self.found |= {by_name[name]: answer for name, answer in answers.items()}
+            self.answers |= {by_name[name]: answer for name, answer in answers.items()}
             self.problems += problems
             self.forms[reply.form or "none"] += 1
-            self.served |= {reply.served} - {""}
+            self.model_versions |= {reply.model_version} - {""}
 
 
-class Asker:
+class PromptRunner:
     """A model at an endpoint, its settings, the replies that are known, and what may be spent."""
 
     def __init__(self, settings: PromptSettings, *, folder: Path, seed: int = 0, max_cost: float | None = None) -> None:
         self.settings, self.seed = settings, seed
         self.endpoint = Endpoint.from_env(timeout=settings.timeout, retries=settings.connection_retries)
-        self.replies, self.budget = Replies(folder), Budget(settings, max_cost)
+        self.replies, self.budget = ReplyCache(folder), Budget(settings, max_cost)
         self._batches = Batches(self.endpoint, self.replies, self.budget, poll=settings.poll)
 
     def estimate(self, cells: Sequence[CellText], examples: Sequence[Example] = ()) -> Estimate:
         """Say what asking would send and cost; sends nothing."""
         batch = self.settings.batch_api
-        asked = list(self._first(cells, examples))
-        new = [request for request in asked if request.key(self.endpoint.host) not in self.replies]
+        requests = list(self._first(cells, examples))
+        new = [request for request in requests if request.key(self.endpoint.host) not in self.replies]
         sent = sum(input_tokens(request) for request in new)
         got = sum(output_tokens(request) for request in new)
-        usd = Price.of(self.settings, batch=batch).of_tokens(sent, got)
-        known = len(asked) - len(new)
+        usd = Price.from_settings(self.settings, batch=batch).of_tokens(sent, got)
+        known = len(requests) - len(new)
         where = (self.endpoint.host, self.settings.name)
-        words = describe(self.settings, count_examples([one.label for one in examples]))
-        return Estimate(*where, len(cells), len(asked), known, sent, got, usd, *words)
+        words = describe(self.settings, count_examples([example.label for example in examples]))
+        return Estimate(*where, len(cells), len(requests), known, sent, got, usd, *words)
 
     def ask(
         self, cells: Sequence[CellText], examples: Sequence[Example] = (), *, progress: Progress = False
-    ) -> Answers:
+    ) -> PromptResult:
         """Ask about cells; one that expresses no gene is not asked about and has failed.
 
         Raises `CostLimit` before anything is sent where the estimate is over the limit, and in the middle where the
@@ -112,10 +112,10 @@ class Asker:
         finally:
             self.endpoint.close()
         p = np.full(len(cells), np.nan, dtype=np.float32)
-        for row, answer in work.found.items():
+        for row, answer in work.answers.items():
             p[row] = answer.p_resistant
-        sources = Counter(answer.source for answer in work.found.values())
-        return Answers(p, dict(sources), dict(work.problems), dict(work.forms), tuple(sorted(work.served)))
+        sources = Counter(answer.source for answer in work.answers.values())
+        return PromptResult(p, dict(sources), dict(work.problems), dict(work.forms), tuple(sorted(work.model_versions)))
 
     def _ask_all(self, groups: Sequence[Sequence[int]], work: _Work, tell: Callable[[int], None]) -> None:
         """Ask the groups at once, as many as may be; the first error stops those that have not begun.
@@ -143,24 +143,25 @@ class Asker:
 
     def _ask_group(self, rows: Sequence[int], work: _Work) -> None:
         """Ask about the cells of one request, and again about those without an answer; an error stops all others."""
-        missing, room, ended = list(rows), self.settings.room, False
+        missing, max_tokens, ended = list(rows), self.settings.room, False
         try:
             for attempt in range(1 + self.settings.retries):
                 if work.stop.is_set() or not missing:
                     break
-                asked = self._request([work.cells[row] for row in missing], work.examples, attempt, room)
+                request = self._request([work.cells[row] for row in missing], work.examples, attempt, max_tokens)
                 try:
-                    reply = self._reply(asked, work.stop)
+                    reply = self._reply(request, work.stop)
                 except RequestTooLong:
-                    if room == self.settings.room:
+                    if max_tokens == self.settings.room:
                         raise
-                    break  # there is no more room at this endpoint: these cells have no answer
+                    break  # this endpoint takes no longer answer: these cells have no answer
                 if reply is None:
                     break
                 work.add(missing, reply)
                 if reply.finish == "length":
-                    room = max(room, min(MORE_ROOM * (room + ROOM_PER_CELL * len(missing)), MOST_ROOM))
-                missing = [row for row in missing if row not in work.found]
+                    longer = MAX_TOKENS_GROWTH * (max_tokens + MAX_TOKENS_PER_CELL * len(missing))
+                    max_tokens = max(max_tokens, min(longer, LARGEST_MAX_TOKENS))
+                missing = [row for row in missing if row not in work.answers]
             ended = True
         finally:
             if not ended:
@@ -186,13 +187,17 @@ class Asker:
 
     def _first(self, cells: Sequence[CellText], examples: Sequence[Example]) -> Iterator[Request]:
         """Yield the requests that are sent when each is answered at once."""
-        room = self.settings.room
-        return (self._request([cells[row] for row in rows], examples, 0, room) for rows in self._groups(cells))
+        max_tokens = self.settings.room
+        return (self._request([cells[row] for row in rows], examples, 0, max_tokens) for rows in self._groups(cells))
 
-    def _request(self, cells: Sequence[CellText], examples: Sequence[Example], attempt: int, room: int) -> Request:
-        asked = self.settings
+    def _request(
+        self, cells: Sequence[CellText], examples: Sequence[Example], attempt: int, max_tokens: int
+    ) -> Request:
+        settings = self.settings
         texts = messages(cells, examples)
-        return Request(asked.name, texts, len(cells), self.seed + attempt, room, asked.temperature, asked.logprobs)
+        return Request(
+            settings.name, texts, len(cells), self.seed + attempt, max_tokens, settings.temperature, settings.logprobs
+        )
 
     def _groups(self, cells: Sequence[CellText]) -> list[list[int]]:
         """Return the rows of each request; rows of cells without a gene are in none."""

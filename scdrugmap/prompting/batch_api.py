@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from scdrugmap.errors import EndpointFailed
 from scdrugmap.prompting.cost import Budget
 from scdrugmap.prompting.endpoint import Endpoint
-from scdrugmap.prompting.reply_cache import Replies, Request, write_json
+from scdrugmap.prompting.reply_cache import ReplyCache, Request, write_json
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -31,7 +31,7 @@ MARK = "scdrugmap"  # names the metadata by which a batch is found again
 class Batches:
     """Sends requests as batches and gathers their replies; `poll` is in seconds."""
 
-    def __init__(self, endpoint: Endpoint, replies: Replies, budget: Budget, *, poll: float = 30.0) -> None:
+    def __init__(self, endpoint: Endpoint, replies: ReplyCache, budget: Budget, *, poll: float = 30.0) -> None:
         self.endpoint, self.replies, self.budget, self.poll = endpoint, replies, budget, poll
         self.folder = replies.folder / "batches"
 
@@ -63,8 +63,8 @@ class Batches:
         chosen: list[str] = []
         lines = bytearray()
         for key in keys:
-            asked = {"custom_id": key, "method": "POST", "url": URL, "body": self.endpoint.body(wanted[key])}
-            line = json.dumps(asked).encode() + b"\n"
+            request = {"custom_id": key, "method": "POST", "url": URL, "body": self.endpoint.body(wanted[key])}
+            line = json.dumps(request).encode() + b"\n"
             if chosen and (len(chosen) == MOST or len(lines) + len(line) > MOST_BYTES):
                 yield chosen, bytes(lines)
                 chosen, lines = [], bytearray()
@@ -108,9 +108,9 @@ class Batches:
         path.unlink()
         self._forget(batch)
         if not n_kept or batch.status != "completed":
-            said = self.endpoint.hide([one.message for one in (batch.errors and batch.errors.data) or ()])
+            errors = self.endpoint.hide([error.message for error in (batch.errors and batch.errors.data) or ()])
             message = (
-                f"The batch {number} ended as '{batch.status}' with {n_kept} of {len(note['keys'])} answers. {said}"
+                f"The batch {number} ended as '{batch.status}' with {n_kept} of {len(note['keys'])} answers. {errors}"
             )
             raise EndpointFailed(message, "Run it again for the rest, or without the Batch API: --set batch_api=false")
 
@@ -128,7 +128,7 @@ class Batches:
         recent = self.endpoint.client.batches.list(limit=100)
         return next((batch.id for batch in recent if (batch.metadata or {}).get(MARK) == mark), "")
 
-    def _keep(self, batch: Batch, wanted: Mapping[str, Request], asked: Collection[str]) -> int:
+    def _keep(self, batch: Batch, wanted: Mapping[str, Request], keys: Collection[str]) -> int:
         """Put the replies to what a batch asked with the others; return how many there are, less what is no reply."""
         if not batch.output_file_id:
             return 0
@@ -137,9 +137,9 @@ class Batches:
             try:
                 answer = json.loads(line)
                 key, response = answer["custom_id"], answer["response"]
-                if response["status_code"] != 200 or key not in asked:
+                if response["status_code"] != 200 or key not in keys:
                     continue
-                reply = self.endpoint.reply(json.dumps(response["body"]), self.endpoint.dialect.form)
+                reply = self.endpoint.reply(json.dumps(response["body"]), self.endpoint.capabilities.form)
             except (ValueError, TypeError, KeyError, EndpointFailed):
                 continue
             self.replies.put(key, reply)

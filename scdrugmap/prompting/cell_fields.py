@@ -23,18 +23,18 @@ def cell_texts(adata: AnnData, settings: PromptSettings) -> list[CellText]:
     should be told about drug, cancer type or tissue.
     """
     genes = top_genes(Cells.from_anndata(adata), settings.top_k)
-    columns = [_told(adata, word, getattr(settings, word)) for word in ABOUT]
-    lines = {told: metadata_line(*told) for told in set(zip(*columns, strict=True))}
-    told = zip(*columns, strict=True)
-    return [CellText(tuple(names), lines[one]) for names, one in zip(genes, told, strict=True)]
+    columns = [_field(adata, word, getattr(settings, word)) for word in ABOUT]
+    fields = list(zip(*columns, strict=True))
+    lines = {values: metadata_line(*values) for values in set(fields)}
+    return [CellText(tuple(names), lines[values]) for names, values in zip(genes, fields, strict=True)]
 
 
-def _told(adata: AnnData, word: str, value: str) -> list[str]:
+def _field(adata: AnnData, word: str, value: str) -> list[str]:
     """Return what is told of each cell about one of drug, cancer type and tissue."""
     if value != OBS:
         return [" ".join(value.split())] * adata.n_obs
     if word not in adata.obs:
         message = f"{word}={OBS} wants a column obs['{word}'], and there is none."
         raise InvalidInput(message, f"Say it yourself (--set {word}=...), or leave it out.")
-    values = [" ".join(one.split()) for one in adata.obs[word].astype(str)]
-    return ["" if one in _MISSING else one for one in values]
+    values = [" ".join(value.split()) for value in adata.obs[word].astype(str)]
+    return ["" if value in _MISSING else value for value in values]

@@ -2,8 +2,8 @@
 
 Tokens are estimated from characters, by rates measured with GPT-4o's own tokenizer (o200k) on cell sentences, prose and
 answers: gene names take 1.83 characters a token, English 5.25, and an answer about a cell 18 tokens. The estimate takes
-a little fewer characters a token, so that the bill is rather lower. Room for an answer beyond the usual is expected to
-be used, as it is asked for by a model that thinks. Requests for cells without a readable answer come on top of the
+a little fewer characters a token, so that the bill is rather lower. Tokens for an answer beyond the usual are expected
+to be used, as they are set for a model that thinks. Requests for cells without a readable answer come on top of the
 estimate; the limit counts them too.
 """
 
@@ -26,7 +26,7 @@ GENES_PER_TOKEN = 1.75  # characters
 PROSE_PER_TOKEN = 4.0
 ANSWER_TOKENS = 20  # a cell
 FRAME_TOKENS = 15  # of a request or an answer, beside its text
-USUAL_ROOM = 100  # tokens beside those of the cells that an answer without thinking leaves nearly unused
+USUAL_MAX_TOKENS = 100  # tokens beside those of the cells that an answer without thinking leaves nearly unused
 _COUNTED = ("n_cells", "n_requests", "n_answered", "input_tokens", "output_tokens", "usd")
 BATCH_PRICE = 0.5  # the Batch API's, as a share of the usual one
 GENE_LENGTH = 6.0  # characters of a gene's name and the space after it, on average, where no cell has been read
@@ -44,7 +44,7 @@ class Price:
     output: float
 
     @classmethod
-    def of(cls, settings: PromptSettings, *, batch: bool = False) -> Price:
+    def from_settings(cls, settings: PromptSettings, *, batch: bool = False) -> Price:
         """Return what the settings say; `batch` is the Batch API's."""
         share = BATCH_PRICE if batch else 1.0
         return cls(settings.usd_per_million_input * share / 1e6, settings.usd_per_million_output * share / 1e6)
@@ -64,12 +64,12 @@ def input_tokens(request: Request) -> int:
 
 def output_tokens(request: Request) -> int:
     """Estimate the tokens of an answer."""
-    return request.n_cells * ANSWER_TOKENS + _answer_frame(request.room)
+    return request.n_cells * ANSWER_TOKENS + _answer_frame(request.max_tokens)
 
 
-def _answer_frame(room: int) -> int:
+def _answer_frame(max_tokens: int) -> int:
     """Estimate the tokens of an answer beside what it says about cells."""
-    return FRAME_TOKENS + max(0, room - USUAL_ROOM)
+    return FRAME_TOKENS + max(0, max_tokens - USUAL_MAX_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def together(parts: Sequence[Estimate]) -> Estimate:
 
 def describe(settings: PromptSettings, examples: str = "") -> tuple[str, str]:
     """Say what is sent of a cell, and of which labelled cells too, and at what price."""
-    told = [word.replace("_", " ") for word in ("drug", "cancer_type", "tissue") if getattr(settings, word)]
-    about = f", and what was said about {' and '.join(told)}" if told else ""
+    fields = [word.replace("_", " ") for word in ("drug", "cancer_type", "tissue") if getattr(settings, word)]
+    about = f", and what was said about {' and '.join(fields)}" if fields else ""
     labelled = f"; in each request the same of {examples}, and the label of each" if examples else ""
     price = (
         f"{settings.usd_per_million_input:g} and {settings.usd_per_million_output:g} USD a million tokens in and out"
@@ -133,11 +133,11 @@ def rough_estimate(settings: PromptSettings, n_cells: int, host: str, *, shots: 
     size, examples = settings.cells_per_request, [label for label in RESPONSES for _ in range(shots)]
     n_requests = math.ceil(n_cells / size)
     prose = (len(SYSTEM) + len(json.dumps(schema(size)))) / PROSE_PER_TOKEN + FRAME_TOKENS
-    told = sum(len(label) + 2 for label in examples) + len(examples) * settings.top_k * GENE_LENGTH
-    genes = (n_cells * settings.top_k * GENE_LENGTH + n_requests * told) / GENES_PER_TOKEN
+    example_letters = sum(len(label) + 2 for label in examples) + len(examples) * settings.top_k * GENE_LENGTH
+    genes = (n_cells * settings.top_k * GENE_LENGTH + n_requests * example_letters) / GENES_PER_TOKEN
     sent = math.ceil(genes + n_requests * prose)
     got = n_cells * ANSWER_TOKENS + n_requests * _answer_frame(settings.room)
-    usd = Price.of(settings, batch=settings.batch_api).of_tokens(sent, got)
+    usd = Price.from_settings(settings, batch=settings.batch_api).of_tokens(sent, got)
     words = describe(settings, count_examples(examples))
     return Estimate(host, settings.name, n_cells, n_requests, 0, sent, got, usd, *words)
 
@@ -167,7 +167,7 @@ class Budget:
 
     def expect(self, request: Request) -> float:
         """Set the price of a request aside before it is sent; raises `CostLimit` where it could pass the limit."""
-        price = Price.of(self.settings)
+        price = Price.from_settings(self.settings)
         usd = price.of_tokens(input_tokens(request), output_tokens(request))
         with self._lock:
             if self._estimated:
@@ -184,15 +184,15 @@ class Budget:
 
     def settle(self, expected: float, request: Request, reply: Reply | None, *, batch: bool = False) -> None:
         """Count what an answer used, or its estimate where the endpoint does not say; None: nothing came."""
-        price = Price.of(self.settings, batch=batch)
+        price = Price.from_settings(self.settings, batch=batch)
         estimated = price.of_tokens(input_tokens(request), output_tokens(request))
         with self._lock:
             self._expected -= expected
             if reply is None:
                 return
-            told = reply.input_tokens > 0
-            used = reply.input_tokens if told else input_tokens(request)
-            got = reply.output_tokens if told else output_tokens(request)
+            counted = reply.input_tokens > 0
+            used = reply.input_tokens if counted else input_tokens(request)
+            got = reply.output_tokens if counted else output_tokens(request)
             self.input_tokens += used
             self.output_tokens += got
             self.usd += price.of_tokens(used, got)

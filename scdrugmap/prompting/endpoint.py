@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint: whom to ask, in which dialect, and what its refusals mean.
+"""An OpenAI-compatible endpoint: whom to ask, what it takes, and what its refusals mean.
 
 Address and key come from the environment (OPENAI_BASE_URL, OPENAI_API_KEY), at the moment of asking, and go nowhere but
 into the client. The openai client itself waits and asks again on rate limits (as long as Retry-After says), timeouts,
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from scdrugmap.errors import EndpointFailed
-from scdrugmap.prompting.label_probability import odds_of
+from scdrugmap.prompting.label_probability import label_probs
 from scdrugmap.prompting.prompt import schema
 from scdrugmap.prompting.replies import Reply
 from scdrugmap.prompting.reply_cache import Request
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 OPENAI = "https://api.openai.com/v1"
 TOP_LOGPROBS = 5  # alternatives asked for at each token
-ROOM_PER_CELL = 40  # tokens that the answer about a cell may take; 18 are usual
+MAX_TOKENS_PER_CELL = 40  # tokens that the answer about a cell may take; 18 are usual
 _SECRET = 12  # letters of a key, from which on it is one: a local endpoint takes any word, such as "none"
-_SAID = 200  # characters of an endpoint's own words that a message repeats
+_QUOTED = 200  # characters of an endpoint's own words that a message repeats
 _FINAL = ("content_filter", "content_policy_violation", "model_not_found")
 _TOO_LONG = ("context length", "context_length", "context size", "too long", "too large", "maximum context")
 _AGAIN = "Run it again: answers that came are kept, and only the others are asked for."
 
 
 class RequestTooLong(EndpointFailed):
-    """A request, with the room for its answer, is longer than the model takes."""
+    """A request, with the tokens for its answer, is longer than the model takes."""
 
 
 @dataclass(frozen=True)
-class Dialect:
+class Capabilities:
     """What an endpoint takes. Each starts with everything, and loses what it refuses."""
 
     form: str = "json_schema"  # then json_object, then text
@@ -47,8 +47,8 @@ class Dialect:
     seed: bool = True
     limit: str = "max_tokens"  # or max_completion_tokens
 
-    def without(self, refusal: str) -> Dialect | None:
-        """Return the dialect without what a refusal names or, if it names nothing, the next thing; None: all gone."""
+    def without(self, refusal: str) -> Capabilities | None:
+        """Return them without what a refusal names or, if it names nothing, the next thing; None: all gone."""
         words = refusal.lower()
         if self.limit == "max_tokens" and "max_completion_tokens" in words:
             return replace(self, limit="max_completion_tokens")
@@ -69,7 +69,7 @@ class Endpoint:
     def __init__(self, url: str, key: str, *, timeout: float = 60.0, retries: int = 5) -> None:
         parts = _address(url)
         self.host = parts.netloc.rpartition("@")[2]
-        self.dialect = Dialect()
+        self.capabilities = Capabilities()
         self._url, self._key, self._timeout, self._retries = url, key, timeout, retries
         self._client: openai.OpenAI | None = None
         self._secrets = [word for word in (key, parts.password) if word and len(word) >= _SECRET]
@@ -114,43 +114,43 @@ class Endpoint:
         """Put one question; raises `EndpointFailed` where no answer can be had."""
         import openai
 
-        dialect, first = self.dialect, None
+        capabilities, first = self.capabilities, None
         while True:
             try:
-                raw = self.client.chat.completions.with_raw_response.create(**self.body(request, dialect))
+                raw = self.client.chat.completions.with_raw_response.create(**self.body(request, capabilities))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if error.code in ("content_filter", "content_policy_violation"):
-                    return Reply("", finish="content_filter", form=dialect.form, date=_now())
+                    return Reply("", finish="content_filter", form=capabilities.form, date=_now())
                 first = first or error
                 final = _is_final(error)
-                poorer = None if final else dialect.without(str(error.message))
+                poorer = None if final else capabilities.without(str(error.message))
                 if poorer is None:
                     raise self.failure(error if final else first, request.model) from None
-                dialect = poorer
+                capabilities = poorer
                 continue
             except openai.OpenAIError as error:
                 raise self.failure(error, request.model) from None
-            reply = self.reply(raw.http_response.text, dialect.form)
-            self.dialect = dialect
+            reply = self.reply(raw.http_response.text, capabilities.form)
+            self.capabilities = capabilities
             return reply
 
-    def body(self, request: Request, dialect: Dialect | None = None) -> dict[str, Any]:
+    def body(self, request: Request, capabilities: Capabilities | None = None) -> dict[str, Any]:
         """Return the body of a chat completion, as client and Batch API take it."""
-        dialect = dialect or self.dialect
-        found: dict[str, Any] = {"model": request.model, "messages": list(request.messages)}
-        found[dialect.limit] = request.room + ROOM_PER_CELL * request.n_cells
+        capabilities = capabilities or self.capabilities
+        body: dict[str, Any] = {"model": request.model, "messages": list(request.messages)}
+        body[capabilities.limit] = request.max_tokens + MAX_TOKENS_PER_CELL * request.n_cells
         if request.temperature is not None:
-            found["temperature"] = request.temperature
-        if dialect.seed:
-            found["seed"] = request.seed
-        if dialect.logprobs and request.logprobs:
-            found |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        if dialect.form == "json_schema":
+            body["temperature"] = request.temperature
+        if capabilities.seed:
+            body["seed"] = request.seed
+        if capabilities.logprobs and request.logprobs:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if capabilities.form == "json_schema":
             form = {"name": "answers", "strict": True, "schema": schema(request.n_cells)}
-            found["response_format"] = {"type": "json_schema", "json_schema": form}
-        elif dialect.form == "json_object":
-            found["response_format"] = {"type": "json_object"}
-        return found
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        elif capabilities.form == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        return body
 
     def reply(self, text: str, form: str) -> Reply:
         """Read a chat completion; raises `EndpointFailed` for anything else."""
@@ -162,8 +162,8 @@ class Endpoint:
 
     def hide(self, text: object) -> str:
         """Return the beginning of what an endpoint said, on one line and without the key."""
-        said = " ".join(self._redacted(str(text)).split())
-        return said[:_SAID] + ("..." if len(said) > _SAID else "")
+        line = " ".join(self._redacted(str(text)).split())
+        return line[:_QUOTED] + ("..." if len(line) > _QUOTED else "")
 
     def _redacted(self, text: str) -> str:
         for secret in self._secrets:
@@ -174,24 +174,24 @@ class Endpoint:
         """Say what an error of the client means and what mends it."""
         import openai
 
-        said = self.hide(getattr(error, "message", error)).rstrip(".")
+        words = self.hide(getattr(error, "message", error)).rstrip(".")
         code, status = getattr(error, "code", None), getattr(error, "status_code", None)
         tries = f"after {self._retries + 1} attempt{'s' * (self._retries > 0)}"
         if status in (401, 403):
             return EndpointFailed(f"{self.host} refused the key ({status}).", "Set OPENAI_API_KEY to a valid key.")
-        if status == 404 and not ("model" in said.lower() or code == "model_not_found"):
-            message = f"{self.host} has no chat completions at OPENAI_BASE_URL ({said})."
+        if status == 404 and not ("model" in words.lower() or code == "model_not_found"):
+            message = f"{self.host} has no chat completions at OPENAI_BASE_URL ({words})."
             return EndpointFailed(message, "Check the address; it usually ends in /v1.")
         if status == 404:
-            message = f"{self.host} has no model '{model}' ({said})."
+            message = f"{self.host} has no model '{model}' ({words})."
             return EndpointFailed(message, "Name one that it has: --set name=...")
         if code == "insufficient_quota":
             return EndpointFailed(f"The account at {self.host} has no credit left.", f"Add credit. {_AGAIN}")
-        if status in (400, 413, 422) and _is_too_long(f"{code} {said}".lower()):
+        if status in (400, 413, 422) and _is_too_long(f"{code} {words}".lower()):
             remedy = "Send less: --set cells_per_request=5 or --set top_k=30"
-            return RequestTooLong(f"A request is too long for '{model}' ({said}).", remedy)
-        if status in (400, 422) and "temperature" in said.lower():
-            message = f"{self.host} refused the request: {said}"
+            return RequestTooLong(f"A request is too long for '{model}' ({words}).", remedy)
+        if status in (400, 422) and "temperature" in words.lower():
+            message = f"{self.host} refused the request: {words}"
             return EndpointFailed(message, "Leave the temperature to it: --set temperature=null")
         if isinstance(error, openai.RateLimitError):
             wait = error.response.headers.get("retry-after", "")  # the client waits two minutes at most
@@ -201,10 +201,10 @@ class Endpoint:
             return EndpointFailed(f"{self.host} did not answer within {self._timeout:g} s, {tries}.", _AGAIN)
         if isinstance(error, openai.APIConnectionError):
             remedy = f"Check OPENAI_BASE_URL and the network. {_AGAIN}"
-            return EndpointFailed(f"No connection with {self.host} {tries} ({said}).", remedy)
+            return EndpointFailed(f"No connection with {self.host} {tries} ({words}).", remedy)
         if status is not None and status >= 500:
-            return EndpointFailed(f"{self.host} failed {tries} ({status}: {said}).", _AGAIN)
-        return EndpointFailed(f"{self.host} refused the request: {said}", "Check the settings of the model.")
+            return EndpointFailed(f"{self.host} failed {tries} ({status}: {words}).", _AGAIN)
+        return EndpointFailed(f"{self.host} refused the request: {words}", "Check the settings of the model.")
 
 
 def _reply(body: Mapping[str, Any], form: str) -> Reply:
@@ -213,11 +213,11 @@ def _reply(body: Mapping[str, Any], form: str) -> Reply:
     tokens = (choice.get("logprobs") or {}).get("content") or []
     return Reply(
         content=_text(choice["message"].get("content")),
-        odds=odds_of([(one["token"], _listed(one)) for one in tokens]),
+        label_probs=label_probs([(token["token"], _listed(token)) for token in tokens]),
         input_tokens=int(usage.get("prompt_tokens") or 0),
         output_tokens=int(usage.get("completion_tokens") or 0),
         finish=str(choice.get("finish_reason") or ""),
-        served=" ".join(str(body.get("model") or "").encode(errors="replace").decode().split())[:_SAID],
+        model_version=" ".join(str(body.get("model") or "").encode(errors="replace").decode().split())[:_QUOTED],
         form=form,
         date=_now(),
     )
@@ -231,7 +231,7 @@ def _text(content: object) -> str:
 
 
 def _is_final(error: openai.APIStatusError) -> bool:
-    """Tell whether a refusal has nothing to do with the dialect."""
+    """Tell whether a refusal has nothing to do with what the endpoint takes."""
     words = str(error.message).lower()
     return error.code in _FINAL or "temperature" in words or _is_too_long(words)
 
@@ -243,7 +243,11 @@ def _is_too_long(refusal: str) -> bool:
 def _listed(token: Mapping[str, Any]) -> dict[str, float]:
     """Return the alternatives at a token that have a number; without a list, the token itself."""
     listed = token.get("top_logprobs") or [token]
-    return {str(one["token"]): float(one["logprob"]) for one in listed if isinstance(one.get("logprob"), int | float)}
+    return {
+        str(entry["token"]): float(entry["logprob"])
+        for entry in listed
+        if isinstance(entry.get("logprob"), int | float)
+    }
 
 
 def _address(url: str) -> SplitResult:

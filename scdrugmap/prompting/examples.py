@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdrugmap.data.dedupe import cell_hashes, duplicate_groups
-from scdrugmap.data.labels import RESPONSES
+from scdrugmap.data.dedupe import cell_keys, distinct, duplicate_ids
+from scdrugmap.data.labels import RESPONSES, SENSITIVE
 from scdrugmap.data.load import load_dataset
 from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.prompting.cell_fields import cell_texts
@@ -28,7 +28,7 @@ SHOTS = 5  # of each class, where no number was given
 class Examples:
     """What is told of labelled cells, and what a record may say of them."""
 
-    told: tuple[Example, ...]
+    examples: tuple[Example, ...]
     shots: int  # of each class
     seed: int
     hash: str  # of the cells' genes, values and labels: names play no part
@@ -67,8 +67,8 @@ def draw_examples(
 ) -> Examples:
     """Draw `shots` labelled cells of each class from a file, an AnnData or a data set; fewer shots are among more.
 
-    A labelled cell that stands among the `judged` cells too (the same genes and values) is never told: its answer would
-    stand in the question. Neither are cells without a gene to name, nor copies of a cell.
+    A labelled cell that stands among the `judged` cells too (`data.dedupe`) is never told: its answer would stand in
+    the question. Neither are cells without a gene to name, copies of a cell, and cells whose copies carry both labels.
 
     Raises `LabelsMissing` without labels, and `InvalidInput` for fewer cells of a class than shots and for values of
     which no text can be made.
@@ -78,32 +78,27 @@ def draw_examples(
     if not adata.n_obs:
         message = "The examples have no label: no cell is called sensitive or resistant in obs['response']."
         raise LabelsMissing(message, "Fill obs['response'] with 'sensitive' and 'resistant', or leave --examples out.")
-    labels, hashes = adata.obs["response"].to_numpy(dtype=str), cell_hashes(adata)
+    labels, keys = adata.obs["response"].to_numpy(dtype=str), cell_keys(adata)
+    ids, judged_ids = np.split(duplicate_ids([keys, cell_keys(judged)]), [adata.n_obs])
     texts = cell_texts(adata, settings)
     named = np.array([bool(text.genes) for text in texts])
-    left_out = named & np.isin(hashes, cell_hashes(judged))
-    free = named & ~left_out & _first_copies(hashes)
+    left_out = named & np.isin(ids, judged_ids)
+    free = named & ~left_out & np.isin(np.arange(adata.n_obs), distinct(ids, labels == SENSITIVE)[0])
     order = np.random.default_rng(seed).permutation(adata.n_obs)
     places = [[place for place in order if free[place] and labels[place] == label][:shots] for label in RESPONSES]
-    for label, found in zip(RESPONSES, places, strict=True):
-        if len(found) < shots:
-            raise _too_few(label, shots, len(found), int(left_out[labels == label].sum()))
+    for label, drawn in zip(RESPONSES, places, strict=True):
+        if len(drawn) < shots:
+            raise _too_few(label, shots, len(drawn), int(left_out[labels == label].sum()))
     chosen = np.concatenate(places)
-    told = in_order([texts[place] for place in chosen], labels[chosen].tolist(), seed)
+    examples = in_order([texts[place] for place in chosen], labels[chosen].tolist(), seed)
     shared = _samples(adata[chosen]) & _samples(judged)
-    return Examples(tuple(told), shots, seed, _hash(hashes[chosen], labels[chosen]), int(left_out.sum()), len(shared))
+    return Examples(
+        tuple(examples), shots, seed, _hash(keys.hashes[chosen], labels[chosen]), int(left_out.sum()), len(shared)
+    )
 
 
 def _samples(adata: AnnData) -> set[str]:
     return set(adata.obs["sample"].astype(str)) if "sample" in adata.obs else set()
-
-
-def _first_copies(hashes: np.ndarray) -> np.ndarray:
-    """Tell which cells are the first of their copies, (n_cells,) bool."""
-    first = np.ones(len(hashes), dtype=bool)
-    for group in duplicate_groups(hashes):
-        first[group[1:]] = False
-    return first
 
 
 def _too_few(label: str, shots: int, n: int, left_out: int) -> InvalidInput:

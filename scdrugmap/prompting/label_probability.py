@@ -16,18 +16,18 @@ from scdrugmap.data.labels import RESISTANT, SENSITIVE
 LEAST_MASS = 0.5  # of both labels together
 _LABEL = re.compile(r'"id"\s*:\s*"([^"]*)"\s*,\s*"label"\s*:\s*"\s*')  # ends where the label begins
 
-Odds = tuple[float, float]  # mass of resistant, of sensitive
+LabelProbs = tuple[float, float]  # mass of resistant, of sensitive
 Tokens = Sequence[tuple[str, Mapping[str, float]]]
 
 
-def odds_of(tokens: Tokens) -> dict[str, Odds]:
+def label_probs(tokens: Tokens) -> dict[str, LabelProbs]:
     """Return, by id, the probability mass of "resistant" and of "sensitive" where the label of the id begins.
 
     `tokens` are the tokens of a reply in order, each with its listed alternatives and their log probabilities. Of an id
     that stands there twice, the last one counts.
     """
     text = "".join(token for token, _ in tokens)
-    found: dict[str, Odds] = {}
+    probs: dict[str, LabelProbs] = {}
     at, start = 0, 0  # a token, and where it begins in the text
     for match in _LABEL.finditer(text):
         while at < len(tokens) and start + len(tokens[at][0]) <= match.end():
@@ -37,13 +37,13 @@ def odds_of(tokens: Tokens) -> dict[str, Odds]:
             break
         token, alternatives = tokens[at]
         resistant, sensitive = masses(alternatives, token[: max(match.end() - start, 0)])
-        found.pop(match[1], None)
+        probs.pop(match[1], None)
         if resistant + sensitive >= LEAST_MASS:
-            found[match[1]] = (resistant, sensitive)
-    return found
+            probs[match[1]] = (resistant, sensitive)
+    return probs
 
 
-def masses(alternatives: Mapping[str, float], before: str = "") -> Odds:
+def masses(alternatives: Mapping[str, float], before: str = "") -> LabelProbs:
     """Return the probability of the alternatives that say resistant, and of those that say sensitive.
 
     `before` is what the token holds before its label, such as a quotation mark.
@@ -58,9 +58,9 @@ def masses(alternatives: Mapping[str, float], before: str = "") -> Odds:
 
 def _label(token: str, before: str) -> str:
     """Return the label that a token says after what stands before it; "" for neither."""
-    said, start = "".join(token.lower().split()), "".join(before.lower().split())
-    rest = said.removeprefix(start)
-    if not rest or not said.startswith(start):
+    text, start = "".join(token.lower().split()), "".join(before.lower().split())
+    rest = text.removeprefix(start)
+    if not rest or not text.startswith(start):
         return ""
     for label in (RESISTANT, SENSITIVE):
         if label.startswith(rest) or (rest.startswith(label) and not rest[len(label)].isalpha()):

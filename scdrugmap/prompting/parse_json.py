@@ -1,16 +1,20 @@
 """Finding the answers in the text of a reply, whatever stands around them: words, a code fence, thinking, a cut.
 
-Answers are JSON objects with an id: in a list, in a list under "answers", or one after the other. Where a text holds
-several such lists, the last one is the answer: what stands before it was a draft. Of a list whose end was cut off, the
-objects that are whole count.
+An endpoint that takes structured outputs answers in the form of `CellAnswers`, which is read as such. Elsewhere answers
+are JSON objects with an id: in a list, in a list under "answers", or one after the other. Where a text holds several
+such lists, the last one is the answer: what stands before it was a draft. Of a list whose end was cut off, the objects
+that are whole count.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
+
+from scdrugmap.prompting.prompt import CellAnswers
 
 Entry = dict[str, Any]
 _THINKING = r"(?:think|thinking|thought|reasoning)"
@@ -20,11 +24,13 @@ _START = re.compile(r'\{\s*"(?:answers|id|label|p_resistant)"|\[\s*\{')  # of wh
 
 def entries_of(content: str) -> list[Entry] | None:
     """Return the objects that answer, in their order; None where the text holds none and no empty list of them."""
-    found: list[Entry] | None = None
+    with contextlib.suppress(ValueError):
+        return CellAnswers.model_validate_json(content).model_dump()["answers"]
+    entries: list[Entry] | None = None
     for block in _blocks(_spoken(content)):
-        if block or found is None:
-            found = block
-    return found
+        if block or entries is None:
+            entries = block
+    return entries
 
 
 def _spoken(content: str) -> str:
@@ -49,11 +55,11 @@ def _blocks(text: str) -> Iterator[list[Entry]]:
             loose.append(value)
             continue
         listed = value.get("answers") if isinstance(value, dict) else value
-        if isinstance(listed, list) and (not listed or any(_is_entry(one) for one in listed)):
+        if isinstance(listed, list) and (not listed or any(map(_is_entry, listed))):
             if loose:
                 yield loose
                 loose = []
-            yield [one for one in listed if _is_entry(one)]
+            yield list(filter(_is_entry, listed))
     if loose:
         yield loose
 

@@ -7,11 +7,15 @@ of the request.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
 
 from scdrugmap.data.labels import RESPONSES
 
@@ -26,6 +30,7 @@ SYSTEM = (
 )
 EXAMPLES = "Cells whose response is known:"
 CELLS = "Cells to judge:"
+KEPT = ("type", "properties", "required", "additionalProperties")  # of a schema; docstrings are not sent
 
 
 @dataclass(frozen=True)
@@ -58,32 +63,48 @@ def messages(cells: Sequence[CellText], examples: Sequence[Example] = ()) -> lis
     """Return the chat messages that ask about cells of which the same is told, after the examples."""
     parts = []
     if examples:
-        parts += [EXAMPLES, *(one.line(cells[0].about) for one in examples), ""]
+        parts += [EXAMPLES, *(example.line(cells[0].about) for example in examples), ""]
     if cells[0].about:
         parts += [cells[0].about, ""]
-    asked = zip(names_of(len(cells)), cells, strict=True)
-    parts += [CELLS, *(f"{name}: {' '.join(cell.genes)}" for name, cell in asked)]
+    named = zip(names_of(len(cells)), cells, strict=True)
+    parts += [CELLS, *(f"{name}: {' '.join(cell.genes)}" for name, cell in named)]
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n".join(parts)}]
 
 
+class CellAnswer(BaseModel, extra="forbid", strict=True):
+    """What is answered about one cell, in the agreed form."""
+
+    id: str
+    label: Annotated[Literal["sensitive", "resistant"], WithJsonSchema({"type": "string", "enum": list(RESPONSES)})]
+    p_resistant: float
+
+
+class CellAnswers(BaseModel, extra="forbid", strict=True):
+    """An answer about the cells of one request: what structured outputs hold an endpoint to."""
+
+    answers: list[CellAnswer]
+
+
+class _SchemaInOrder(GenerateJsonSchema):
+    """Schemas in the order of the fields, without titles: every letter is part of `prompt_hash` and of the price."""
+
+    def sort(self, value: Any, parent_key: str | None = None) -> Any:
+        return value
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+@functools.cache
 def schema(n_cells: int) -> dict[str, Any]:
     """Return the JSON schema of an answer about so many cells, in the subset that strict structured outputs take."""
-    entry = {
-        "type": "object",
-        "properties": {
-            "id": {"type": "string", "enum": names_of(n_cells)},
-            "label": {"type": "string", "enum": list(RESPONSES)},
-            "p_resistant": {"type": "number"},
-        },
-        "required": ["id", "label", "p_resistant"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"answers": {"type": "array", "items": entry}},
-        "required": ["answers"],
-        "additionalProperties": False,
-    }
+    answers, answer = (
+        {name: part for name, part in model.model_json_schema(schema_generator=_SchemaInOrder).items() if name in KEPT}
+        for model in (CellAnswers, CellAnswer)
+    )
+    answer["properties"]["id"]["enum"] = names_of(n_cells)
+    answers["properties"]["answers"]["items"] = answer  # in place of a reference, which not every endpoint follows
+    return answers
 
 
 def prompt_hash() -> str:

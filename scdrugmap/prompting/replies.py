@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from scdrugmap.data.labels import RESISTANT, RESPONSES
+from scdrugmap.prompting.label_probability import LabelProbs
 from scdrugmap.prompting.parse_json import entries_of
 from scdrugmap.prompting.prompt import names_of
 
@@ -25,9 +24,9 @@ SOURCES = {  # of P(resistant), in words
     "stated": "as the model states it",
 }
 PROBLEMS = ("unreadable", "missing", "duplicate", "foreign id", "no label", "no probability", "contradiction")
-FAILED_SENSITIVE = np.float32(0.5)  # is called resistant
-FAILED_RESISTANT = np.nextafter(np.float32(0.5), np.float32(0))  # is called sensitive
 SENSITIVE_TIE = 0.4999  # the most that P is where the label is sensitive: one half is called resistant
+ON_DISK = {"label_probs": "odds", "model_version": "served"}  # as paid replies have them since version 1
+FIELDS = {written: name for name, written in ON_DISK.items()}
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,26 @@ class Reply:
     """What an endpoint said to one request, as it is kept on disk."""
 
     content: str  # the text; empty where the model refused
-    odds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by id: mass of resistant, of sensitive
+    label_probs: Mapping[str, LabelProbs] = field(default_factory=dict)  # by id: mass of resistant, of sensitive
     input_tokens: int = 0
     output_tokens: int = 0
     finish: str = ""  # why the text ends: stop, length, content_filter, ...
-    served: str = ""  # the model as the endpoint calls it
+    model_version: str = ""  # the model as the endpoint calls it
     form: str = ""  # what form the endpoint was held to: json_schema, json_object or text
     date: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self)
+        return {ON_DISK.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Reply:
         """Read what `as_dict` wrote; raises `TypeError` or `ValueError` for anything else."""
         if not isinstance(plain["content"], str):
             raise TypeError("content")
-        odds = {str(name): (float(pair[0]), float(pair[1])) for name, pair in plain["odds"].items()}
-        return cls(**{**plain, "odds": odds})
+        fields = {FIELDS.get(name, name): value for name, value in plain.items()}
+        pairs = fields["label_probs"].items()
+        return cls(**fields | {"label_probs": {str(name): (float(pair[0]), float(pair[1])) for name, pair in pairs}})
 
 
 @dataclass(frozen=True)
@@ -66,44 +66,34 @@ class Answer:
 
 def read(reply: Reply, n_cells: int) -> tuple[dict[str, Answer], Counter[str]]:
     """Return the readable answers by id, and what was wrong with the others, one of `PROBLEMS` each."""
-    asked = names_of(n_cells)
+    names = names_of(n_cells)
     entries = entries_of(reply.content)
     if entries is None:
         return {}, Counter({"unreadable": n_cells})
     problems: Counter[str] = Counter()
-    found: dict[str, Answer] = {}
+    answers: dict[str, Answer] = {}
     count = Counter(str(entry.get("id")) for entry in entries)
-    problems["foreign id"] = sum(n for name, n in count.items() if name not in asked)
-    problems["missing"] = sum(name not in count for name in asked)
-    problems["duplicate"] = sum(count[name] > 1 for name in asked)
+    problems["foreign id"] = sum(n for name, n in count.items() if name not in names)
+    problems["missing"] = sum(name not in count for name in names)
+    problems["duplicate"] = sum(count[name] > 1 for name in names)
     for entry in entries:
         name = str(entry.get("id"))
-        if name not in asked or count[name] > 1:
+        if name not in names or count[name] > 1:
             continue
-        answer, problem = _answer(entry, reply.odds.get(name))
+        answer, problem = _answer(entry, reply.label_probs.get(name))
         if answer is None:
             problems[problem] += 1
         else:
-            found[name] = answer
-    return found, +problems
+            answers[name] = answer
+    return answers, +problems
 
 
-def count_failures(p_resistant: np.ndarray, sensitive: np.ndarray) -> np.ndarray:
-    """Return P(resistant), (n_cells,) float32, with cells that have no answer (NaN) called wrong, without confidence.
-
-    `sensitive`, (n_cells,) bool, is the truth. A failure must not help a score: at one half for all, failed resistant
-    cells would count as right.
-    """
-    wrong = np.where(sensitive, FAILED_SENSITIVE, FAILED_RESISTANT)
-    return np.where(np.isnan(p_resistant), wrong, p_resistant).astype(np.float32)
-
-
-def _answer(entry: Mapping[str, Any], odds: tuple[float, float] | None) -> tuple[Answer | None, str]:
+def _answer(entry: Mapping[str, Any], probs: LabelProbs | None) -> tuple[Answer | None, str]:
     label, stated = str(entry.get("label")).strip().lower(), entry.get("p_resistant")
     if label not in RESPONSES:
         return None, "no label"
-    if odds is not None and sum(odds) > 0:
-        return Answer(odds[0] / sum(odds), "logprobs"), ""
+    if probs is not None and sum(probs) > 0:
+        return Answer(probs[0] / sum(probs), "logprobs"), ""
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated <= 1:
         return None, "no probability"
     if stated != 0.5 and (stated > 0.5) != (label == RESISTANT):

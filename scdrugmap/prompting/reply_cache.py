@@ -30,17 +30,17 @@ class Request:
     messages: Sequence[Mapping[str, str]]
     n_cells: int
     seed: int
-    room: int  # tokens that the answer may take, beside those of its cells
+    max_tokens: int  # of the answer, beside `MAX_TOKENS_PER_CELL` for each of its cells
     temperature: float | None = 0.0
     logprobs: bool = True
 
     def key(self, host: str) -> str:
         """Return the SHA-256 of the question and of whom it is put to."""
-        asked = [host, self.model, self.messages, self.seed, self.room, self.temperature, self.logprobs]
-        return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
+        question = [host, self.model, self.messages, self.seed, self.max_tokens, self.temperature, self.logprobs]
+        return hashlib.sha256(json.dumps(question, ensure_ascii=False).encode()).hexdigest()
 
 
-class Replies:
+class ReplyCache:
     """The replies in a folder, a file each."""
 
     def __init__(self, folder: Path) -> None:

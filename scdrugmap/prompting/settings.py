@@ -38,7 +38,7 @@ class PromptSettings:
     tissue: str
     temperature: float | None
     logprobs: bool
-    room: int
+    room: int  # `max_tokens` of a request; the setting keeps its name, which is in run ids
     retries: int
     connection_retries: int
     timeout: float
@@ -50,7 +50,7 @@ class PromptSettings:
     price_date: str
 
     @classmethod
-    def of(cls, card: ModelCard, given: Mapping[str, Any] | None = None) -> PromptSettings:
+    def from_card(cls, card: ModelCard, given: Mapping[str, Any] | None = None) -> PromptSettings:
         """Lay what is given over the card's defaults; raises `UnknownName` or `InvalidInput`."""
         known = {entry.name for entry in fields(cls)}
         for name in given or {}:

@@ -39,7 +39,7 @@ class Membership(BaseModel):
     why: str
 
 
-class Pool(BaseModel):
+class CellPool(BaseModel):
     """Data sets whose cells are published only as a sum."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +53,7 @@ class Published(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     memberships: tuple[Membership, ...]
-    pools: tuple[Pool, ...]
+    pools: tuple[CellPool, ...]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def cell_count(keys: Iterable[str]) -> CellCount:
     )
 
 
-def pool_of(key: str) -> Pool | None:
+def pool_of(key: str) -> CellPool | None:
     """Return the pool that holds a data set's cells, None where they are known by themselves or not at all."""
     return next((pool for pool in published_groups().pools if key in pool.members), None)
 

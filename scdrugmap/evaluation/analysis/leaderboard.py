@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from scdrugmap.evaluation.analysis.scores import CELLS, ENTRY, averaged, chosen, per_dataset
+from scdrugmap.evaluation.experiment import BASELINES
 from scdrugmap.evaluation.metrics.metrics import METRICS
-from scdrugmap.evaluation.plan.expand import BASELINES
 
 
 def leaderboard(scores: pl.DataFrame, metric: str, *, split_by: str, **where: object) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from scipy import stats
 from scdrugmap.data.labels import is_sensitive
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.evaluation.analysis.scores import chosen, simulated
-from scdrugmap.evaluation.metrics.bootstrap import DRAWS, Draws, draw, percentile, resampling_unit
+from scdrugmap.evaluation.metrics.bootstrap import DRAWS, BootstrapWeights, draw, percentile, resampling_unit
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
 SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
@@ -79,7 +79,7 @@ def leakage_gap(
     predicted = [(table["p_resistant"].to_numpy().astype(np.float64), table["split"].to_numpy()) for table in tables]
     keys = [METRICS[metric].key for metric in metrics]
     rng = np.random.default_rng(seed)
-    as_they_are = Draws(np.ones((1, len(index))))
+    as_they_are = BootstrapWeights(np.ones((1, len(index))))
     values: list[np.ndarray] = []  # each (metrics, tables, weightings)
     for part in itertools.chain([as_they_are], draw(index, draws, rng)):
         scored = [part.on(sensitive, p, folds=folds) for p, folds in predicted]

@@ -23,7 +23,7 @@ DROPPED = {"what": pl.String, "name": pl.String, "missing": pl.Int64, "of": pl.I
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
+class ScoreMatrix:
     """Scores of E entries on D data sets, without a gap."""
 
     metric: str
@@ -60,7 +60,7 @@ def _shots() -> pl.Expr:
     return pl.format("{} shots", pl.col("shots").cast(pl.String))
 
 
-def blocks(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where: object) -> Blocks:
+def score_matrix(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where: object) -> ScoreMatrix:
     """Return the complete table of entries x data sets of one view.
 
     Parameters
@@ -104,7 +104,7 @@ def blocks(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where:
         raise InvalidInput(message, "Compare two entries or more that were run on two data sets or more.")
     left_out = pl.DataFrame([*dropped, *apart], schema=DROPPED, orient="row")
     means = sums[kept] / counts[kept, None]
-    return Blocks(key, entries[columns.tolist()], tuple(datasets[kept].tolist()), means, left_out)
+    return ScoreMatrix(key, entries[columns.tolist()], tuple(datasets[kept].tolist()), means, left_out)
 
 
 def _cross(table: pl.DataFrame, entries: pl.DataFrame, contexts: pl.DataFrame) -> np.ndarray:

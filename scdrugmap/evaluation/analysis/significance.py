@@ -16,7 +16,7 @@ import polars as pl
 from scipy import stats
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.analysis.score_matrix import Blocks, blocks
+from scdrugmap.evaluation.analysis.score_matrix import ScoreMatrix, score_matrix
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS, percentile
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
@@ -66,11 +66,11 @@ class Comparison:
 
 
 def compare(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where: object) -> Comparison:
-    """Compare the entries of a view over data sets; see `blocks` for the view and what it raises."""
-    return compare_blocks(blocks(scores, metric, made_up=made_up, **where))
+    """Compare the entries of a view over data sets; see `score_matrix` for the view and what it raises."""
+    return compare_blocks(score_matrix(scores, metric, made_up=made_up, **where))
 
 
-def compare_blocks(table: Blocks, *, alpha: float = ALPHA, draws: int = DRAWS, seed: int = 0) -> Comparison:
+def compare_blocks(table: ScoreMatrix, *, alpha: float = ALPHA, draws: int = DRAWS, seed: int = 0) -> Comparison:
     """Compare the entries of a complete table of scores: Friedman, Nemenyi, Wilcoxon with Holm, rank stability."""
     n, k = table.values.shape
     ranks = ranks_of(table)
@@ -97,7 +97,7 @@ def compare_blocks(table: Blocks, *, alpha: float = ALPHA, draws: int = DRAWS, s
     return Comparison(**{**vars(found), "said": tuple(_say(found))})
 
 
-def ranks_of(table: Blocks) -> np.ndarray:
+def ranks_of(table: ScoreMatrix) -> np.ndarray:
     """Return the rank of each entry on each data set, (D, E), 1 the best, ties sharing their mean rank."""
     return np.asarray(stats.rankdata(-table.sign * table.values, axis=1))
 
@@ -108,7 +108,7 @@ def critical_difference(n_entries: int, n_datasets: int, alpha: float = ALPHA) -
     return float(q * math.sqrt(n_entries * (n_entries + 1) / (6 * n_datasets)))
 
 
-def _friedman(table: Blocks, k: int) -> tuple[float | None, float | None]:
+def _friedman(table: ScoreMatrix, k: int) -> tuple[float | None, float | None]:
     if k < 3:
         return None, None
     if (table.values == table.values[:, :1]).all():  # nothing differs: scipy would divide zero by zero
@@ -117,7 +117,7 @@ def _friedman(table: Blocks, k: int) -> tuple[float | None, float | None]:
     return float(found.statistic), float(found.pvalue)
 
 
-def _nemenyi(table: Blocks, k: int) -> np.ndarray:
+def _nemenyi(table: ScoreMatrix, k: int) -> np.ndarray:
     """Return the p-value of each pair of entries, (E, E)."""
     import scikit_posthocs  # brings matplotlib along: not before it is needed
 
@@ -162,7 +162,7 @@ def median_interval(differences: np.ndarray, level: float = 0.95) -> tuple[np.nd
     return d[place - 1], d[n - place]
 
 
-def _pairs(table: Blocks, ranks: np.ndarray, order: np.ndarray, nemenyi: np.ndarray, alpha: float) -> pl.DataFrame:
+def _pairs(table: ScoreMatrix, ranks: np.ndarray, order: np.ndarray, nemenyi: np.ndarray, alpha: float) -> pl.DataFrame:
     from statsmodels.stats.multitest import multipletests
 
     a, b = (np.array(side) for side in zip(*itertools.combinations(order, 2), strict=True))
@@ -190,7 +190,7 @@ def _pairs(table: Blocks, ranks: np.ndarray, order: np.ndarray, nemenyi: np.ndar
     return pl.DataFrame(columns, schema=PAIRS).with_columns(pl.col("low", "high").fill_nan(None))
 
 
-def _ranking(table: Blocks, ranks: np.ndarray, draws: int, seed: int) -> pl.DataFrame:
+def _ranking(table: ScoreMatrix, ranks: np.ndarray, draws: int, seed: int) -> pl.DataFrame:
     n, k = ranks.shape
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) @ ranks  # (draws, E)
     again = stats.rankdata(np.round(drawn / n, 9), axis=1, method="min")
@@ -254,7 +254,7 @@ def agreement(
     tables = {}
     for value in values:
         try:
-            tables[value] = blocks(rows, metric, made_up=made_up, **{**where, over: value})
+            tables[value] = score_matrix(rows, metric, made_up=made_up, **{**where, over: value})
         except InvalidInput:
             continue
     found = [(str(a), str(b), *_tau(tables[a], tables[b])) for a, b in itertools.combinations(tables, 2)]
@@ -262,7 +262,7 @@ def agreement(
     return pl.DataFrame(found, schema={**schema, "n_datasets": pl.Int64}, orient="row")
 
 
-def _tau(a: Blocks, b: Blocks) -> tuple[float | None, float | None, int, int]:
+def _tau(a: ScoreMatrix, b: ScoreMatrix) -> tuple[float | None, float | None, int, int]:
     entries = [name for name in a.names if name in b.names]
     datasets = [name for name in a.datasets if name in b.datasets]
     if len(entries) < 2 or not datasets:
@@ -278,5 +278,5 @@ def _tau(a: Blocks, b: Blocks) -> tuple[float | None, float | None, int, int]:
     return float(found.statistic), float(found.pvalue), len(entries), len(datasets)
 
 
-def _common(side: Blocks, datasets: list[str], entries: list[str]) -> list[tuple[list[str], list[str]]]:
+def _common(side: ScoreMatrix, datasets: list[str], entries: list[str]) -> list[tuple[list[str], list[str]]]:
     return [(list(side.datasets), datasets), (side.names, entries)]

@@ -17,13 +17,13 @@ import polars as pl
 
 from scdrugmap.data.catalog.card import DatasetCard
 from scdrugmap.data.catalog.catalog import DATASETS, FACETS
-from scdrugmap.data.dedupe import cell_hashes, duplicate_groups
+from scdrugmap.data.dedupe import CellKeys, cell_keys, duplicate_ids
 from scdrugmap.data.load import load_dataset
 from scdrugmap.errors import InvalidInput, ScDrugMapError
 from scdrugmap.evaluation.audit import findings as audit_findings
 from scdrugmap.evaluation.audit.findings import Finding
 from scdrugmap.evaluation.audit.overlap import UNLABELLED, in_common
-from scdrugmap.evaluation.cells.cell_table import CellTable
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
 from scdrugmap.evaluation.cells.labelled_cells import ACCEPTED, FACET_COLUMNS
 from scdrugmap.evaluation.splits import protocols
 from scdrugmap.settings import Settings
@@ -104,25 +104,18 @@ def _is_card(source: str | Path | AnnData, settings: Settings) -> bool:
 
 def _cells(sources: Iterable[str | Path | AnnData], facet: str, settings: Settings) -> pl.DataFrame:
     """Return one row a cell: names, label, group, and `content`, a number that copies share."""
-    frames, hashes, totals = [], [], []
+    frames, keys = [], list[CellKeys]()
     for source in sources:
         adata = load_dataset(source, settings=settings, accept=ACCEPTED)
         frames.append(_frame(adata, facet))
-        hashes.append(cell_hashes(adata))
-        molecules = np.asarray(adata.X.sum(axis=1)).ravel().astype(np.float64)
-        totals.append(np.full(adata.n_obs, np.inf) if frames[-1]["values"][0] == "zscore" else molecules)
+        keys.append(cell_keys(adata))
     names = [name for frame in frames for name in frame["dataset"].unique()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         message = f"Two of the data sets are called '{twice[0]}'."
         raise InvalidInput(message, "Give each its own name in obs['dataset'], or name it once.")
     if not frames:
         return pl.DataFrame(schema=_CELL_TYPES)
-    cells = pl.concat(frames)
-    content = np.arange(cells.height)
-    barcodes = cells["name"].to_numpy()
-    for copies in duplicate_groups(np.concatenate(hashes), counts=np.concatenate(totals), barcodes=barcodes):
-        content[copies] = copies[0]
-    cells = cells.with_columns(content=pl.Series(content))
+    cells = pl.concat(frames).with_columns(content=pl.Series(duplicate_ids(keys)))
     return cells.select(pl.col(name).cast(kind) for name, kind in _CELL_TYPES.items())
 
 
@@ -245,7 +238,7 @@ def _tried(cells: pl.DataFrame, protocol: str, split_by: str, seed: int) -> tupl
     columns: dict[str, np.ndarray] = {name: cells[name].to_numpy().astype(str) for name in ("name", "dataset", "study")}
     for unit in ("sample", "patient_or_line"):
         columns[unit] = cells.select(pl.concat_str("study", unit, separator=": ")).to_series().to_numpy().astype(str)
-    table = CellTable(**columns, label=cells["label"].to_numpy().astype(object), content=cells["content"].to_numpy())
+    table = CellMetadata(**columns, label=cells["label"].to_numpy().astype(object), content=cells["content"].to_numpy())
     kept = table.take(protocols.distinct(table)[0])
     found = protocols.splits(kept if protocol == "pooled" else table, protocol, split_by, 5, seed)
     return found, protocols.warnings(kept, split_by)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import polars as pl
 
 from scdrugmap.data.catalog.card import DatasetCard
-from scdrugmap.evaluation.cells.cell_table import WORDS
+from scdrugmap.evaluation.cells.cell_table import UNIT_WORDS
 
 Level = Literal["problem", "caution", "good", "unknown"]
 ORDER: tuple[Level, ...] = ("problem", "caution", "unknown", "good")
@@ -122,7 +122,7 @@ def _labels(confounding: pl.DataFrame, splits: pl.DataFrame) -> Iterator[Finding
 
 def _label(row: dict[str, Any], reasons: dict[str, str]) -> tuple[Level, str]:
     """Return the verdict on one kind of unit in one group; `reasons` tells why a split by a unit is not possible."""
-    word, units = WORDS[row["unit"]], _plural(WORDS[row["unit"]])
+    word, units = UNIT_WORDS[row["unit"]], _plural(UNIT_WORDS[row["unit"]])
     s, r, mixed = row["units_sensitive"], row["units_resistant"], row["units_mixed"]
     if not mixed and 1 in (s, r):
         sides = {"sensitive": s, "resistant": r}

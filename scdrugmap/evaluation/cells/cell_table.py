@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdrugmap.data.dedupe import duplicate_groups
+from scdrugmap.data.dedupe import cell_keys, duplicate_ids
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.errors import LabelsMissing
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-WORDS = {
+UNIT_WORDS = {
     "sample": "sample",
     "patient_or_line": "patient or line",
     "dataset": "data set",
@@ -26,7 +26,7 @@ WORDS = {
 
 
 @dataclass(frozen=True, eq=False)
-class CellTable:
+class CellMetadata:
     """Labelled cells, one row each, in the order of their embeddings. Every column is (n_cells,)."""
 
     name: np.ndarray  # str, the barcode as the file has it
@@ -40,9 +40,9 @@ class CellTable:
     def __len__(self) -> int:
         return len(self.label)
 
-    def take(self, rows: np.ndarray) -> CellTable:
+    def take(self, rows: np.ndarray) -> CellMetadata:
         """Return the rows of an index array or mask."""
-        return CellTable(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return CellMetadata(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def units(self, split_by: str) -> np.ndarray:
         """Return the unit of each cell that a split may not divide, (n_cells,) str."""
@@ -53,13 +53,12 @@ class CellTable:
         return len(np.unique(self.sample))
 
 
-def tabulate(adatas: Sequence[AnnData], hashes: Sequence[np.ndarray], *, counted: bool = True) -> CellTable:
+def tabulate(adatas: Sequence[AnnData], hashes: Sequence[np.ndarray]) -> CellMetadata:
     """Return the table of cells that all have a label; `hashes` holds each AnnData's cell hashes.
 
-    obs needs `response`, `dataset`, `study`, `sample` and `patient_or_line` (as `load_dataset` gives them). `counted`
-    tells that values add up to a cell's molecules; of nearly empty cells the barcode decides then (data.dedupe).
+    obs needs `response`, `dataset`, `study`, `sample` and `patient_or_line` (as `load_dataset` gives them).
     """
-    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(CellTable) if field.name != "content"}
+    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(CellMetadata) if field.name != "content"}
     for adata in adatas:
         columns["name"].append(np.asarray(adata.obs_names, dtype=str))
         columns["label"].append(np.asarray(adata.obs["response"], dtype=object))
@@ -68,11 +67,8 @@ def tabulate(adatas: Sequence[AnnData], hashes: Sequence[np.ndarray], *, counted
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     for column in ("sample", "patient_or_line"):
         joined[column] = _unique_over(joined[column], joined["study"])
-    totals = np.concatenate([np.asarray(adata.X.sum(axis=1)).ravel() for adata in adatas]) if counted else None
-    content = np.arange(len(joined["name"]))
-    for group in duplicate_groups(np.concatenate(hashes), counts=totals, barcodes=joined["name"]):
-        content[group] = group[0]
-    return CellTable(**joined, content=content)
+    keys = [cell_keys(adata, known) for adata, known in zip(adatas, hashes, strict=True)]
+    return CellMetadata(**joined, content=duplicate_ids(keys))
 
 
 def _unique_over(names: np.ndarray, studies: np.ndarray) -> np.ndarray:
@@ -92,7 +88,7 @@ def content_of(adata: AnnData, fingerprint: str) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def require_both_classes(table: CellTable) -> None:
+def require_both_classes(table: CellMetadata) -> None:
     """Raise `LabelsMissing` where there is nothing to tell apart."""
     names = ", ".join(f"'{name}'" for name in np.unique(table.dataset)) or "The data"
     for label in (SENSITIVE, RESISTANT):

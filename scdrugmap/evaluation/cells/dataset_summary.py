@@ -1,7 +1,7 @@
 """What a plan and a worker need of a data set without its cells: name, content, groups, and where it lies.
 
-Outlines of files are kept in the cache, so that 60 data sets are planned in a second and never stand in memory
-together. Where a file had to be read for its outline, its cells wait for the first who works on them in this process,
+Summaries of files are kept in the cache, so that 60 data sets are planned in a second and never stand in memory
+together. Where a file had to be read for its summary, its cells wait for the first who works on them in this process,
 as long as they are few. Cells that were given in memory are written once to the cache where other processes need them.
 """
 
@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.data.load import COLUMNS
-from scdrugmap.evaluation.cells.labelled_cells import FACET_COLUMNS, Loadable, Source, by_name, load_sources
+from scdrugmap.evaluation.cells.labelled_cells import FACET_COLUMNS, LabelledDataset, Loadable, by_name, load_labelled
 from scdrugmap.files import replacing, write_once
 from scdrugmap.settings import PACKAGE, Settings
 
@@ -32,13 +32,13 @@ LOADED_BYTES = 2**30  # of expression that waits in memory for who works on it; 
 
 
 class LoadedCells:
-    """The data sets of one origin, loaded for their outlines; whoever reads them first has them without loading.
+    """The data sets of one origin, loaded for their summaries; whoever reads them first has them without loading.
 
     They are given once: they are in memory no longer than if they had been loaded by who works on them.
     """
 
     def __init__(
-        self, origin: str | Path | AnnData, sources: Iterable[Source], settings: Settings, note: Path | None
+        self, origin: str | Path | AnnData, sources: Iterable[LabelledDataset], settings: Settings, note: Path | None
     ) -> None:
         self.origin, self.settings = origin, settings
         self._sources = tuple(sources)
@@ -57,7 +57,7 @@ class LoadedCells:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredCells:
     """Cells that were given in memory and lie in the cache for other processes."""
 
     path: Path
@@ -68,7 +68,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Outline:
+class DatasetSummary:
     """One data set; `origin` is what was asked for, a key, a path or an AnnData."""
 
     name: str
@@ -82,11 +82,11 @@ class Outline:
     loaded: LoadedCells | None = field(default=None, compare=False, repr=False)  # its cells, where they were just read
 
     def facet(self, facet: str) -> str:
-        """Return its value of a facet, as `Source.facet` does."""
+        """Return its value of a facet, as `LabelledDataset.facet` does."""
         return self.facets[facet]
 
     @classmethod
-    def of(cls, source: Source) -> Outline:
+    def of(cls, source: LabelledDataset) -> DatasetSummary:
         """Say what is known of loaded cells."""
         obs = source.adata.obs
         return cls(
@@ -101,7 +101,7 @@ class Outline:
         )
 
     @classmethod
-    def of_card(cls, key: str) -> Outline:
+    def of_card(cls, key: str) -> DatasetSummary:
         """Say what the catalogue knows of a data set whose cells need not be here; `content` is empty."""
         card = DATASETS[key]
         facts = {"tissue": card.tissue, "cancer_type": card.cancer_type, "drug_type": card.drug_type}
@@ -109,41 +109,41 @@ class Outline:
         return cls(key, key, "", facets, (card.accession,), card.collection, card.cells or 0)
 
 
-def outlines(datasets: Iterable[str | Path | AnnData], settings: Settings) -> list[Outline]:
-    """Return the outlines of catalogue keys, paths or AnnData, ordered by name; raises what `load_sources` raises."""
-    known: list[Outline] = []
+def summaries(datasets: Iterable[str | Path | AnnData], settings: Settings) -> list[DatasetSummary]:
+    """Return the summaries of catalogue keys, paths or AnnData, ordered by name; raises what `load_labelled` raises."""
+    known: list[DatasetSummary] = []
     n_bytes = 0
     for origin in datasets:
-        made, loaded = _outlines(origin, settings)
+        made, loaded = _summaries(origin, settings)
         if loaded is not None and n_bytes + loaded.n_bytes <= LOADED_BYTES:
             n_bytes += loaded.n_bytes
-            made = [replace(outline, loaded=loaded) for outline in made]
+            made = [replace(summary, loaded=loaded) for summary in made]
         known += made
     return by_name(known)
 
 
-def _outlines(origin: str | Path | AnnData, settings: Settings) -> tuple[list[Outline], LoadedCells | None]:
-    """Return the outlines of one origin, from the cache where its file was read before, else with its cells."""
+def _summaries(origin: str | Path | AnnData, settings: Settings) -> tuple[list[DatasetSummary], LoadedCells | None]:
+    """Return the summaries of one origin, from the cache where its file was read before, else with its cells."""
     note = _note(origin, settings)
     if note is not None and note.is_file():
         listed = json.loads(note.read_text())
         tuples = [{name: tuple(plain[name]) for name in ("studies", "classes")} for plain in listed]
-        return [Outline(**plain | more, origin=origin) for plain, more in zip(listed, tuples, strict=True)], None
-    sources = load_sources([origin], settings)
-    made = [Outline.of(source) for source in sources]
+        return [DatasetSummary(**plain | more, origin=origin) for plain, more in zip(listed, tuples, strict=True)], None
+    sources = load_labelled([origin], settings)
+    made = [DatasetSummary.of(source) for source in sources]
     if note is not None:
-        write_once(note, json.dumps([_plain(outline) for outline in made], indent=1) + "\n")
+        write_once(note, json.dumps([_plain(summary) for summary in made], indent=1) + "\n")
     return made, LoadedCells(origin, sources, settings, note)
 
 
-def _plain(outline: Outline) -> dict[str, Any]:
-    """Return what is kept of an outline: all but where its cells are had."""
-    plain = dataclasses.asdict(replace(outline, origin=None, loaded=None))
+def _plain(summary: DatasetSummary) -> dict[str, Any]:
+    """Return what is kept of an summary: all but where its cells are had."""
+    plain = dataclasses.asdict(replace(summary, origin=None, loaded=None))
     return {name: value for name, value in plain.items() if name not in ("origin", "loaded")}
 
 
 def _note(origin: str | Path | AnnData, settings: Settings) -> Path | None:
-    """Return where the outline of a file is kept: by place, size and time of the file, card, and code that reads it."""
+    """Return where the summary of a file is kept: by place, size and time of the file, card, and code that reads it."""
     if not isinstance(origin, str | Path):
         return None
     keyed = isinstance(origin, str) and origin in DATASETS
@@ -167,7 +167,7 @@ def code_hash(package: Path = PACKAGE) -> str:
     return digest.hexdigest()
 
 
-def store(source: Source, settings: Settings) -> Stored:
+def store(source: LabelledDataset, settings: Settings) -> StoredCells:
     """Write the cells of a data set that was given in memory to the cache, once, and return where they lie."""
     path = settings.cache / "given" / f"{source.content.removeprefix('sha256:')}.h5ad"
     if not path.is_file():
@@ -178,4 +178,4 @@ def store(source: Source, settings: Settings) -> Stored:
         bare = anndata.AnnData(adata.X, obs=adata.obs[kept].copy(), var=adata.var.copy(), uns={"scdrugmap": known})
         with replacing(path) as draft:
             bare.write_h5ad(draft)
-    return Stored(path)
+    return StoredCells(path)

@@ -1,4 +1,4 @@
-"""The labelled cells that experiments work on: loaded once, one `Source` a data set, expression and table apart."""
+"""The labelled cells that experiments work on: loaded once, one `LabelledDataset` a data set, expression and table apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scdrugmap.data.dedupe import cell_hashes, fingerprint
 from scdrugmap.data.labels import RESPONSES
 from scdrugmap.data.load import load_dataset
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.cells.cell_table import CellTable, content_of, tabulate
+from scdrugmap.evaluation.cells.cell_table import CellMetadata, content_of, tabulate
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Named = TypeVar("Named", bound=HasName)
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class LabelledDataset:
     """The labelled cells of one data set. `content` covers expression, names, labels and groups."""
 
     name: str
@@ -55,10 +55,10 @@ class Source:
         return "+".join(sorted(value for value in values if value not in ("", "nan", "None"))) or "unknown"
 
 
-Loadable: TypeAlias = "str | Path | AnnData | tuple[Source, ...]"  # a tuple: cells that were loaded before
+Loadable: TypeAlias = "str | Path | AnnData | tuple[LabelledDataset, ...]"  # a tuple: cells that were loaded before
 
 
-def load_sources(datasets: Iterable[Loadable], settings: Settings | None = None) -> list[Source]:
+def load_labelled(datasets: Iterable[Loadable], settings: Settings | None = None) -> list[LabelledDataset]:
     """Return the labelled cells of catalogue keys, paths or AnnData; an AnnData of several data sets gives several.
 
     What was loaded before is taken as it is.
@@ -68,7 +68,7 @@ def load_sources(datasets: Iterable[Loadable], settings: Settings | None = None)
 
 
 def by_name(found: Sequence[Named]) -> list[Named]:
-    """Return data sets, or their outlines, ordered by name; raise `InvalidInput` for one name twice and for none."""
+    """Return data sets, or their summaries, ordered by name; raise `InvalidInput` for one name twice and for none."""
     names = [one.name for one in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -80,7 +80,7 @@ def by_name(found: Sequence[Named]) -> list[Named]:
     return sorted(found, key=lambda one: one.name)
 
 
-def _sources(origin: Loadable, settings: Settings | None) -> Iterable[Source]:
+def _sources(origin: Loadable, settings: Settings | None) -> Iterable[LabelledDataset]:
     if isinstance(origin, tuple):
         yield from origin
         return
@@ -95,18 +95,18 @@ def _sources(origin: Loadable, settings: Settings | None) -> Iterable[Source]:
             raise LabelsMissing(message, "Fill obs['response'] with 'sensitive' and 'resistant'.")
         hashes = cell_hashes(own)
         mark = fingerprint(own, hashes)
-        yield Source(str(name), origin, own, hashes, mark, content_of(own, mark), value_type)
+        yield LabelledDataset(str(name), origin, own, hashes, mark, content_of(own, mark), value_type)
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class LabelledData:
     """The cells of one group of data sets, in the order of the table: what all experiments on the group share."""
 
-    sources: tuple[Source, ...]
-    table: CellTable
+    sources: tuple[LabelledDataset, ...]
+    table: CellMetadata
 
     @classmethod
-    def of(cls, sources: Sequence[Source]) -> Material:
+    def of(cls, sources: Sequence[LabelledDataset]) -> LabelledData:
         """Put data sets together; raise `InvalidInput` where their values are of different kinds."""
         kinds = {source.value_type == "zscore" for source in sources}
         if len(kinds) > 1:
@@ -114,7 +114,7 @@ class Material:
             message = f"There are z-scores in {scaled} and none in the others: their values cannot be put together."
             raise InvalidInput(message, "Evaluate sets of z-scores by themselves.")
         hashes = [source.hashes for source in sources]
-        table = tabulate([source.adata for source in sources], hashes, counted=kinds == {False})
+        table = tabulate([source.adata for source in sources], hashes)
         return cls(tuple(sources), table)
 
     @property
@@ -143,19 +143,21 @@ class Material:
         return found
 
 
-_last: dict[tuple[str, ...], Material] = {}
+_last: dict[tuple[str, ...], LabelledData] = {}
 
 
-def material_of(contents: tuple[str, ...], datasets: Iterable[Loadable], settings: Settings | None = None) -> Material:
+def labelled_data(
+    contents: tuple[str, ...], datasets: Iterable[Loadable], settings: Settings | None = None
+) -> LabelledData:
     """Return the cells of the data sets whose contents these are; the last ones asked for stay in memory.
 
     Raises `InvalidInput` where a data set is no longer what it was when the experiment was planned.
     """
     if contents not in _last:
-        sources = [source for source in load_sources(datasets, settings) if source.content in contents]
+        sources = [source for source in load_labelled(datasets, settings) if source.content in contents]
         if tuple(source.content for source in sources) != contents:
             message = "A data set has changed since the experiment was planned."
             raise InvalidInput(message, "Plan the benchmark again.")
         _last.clear()
-        _last[contents] = Material.of(sources)
+        _last[contents] = LabelledData.of(sources)
     return _last[contents]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scdrugmap.evaluation.metrics.metrics import METRICS, _checked
-from scdrugmap.evaluation.metrics.resampled import Clustered, Weighted
+from scdrugmap.evaluation.metrics.resampled import CellBootstrap, ClusterBootstrap
 
 DRAWS = 1000
 
@@ -60,18 +60,18 @@ def draw_weights(unit: np.ndarray, draws: int, rng: np.random.Generator) -> np.n
     return draw_units(int(unit.max()) + 1, draws, rng)[:, unit]
 
 
-def draw(unit: np.ndarray, draws: int, rng: np.random.Generator) -> Iterator[Draws]:
+def draw(unit: np.ndarray, draws: int, rng: np.random.Generator) -> Iterator[BootstrapWeights]:
     """Draw units, (n_cells,) int from 0, with replacement, in parts that fit into memory.
 
     Where units hold several cells, and are not too many, all draws are one part that counts over the units.
     """
     n_units = int(unit.max()) + 1
     if n_units < len(unit) and n_units <= _MOST_UNITS:
-        yield Draws(draw_units(n_units, draws, rng), unit)
+        yield BootstrapWeights(draw_units(n_units, draws, rng), unit)
         return
     step = max(1, _CHUNK // len(unit))
     for start in range(0, draws, step):
-        yield Draws(draw_weights(unit, min(step, draws - start), rng))
+        yield BootstrapWeights(draw_weights(unit, min(step, draws - start), rng))
 
 
 def bootstrap(
@@ -122,7 +122,7 @@ def percentile(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class BootstrapWeights:
     """B weightings of the same cells, by cell (B, N) or, with the unit of each cell, by unit (B, S)."""
 
     weights: np.ndarray
@@ -134,8 +134,8 @@ class Draws:
         p_resistant: np.ndarray,
         threshold: float = 0.5,
         folds: np.ndarray | None = None,
-    ) -> Weighted | Clustered:
+    ) -> CellBootstrap | ClusterBootstrap:
         """Put the weightings on cells: whether each is sensitive (N,), its P(resistant) (N,) and its fold (N,)."""
         if self.unit is None:
-            return Weighted(sensitive, p_resistant, self.weights, threshold, folds)
-        return Clustered(sensitive, p_resistant, self.weights, threshold, folds, self.unit)
+            return CellBootstrap(sensitive, p_resistant, self.weights, threshold, folds)
+        return ClusterBootstrap(sensitive, p_resistant, self.weights, threshold, folds, self.unit)

@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from scdrugmap.data.labels import is_sensitive
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.metrics.resampled import ECE_BINS, Weighted, calibration_bins
+from scdrugmap.evaluation.metrics.resampled import ECE_BINS, CellBootstrap, calibration_bins
 from scdrugmap.registry import Registry
 
 
@@ -142,7 +142,7 @@ def score(
         values |= {
             "f1_macro": np.mean(f1),
             "auroc": sk.roc_auc_score(~sensitive, p),
-            "auroc_within": Weighted(sensitive, p, np.ones((1, len(p))), folds=folds).auroc_within[0],
+            "auroc_within": CellBootstrap(sensitive, p, np.ones((1, len(p))), folds=folds).auroc_within[0],
             "auprc": sk.average_precision_score(sensitive, -p),
             "balanced_accuracy": sk.balanced_accuracy_score(sensitive, called),
             "mcc": sk.matthews_corrcoef(sensitive, called),

@@ -1,6 +1,6 @@
 """Metrics of many weightings of the same cells at once: what a bootstrap needs, without a Python loop over draws.
 
-A draw of a bootstrap gives every cell a weight (how often it was drawn), or every sample (`Clustered`), which its cells
+A draw of a bootstrap gives every cell a weight (how often it was drawn), or every sample (`ClusterBootstrap`), which its cells
 share. Letters: B draws, N cells, S units, U distinct scores. `metrics.score` computes the same numbers for one
 weighting with scikit-learn; tests compare all three.
 """
@@ -139,7 +139,7 @@ class _Metrics(abc.ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Weighted(_Metrics):
+class CellBootstrap(_Metrics):
     """Cells with B weightings of each; every metric is a (B,) float64 array, NaN where a draw leaves it undefined."""
 
     def _sums(self, columns: np.ndarray) -> np.ndarray:
@@ -169,7 +169,7 @@ class Weighted(_Metrics):
 
 
 @dataclass(frozen=True, eq=False)
-class Clustered(_Metrics):
+class ClusterBootstrap(_Metrics):
     """Cells of S units with B weightings of the units: the same metrics, after one pass over the cells.
 
     A sum over cells is a sum over units. The pairs that a ranking gets right are counted once for each pair of units,
@@ -215,5 +215,8 @@ class Clustered(_Metrics):
         rows = max(1, _BLOCK // len(self.unit))
         parts = [self.weights[start : start + rows] for start in range(0, len(self.weights), rows)]
         return np.concatenate(
-            [Weighted(self.sensitive, self.p_resistant, part[:, self.unit], self.threshold).auprc for part in parts]
+            [
+                CellBootstrap(self.sensitive, self.p_resistant, part[:, self.unit], self.threshold).auprc
+                for part in parts
+            ]
         )

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from scdrugmap.data.catalog.catalog import DATASETS, cell_count
-from scdrugmap.evaluation.cells.dataset_summary import Outline
-from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.plan.expand import BASELINES
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
+from scdrugmap.evaluation.experiment import BASELINES, Experiment
 from scdrugmap.evaluation.splits.protocols import VALIDATION_FOLDS
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.models.speed import speeds
@@ -23,7 +22,7 @@ BACKWARD = 3.0  # a step over embedding its cells: docs/lora.md
 Work = Mapping[tuple[str, str], float]  # by model and strategy
 
 
-def work(experiments: Iterable[Experiment], known: Mapping[str, Outline]) -> Work:
+def work(experiments: Iterable[Experiment], known: Mapping[str, DatasetSummary]) -> Work:
     """Return the cells to embed by model and strategy, a trained cell counted as `BACKWARD`; `known` goes by name."""
     embedded: dict[tuple[str, str, object], set[str]] = defaultdict(set)
     cells: dict[tuple[str, str], float] = defaultdict(float)
@@ -39,14 +38,14 @@ def work(experiments: Iterable[Experiment], known: Mapping[str, Outline]) -> Wor
     return dict(cells)
 
 
-def _cells(names: Iterable[str], known: Mapping[str, Outline]) -> int:
+def _cells(names: Iterable[str], known: Mapping[str, DatasetSummary]) -> int:
     """Count the cells of data sets: those of the catalogue by its rules for shared ones, others as they are."""
     names = list(names)
     own = sum(known[name].n_cells for name in names if name not in DATASETS)
     return own + cell_count([name for name in names if name in DATASETS]).total
 
 
-def _lora_cells(asked: Experiment, known: Mapping[str, Outline]) -> float:
+def _lora_cells(asked: Experiment, known: Mapping[str, DatasetSummary]) -> float:
     total, options = _cells(asked.datasets, known), LoraOptions.of(asked.options)
     if asked.train:
         train = _cells(asked.train, known)
@@ -61,14 +60,14 @@ def _lora_cells(asked: Experiment, known: Mapping[str, Outline]) -> float:
     )
 
 
-def _folds(asked: Experiment, known: Mapping[str, Outline]) -> int:
+def _folds(asked: Experiment, known: Mapping[str, DatasetSummary]) -> int:
     studies = {study for name in asked.datasets for study in known[name].studies}
     units = {"dataset": len(asked.datasets), "study": len(studies)}.get(asked.split_by, asked.folds)
     return min(units, asked.folds) if asked.protocol == "pooled" else units
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ComputeEstimate:
     """Hours of embedding and LoRA on one device of one kind, and the models of which no speed is known there."""
 
     hours: float
@@ -76,11 +75,11 @@ class Estimate:
     unknown: tuple[str, ...]
 
 
-def estimate(of: Work, *, on_gpu: bool) -> Estimate:
+def estimate(of: Work, *, on_gpu: bool) -> ComputeEstimate:
     """Return what some work takes at the speeds that were measured at published size, on a GPU or on one CPU core."""
-    measured = [one for one in speeds() if one.size == "published" and (one.device != "cpu") == on_gpu]
+    measured = [one for one in speeds() if (one.device != "cpu") == on_gpu]
     rates = {one.model: one.cells_per_s for one in measured}
     hours = sum(cells / rates[model] / 3600 for (model, _), cells in of.items() if model in rates)
     devices = dict.fromkeys("one CPU core" if one.device == "cpu" else one.device for one in measured)
     unknown = dict.fromkeys(model for model, _ in of if model not in rates)
-    return Estimate(hours, " or ".join(devices), tuple(unknown))
+    return ComputeEstimate(hours, " or ".join(devices), tuple(unknown))

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from scdrugmap.evaluation.cells.dataset_summary import Outline
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.run_record import Run
 
 
 @dataclass
-class Pace:
+class TimeEstimate:
     """How long experiments take, from the seconds a cell of those that were measured: the nearest kind of them."""
 
     cells: Mapping[str, int]  # by content of the data set
@@ -22,7 +22,7 @@ class Pace:
     _cells: dict[tuple[str, ...], int] = field(default_factory=lambda: defaultdict(int))
 
     @classmethod
-    def of(cls, known: Iterable[Outline], measured: pl.DataFrame | None = None) -> Pace:
+    def of(cls, known: Iterable[DatasetSummary], measured: pl.DataFrame | None = None) -> TimeEstimate:
         """Know the size of data sets and what was measured before, rows of `read_runs`."""
         pace = cls({one.content: one.n_cells for one in known})
         for row in measured.to_dicts() if measured is not None else ():

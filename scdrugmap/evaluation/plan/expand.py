@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from scdrugmap.errors import InvalidInput, UnknownName, WeightsInvalid, WeightsMissing
-from scdrugmap.evaluation.experiment import STRATEGIES, Experiment, Options, Scalar, sorted_options
-from scdrugmap.evaluation.strategies.features import CONSTANT, load_encoder, weights_of
+from scdrugmap.evaluation.experiment import BASELINES, CONSTANT, STRATEGIES, Experiment, Options, Scalar, sorted_options
+from scdrugmap.evaluation.strategies.features import load_encoder, weights_of
 from scdrugmap.evaluation.strategies.heads import HEADS
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.models import MODELS
@@ -19,17 +19,11 @@ from scdrugmap.models.checkpoints.locate import state
 from scdrugmap.prompting.prompt import prompt_hash
 from scdrugmap.settings import Settings
 
-# The baselines that stand beside every model, and their heads; a model has the paper's.
-BASELINES: Mapping[str, tuple[str, ...]] = {
-    CONSTANT: ("constant",),
-    "hvg": ("logistic", "gradient-boosting"),
-    "hvg-pca": ("mlp",),
-}
 MODEL_HEADS = ("mlp",)
 STRATEGY_HEADS: Mapping[str, tuple[str, ...]] = {"lora": ("mlp",), "prompt": ("prompt",)}  # no choice of the asker's
 NAMED = 4  # data sets that a facet value spells out
 
-Knobs = Mapping[str, Mapping[str, Scalar]]  # by model, strategy or head
+GivenSettings = Mapping[str, Mapping[str, Scalar]]  # by model, strategy or head
 
 
 class Named(Protocol):
@@ -50,7 +44,7 @@ class Named(Protocol):
 DataSet = TypeVar("DataSet", bound=Named)
 
 
-def plan(
+def expand_grid(
     question: Experiment,
     sources: Sequence[Named],
     models: Sequence[str],
@@ -59,8 +53,8 @@ def plan(
     shots: Sequence[int],
     device: str = "auto",
     *,
-    knobs: Knobs | None = None,
-    options: Knobs | None = None,
+    knobs: GivenSettings | None = None,
+    options: GivenSettings | None = None,
     weights: Mapping[str, str] | None = None,
     fetch: bool = True,
 ) -> list[Experiment]:
@@ -159,7 +153,7 @@ def _heads_of(model: str, heads: Sequence[str] | Mapping[str, Sequence[str]] | N
     return [HEADS[head].key for head in asked]
 
 
-def _options(strategy: str, head: str, given: Knobs) -> Options:
+def _options(strategy: str, head: str, given: GivenSettings) -> Options:
     """Return what was given for the strategy and, where the head was chosen, for the head."""
     mine = dict(given.get(strategy, {}))
     if strategy == "lora":
@@ -167,7 +161,7 @@ def _options(strategy: str, head: str, given: Knobs) -> Options:
     return sorted_options(mine | dict(given.get(head, {})) if strategy == "freeze" else mine)
 
 
-def require_known(given: Knobs) -> None:
+def require_known(given: GivenSettings) -> None:
     """Raise `UnknownName` for options of what is neither a strategy nor a head."""
     for name in given:
         if name not in STRATEGIES and name not in HEADS:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.cells.dataset_summary import Outline, outlines
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary, summaries
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.plan.expand import placed
 from scdrugmap.evaluation.plan.plan_file import Plan, expand, resolve
@@ -24,7 +24,7 @@ class Grid:
 
     plan: Plan
     experiments: tuple[Experiment, ...]
-    outlines: tuple[Outline, ...]
+    summaries: tuple[DatasetSummary, ...]
     weights: Mapping[str, str] = field(default_factory=dict)  # by model: folders or Hub ids for the cards' sources
 
     @classmethod
@@ -53,22 +53,22 @@ class Grid:
         known = {}
         for name, origins in resolve(plan, folder).items():
             here = [one for one in origins if not (isinstance(one, str) and one in missing)]
-            cards = [Outline.of_card(one) for one in origins if isinstance(one, str) and one in missing]
-            known[name] = [*(outlines(here, settings) if here else ()), *cards]
+            cards = [DatasetSummary.of_card(one) for one in origins if isinstance(one, str) and one in missing]
+            known[name] = [*(summaries(here, settings) if here else ()), *cards]
         return cls.over(plan, known, device, weights=weights, fetch=fetch)
 
     @classmethod
     def over(
         cls,
         plan: Plan,
-        known: Mapping[str, Sequence[Outline]],
+        known: Mapping[str, Sequence[DatasetSummary]],
         device: str = "auto",
         *,
         weights: Mapping[str, str | Path] | None = None,
         fetch: bool = True,
     ) -> Grid:
         """Expand a plan over data sets that are known by the name of their table."""
-        named: dict[str, Outline] = {}
+        named: dict[str, DatasetSummary] = {}
         for one in (one for table in known.values() for one in table):
             if named.setdefault(one.name, one).content != one.content:
                 message = f"Two of the plan's data sets are called '{one.name}' and hold other cells."

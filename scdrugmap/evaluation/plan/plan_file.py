@@ -40,9 +40,9 @@ from pydantic import (
 
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.errors import InvalidInput, ScDrugMapError
-from scdrugmap.evaluation.cells.dataset_summary import Outline
-from scdrugmap.evaluation.experiment import Experiment, Protocol, Scalar, SplitBy, Strategy
-from scdrugmap.evaluation.plan.expand import groups, plan, possible, require_known
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
+from scdrugmap.evaluation.experiment import Experiment, ProtocolName, Scalar, SplitBy, StrategyName
+from scdrugmap.evaluation.plan.expand import expand_grid, groups, possible, require_known
 from scdrugmap.evaluation.strategies.heads import HEADS
 
 if TYPE_CHECKING:
@@ -78,13 +78,13 @@ Heads = Annotated[
 ]
 
 
-class Table(BaseModel):
+class PlanTable(BaseModel):
     """A table of a plan file: no key but those that are declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Data(Table):
+class Data(PlanTable):
     """Some data sets; one of the ways to name them, or several."""
 
     keys: list[Key] = []  # of the catalogue
@@ -100,15 +100,15 @@ class Data(Table):
         return self
 
 
-class Ask(Table):
+class Ask(PlanTable):
     """One question, or several where a key has a list."""
 
     models: Annotated[list[Model], Many, Field(min_length=1)]
     data: Annotated[list[str], Many] = []  # tables of [data]; none: all of them
     apart: bool = False  # each data set by itself
-    strategies: Annotated[list[Strategy], Many] = ["freeze"]
+    strategies: Annotated[list[StrategyName], Many] = ["freeze"]
     heads: Heads | None = None  # for all models, or by model
-    protocol: Protocol = "pooled"
+    protocol: ProtocolName = "pooled"
     split_by: Annotated[list[SplitBy], Many] = ["cell"]
     facet: Annotated[list[Facet], Many] = ["all"]
     called: str = ""  # the value of facet "all", where the names of the data sets do not say it
@@ -131,7 +131,7 @@ class Ask(Table):
         return self
 
 
-class Plan(Table):
+class Plan(PlanTable):
     """A plan file. `folder` is where it lies."""
 
     title: str
@@ -171,7 +171,7 @@ def first_error(error: ValidationError) -> str:
     found = error.errors()[0]
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        tables: dict[str, type[Table]] = {"ask": Ask, "data": Data}
+        tables: dict[str, type[PlanTable]] = {"ask": Ask, "data": Data}
         known = tables[str(found["loc"][0])] if len(found["loc"]) > 1 else Plan
         possible_keys = ", ".join(name for name in known.model_fields if name != "folder")
         return f"'{place}' is not a key of a plan. Possible: {possible_keys}."
@@ -222,16 +222,18 @@ def _simulated(name: str, arguments: Mapping[str, Any]) -> AnnData:
     return adata
 
 
-def catalogue(plan_: Plan) -> dict[str, list[Outline]]:
+def catalogue(plan_: Plan) -> dict[str, list[DatasetSummary]]:
     """Return what the catalogue knows of the data of a plan that names keys only: for reading a plan without cells."""
-    return {name: [Outline.of_card(key) for key in _keys(one)] for name, one in plan_.data.items()}
+    return {name: [DatasetSummary.of_card(key) for key in _keys(one)] for name, one in plan_.data.items()}
 
 
-def expand(plan_: Plan, known: Mapping[str, Sequence[Outline]], device: str = "auto", **how: Any) -> list[Experiment]:
+def expand(
+    plan_: Plan, known: Mapping[str, Sequence[DatasetSummary]], device: str = "auto", **how: Any
+) -> list[Experiment]:
     """Return the experiments of a plan, each once; `known` holds the outlines of each table of [data].
 
     A value of a facet that has too few data sets or studies for cross-data is left out: there is nothing to ask.
-    Raises what `plan` raises, naming the question.
+    Raises what `expand_grid` raises, naming the question.
     """
     found: list[Experiment] = []
     for number, ask in enumerate(plan_.ask, 1):
@@ -242,7 +244,9 @@ def expand(plan_: Plan, known: Mapping[str, Sequence[Outline]], device: str = "a
     return list(dict.fromkeys(found))
 
 
-def _expand(ask: Ask, known: Mapping[str, Sequence[Outline]], device: str, how: Mapping[str, Any]) -> list[Experiment]:
+def _expand(
+    ask: Ask, known: Mapping[str, Sequence[DatasetSummary]], device: str, how: Mapping[str, Any]
+) -> list[Experiment]:
     asked = {one.name: one for name in (ask.data or known) for one in known[name]}
     sources = sorted(asked.values(), key=lambda one: one.name)
     found = []
@@ -253,7 +257,7 @@ def _expand(ask: Ask, known: Mapping[str, Sequence[Outline]], device: str, how: 
             )
             for group, question in _questions(ask, base, part, known):
                 knobs, options = ask.settings, ask.options
-                more = plan(
+                more = expand_grid(
                     question, group, ask.models, ask.heads, ask.strategies, ask.shots, device,
                     knobs=knobs, options=options, **how,
                 )  # fmt: skip
@@ -263,8 +267,8 @@ def _expand(ask: Ask, known: Mapping[str, Sequence[Outline]], device: str, how: 
 
 
 def _questions(
-    ask: Ask, base: Experiment, sources: Sequence[Outline], known: Mapping[str, Sequence[Outline]]
-) -> Iterable[tuple[list[Outline], Experiment]]:
+    ask: Ask, base: Experiment, sources: Sequence[DatasetSummary], known: Mapping[str, Sequence[DatasetSummary]]
+) -> Iterable[tuple[list[DatasetSummary], Experiment]]:
     """Yield each group of data sets with what trains in it."""
     for value, group in groups(sources, base.facet).items():
         names = [one.name for one in group]
@@ -285,7 +289,9 @@ def _questions(
                 raise InvalidInput(message, "Name some of the question's data sets, not all.")
 
 
-def _training(train: str | list[str], sources: Sequence[Outline], known: Mapping[str, Sequence[Outline]]) -> set[str]:
+def _training(
+    train: str | list[str], sources: Sequence[DatasetSummary], known: Mapping[str, Sequence[DatasetSummary]]
+) -> set[str]:
     if train == "primary":
         return {one.name for one in sources if one.collection == "primary"}
     names = {one.name for one in sources}

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.cells.dataset_summary import Outline
-from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
+from scdrugmap.evaluation.experiment import CONSTANT, Experiment
 from scdrugmap.evaluation.plan.compute_cost import estimate, work
 from scdrugmap.evaluation.plan.plan_file import Plan, catalogue
 from scdrugmap.evaluation.run.gpu_slots import cards
-from scdrugmap.evaluation.strategies.features import CONSTANT
 from scdrugmap.evaluation.strategies.prompt import MAX_COST
 from scdrugmap.models import MODELS
 from scdrugmap.settings import Settings
@@ -22,7 +21,7 @@ NAMED = 3  # data sets that a sentence spells out
 
 
 @dataclass(frozen=True)
-class Lacking:
+class Preflight:
     """Keys of data sets without cells here, and how many experiments each model without weights or consent has."""
 
     datasets: tuple[str, ...]
@@ -31,7 +30,7 @@ class Lacking:
     consent: Mapping[str, int]
 
     @classmethod
-    def of(cls, plan: Plan, experiments: Sequence[Experiment], settings: Settings) -> Lacking:
+    def of(cls, plan: Plan, experiments: Sequence[Experiment], settings: Settings) -> Preflight:
         """Look at a plan's keys and experiments; what was recorded before is not asked."""
         needy = Counter(one.model for one in experiments if not one.weights and _has_weights(one.model))
         asked = Counter(one.model for one in experiments if one.strategy == "prompt")
@@ -63,7 +62,7 @@ def require_cells(plan: Plan, settings: Settings) -> None:
         raise InvalidInput(message, f"{_save(settings)} All that is lacking: scdrugmap benchmark status --plan FILE")
 
 
-def price(experiments: Sequence[Experiment], known: Mapping[str, Outline]) -> str:
+def estimate_hours(experiments: Sequence[Experiment], known: Mapping[str, DatasetSummary]) -> str:
     """Say how long models with weights may take at the speeds that were measured, "" where none is at work."""
     of = work(experiments, known)
     if not of:

@@ -28,7 +28,7 @@ PACKAGES = ("scdrugmap", "numpy", "scipy", "scikit-learn", "torch", "anndata", "
 
 
 @dataclass(frozen=True)
-class Part:
+class FoldScores:
     """The scores of some test cells: one fold, one data set ("dataset:<name>") or "all" (out-of-fold, all folds)."""
 
     fold: str
@@ -54,7 +54,7 @@ class Outcome:
     """What came out. A run that could not be done is recorded as failed, with its reason and what mends it."""
 
     state: Literal["done", "failed"]
-    parts: tuple[Part, ...] = ()
+    parts: tuple[FoldScores, ...] = ()
     warnings: tuple[str, ...] = ()
     duplicates_removed: int = 0
     n_cells: int = 0  # labelled cells after duplicates were removed
@@ -122,7 +122,7 @@ class Run:
             raise InvalidInput(message, "Use the scDrugMap version that wrote it, or run the experiment again.")
         outcome = plain["outcome"]
         parts = tuple(
-            Part(**part | {side: tuple(part[side]) for side in ("train", "test")}) for part in outcome["parts"]
+            FoldScores(**part | {side: tuple(part[side]) for side in ("train", "test")}) for part in outcome["parts"]
         )
         return cls(
             experiment=Experiment.from_dict(plain["experiment"]),

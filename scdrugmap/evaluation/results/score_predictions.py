@@ -13,10 +13,10 @@ import polars as pl
 from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS, bootstrap
 from scdrugmap.evaluation.metrics.metrics import constants, score
-from scdrugmap.evaluation.results.run_record import Part, defined
+from scdrugmap.evaluation.results.run_record import FoldScores, defined
 
 
-def score_part(rows: pl.DataFrame, fold: str, train: Iterable[str], *, n_train: int = 0, draws: int = 0) -> Part:
+def score_fold(rows: pl.DataFrame, fold: str, train: Iterable[str], *, n_train: int = 0, draws: int = 0) -> FoldScores:
     """Return the scores of some predictions: every metric, its constant value and, with `draws`, its interval.
 
     `rows` may be one fold or several; `train` names the data sets that training saw, `n_train` counts its cells.
@@ -26,7 +26,7 @@ def score_part(rows: pl.DataFrame, fold: str, train: Iterable[str], *, n_train: 
     prevalence = float((rows["label"] == SENSITIVE).mean())  # type: ignore[arg-type]
     drawn = bootstrap(labels, p, rows["sample"].to_numpy(), folds=folds, draws=draws) if draws else None
     bounds = drawn.interval if drawn else {}
-    return Part(
+    return FoldScores(
         fold=fold,
         train=tuple(sorted(train)),
         test=tuple(sorted(rows["dataset"].unique())),
@@ -44,18 +44,18 @@ def score_part(rows: pl.DataFrame, fold: str, train: Iterable[str], *, n_train: 
     )
 
 
-def score_all(rows: pl.DataFrame, train: Iterable[str], *, draws: int = DRAWS) -> list[Part]:
+def score_all(rows: pl.DataFrame, train: Iterable[str], *, draws: int = DRAWS) -> list[FoldScores]:
     """Return the out-of-fold scores: all cells together and, where there are several, each data set by itself.
 
     Data sets differ in their share of sensitive cells; a score over several can be had by telling them apart, so that
     each one's own stands beside it.
     """
     train = list(train)
-    parts = [score_part(rows, "all", train, draws=draws)]
+    parts = [score_fold(rows, "all", train, draws=draws)]
     names = sorted(rows["dataset"].unique())
     if len(names) > 1:
         alone = (rows.filter(pl.col("dataset") == name) for name in names)
         parts += [
-            score_part(own, f"dataset:{name}", train, draws=draws) for name, own in zip(names, alone, strict=True)
+            score_fold(own, f"dataset:{name}", train, draws=draws) for name, own in zip(names, alone, strict=True)
         ]
     return parts

@@ -19,7 +19,7 @@ from scdrugmap import files
 from scdrugmap.errors import UnknownName
 from scdrugmap.evaluation.metrics.metrics import METRICS
 from scdrugmap.evaluation.results.reported import reported
-from scdrugmap.evaluation.results.run_record import Part, Run
+from scdrugmap.evaluation.results.run_record import FoldScores, Run
 from scdrugmap.settings import Settings
 
 SCORES = {
@@ -164,7 +164,7 @@ def _summary(run: Run) -> tuple[object, ...]:
     )
 
 
-def _rows(run: Run, part: Part) -> Iterator[tuple[object, ...]]:
+def _rows(run: Run, part: FoldScores) -> Iterator[tuple[object, ...]]:
     asked = run.experiment
     before = (run.run_id, asked.model, asked.strategy, asked.shots, asked.head, asked.protocol, asked.split_by)
     where = (asked.facet, asked.facet_value, "+".join(part.train), "+".join(part.test), part.fold, asked.seed)

@@ -11,11 +11,11 @@ from typing import Any
 import polars as pl
 
 from scdrugmap import errors
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
-from scdrugmap.evaluation.splits.cross_validate import Folds
-from scdrugmap.evaluation.strategies.strategy import Learner, learner_of
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
+from scdrugmap.evaluation.strategies.strategy import Strategy, make_strategy
 from scdrugmap.models import MODELS
 from scdrugmap.progress import Progress
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def evaluate(
     experiment: Experiment,
-    material: Material,
+    material: LabelledData,
     *,
     cache: Path | None = None,
     device: str = "auto",
@@ -42,12 +42,12 @@ def evaluate(
     start = time.perf_counter()
     said = tuple(f"{name}: {text}" for name, text in (remarks or {}).items() if name in experiment.datasets)
     said += _seen_before(experiment.model, material)
-    learner: Learner | None = None
+    learner: Strategy | None = None
     predictions = None
     try:
-        folds = Folds.of(experiment, material)
+        folds = CrossValidation.of(experiment, material)
         how: dict[str, Any] = {"device": device, "cache": cache, "progress": progress, "weights": weights}
-        learner = learner_of(experiment, material, **how)
+        learner = make_strategy(experiment, material, folds=folds.scored_rows(), **how)
         outcome, predictions = folds.score(learner, said)
     except errors.Cancelled:
         raise
@@ -69,7 +69,7 @@ def evaluate(
     return Run(experiment, outcome, where), predictions
 
 
-def _seen_before(model: str, material: Material) -> tuple[str, ...]:
+def _seen_before(model: str, material: LabelledData) -> tuple[str, ...]:
     """Say which studies the model saw, unlabelled, when it was pretrained."""
     card = MODELS.get(model)
     seen = card.pretrained_accessions if card and not card.fitted else frozenset()  # baselines are fitted anew here
@@ -77,7 +77,7 @@ def _seen_before(model: str, material: Material) -> tuple[str, ...]:
     return tuple(f"seen before: {model} was pretrained on cells of {study}" for study in studies)
 
 
-def _failed(error: Exception, material: Material, said: tuple[str, ...]) -> Outcome:
+def _failed(error: Exception, material: LabelledData, said: tuple[str, ...]) -> Outcome:
     return Outcome(
         "failed",
         warnings=said,

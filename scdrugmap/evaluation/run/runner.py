@@ -16,29 +16,29 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import ScDrugMapError
-from scdrugmap.evaluation.cells.dataset_summary import LoadedCells, Outline, Stored, store
-from scdrugmap.evaluation.cells.labelled_cells import Loadable, load_sources, material_of
-from scdrugmap.evaluation.experiment import Experiment, Options
+from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary, LoadedCells, StoredCells, store
+from scdrugmap.evaluation.cells.labelled_cells import Loadable, labelled_data, load_labelled
+from scdrugmap.evaluation.experiment import CONSTANT, Experiment, Options
 from scdrugmap.evaluation.results.run_record import Outcome, Run, environment
 from scdrugmap.evaluation.results.store import find_done, write_run, write_scores
 from scdrugmap.evaluation.run import parallel
 from scdrugmap.evaluation.run.evaluate import evaluate
 from scdrugmap.evaluation.run.gpu_slots import cards, own_device
-from scdrugmap.evaluation.strategies.features import CONSTANT, load_encoder
+from scdrugmap.evaluation.strategies.features import load_encoder
 from scdrugmap.models import MODELS
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    Origin: TypeAlias = str | Path | AnnData | Stored | LoadedCells
+    Origin: TypeAlias = str | Path | AnnData | StoredCells | LoadedCells
 
 log = logging.getLogger(__name__)
 _busy = threading.Lock()  # a Dask worker may have threads: one experiment at a time, or they would share generators
 
 
 @dataclass(frozen=True)
-class Place:
+class RunContext:
     """Where work is done: settings, device, whether the process takes a GPU for itself, and weights from elsewhere."""
 
     settings: Settings
@@ -59,7 +59,7 @@ class Task:
 
     experiment: Experiment
     datasets: tuple[Origin, ...]
-    place: Place
+    place: RunContext
     remarks: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -77,7 +77,7 @@ class Embedding:
     settings: Options
     content: str
     dataset: Origin
-    place: Place
+    place: RunContext
 
 
 def perform(task: Task) -> Run:
@@ -89,7 +89,7 @@ def perform(task: Task) -> Run:
             return run
         predictions = None
         try:
-            material = material_of(asked.contents, _opened(task.datasets), place.settings)
+            material = labelled_data(asked.contents, _opened(task.datasets), place.settings)
         except ScDrugMapError as error:
             run = _failed(asked, error)
         else:
@@ -110,7 +110,7 @@ def embed(task: Embedding) -> None:
     place = task.place
     with _busy:
         try:
-            sources = load_sources(_opened([task.dataset]), place.settings)
+            sources = load_labelled(_opened([task.dataset]), place.settings)
             encoder = load_encoder(task.model, place.find(), task.settings, place.weights.get(task.model))
             for source in sources:
                 if source.content == task.content and encoder is not None:
@@ -124,7 +124,7 @@ def embed(task: Embedding) -> None:
 
 def run_grid(
     experiments: Iterable[Experiment],
-    outlines: Iterable[Outline],
+    outlines: Iterable[DatasetSummary],
     settings: Settings,
     *,
     workers: str = "1",
@@ -140,7 +140,7 @@ def run_grid(
     interruption, which passes through: the same call goes on where it stopped.
     """
     found: dict[str, Run] = {}
-    place = Place(settings, device, own_gpu=parallel.backend(workers) == "processes", weights=dict(weights or {}))
+    place = RunContext(settings, device, own_gpu=parallel.backend(workers) == "processes", weights=dict(weights or {}))
     origins = _origins(outlines, place, workers)
     try:
         todo = []
@@ -179,7 +179,7 @@ def in_order(experiments: Iterable[Experiment]) -> list[Experiment]:
     return sorted(todo, key=lambda one: (cells[one.contents], models[one.model, one.settings], one.strategy))
 
 
-def _origins(outlines: Iterable[Outline], place: Place, workers: str) -> dict[str, Origin]:
+def _origins(outlines: Iterable[DatasetSummary], place: RunContext, workers: str) -> dict[str, Origin]:
     """Return by content where the cells of each data set are had by who works on them."""
     found: dict[str, Origin] = {}
     for outline in outlines:
@@ -188,13 +188,13 @@ def _origins(outlines: Iterable[Outline], place: Place, workers: str) -> dict[st
         elif isinstance(outline.origin, str | Path) or workers == "1":
             found[outline.content] = outline.origin
         elif outline.content not in found:
-            found |= {one.content: store(one, place.settings) for one in load_sources([outline.origin])}
+            found |= {one.content: store(one, place.settings) for one in load_labelled([outline.origin])}
     return found
 
 
 def _opened(datasets: Iterable[Origin]) -> Iterator[Loadable]:
     for dataset in datasets:
-        yield dataset.read() if isinstance(dataset, Stored | LoadedCells) else dataset
+        yield dataset.read() if isinstance(dataset, StoredCells | LoadedCells) else dataset
 
 
 def _ahead(tasks: Iterable[Task], origins: Mapping[str, Origin]) -> list[Embedding]:

@@ -10,29 +10,33 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
+from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import LabelsMissing
-from scdrugmap.evaluation.cells.cell_table import CellTable
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS
-from scdrugmap.evaluation.results.run_record import Outcome, Part
-from scdrugmap.evaluation.results.score_predictions import score_all, score_part
+from scdrugmap.evaluation.metrics.failures import count_failures
+from scdrugmap.evaluation.results.run_record import FoldScores, Outcome
+from scdrugmap.evaluation.results.score_predictions import score_all, score_fold
 from scdrugmap.evaluation.results.store import PREDICTIONS
 from scdrugmap.evaluation.splits import protocols
-from scdrugmap.evaluation.strategies.strategy import Learned, Learner
+from scdrugmap.evaluation.strategies.strategy import FittedStrategy, FoldRows, Strategy
 
 FEW_CELLS = 50  # of a class: below it, a run says so
 TRANSFER = "transfer"  # names what is learned once for several test sets
 
 
-class Folds:
+class CrossValidation:
     """The cells and folds of one experiment, the same for every model and head that is asked the same question."""
 
-    def __init__(self, experiment: Experiment, material: Material, rows: np.ndarray, removed: int, notes: list[str]):
+    def __init__(
+        self, experiment: Experiment, material: LabelledData, rows: np.ndarray, removed: int, notes: list[str]
+    ):
         self.experiment, self.value_type = experiment, material.value_type
         self.contents = [source.content for source in material.sources]
         self.rows = rows  # of the material's table
-        self.cells: CellTable = material.table.take(rows)
+        self.cells: CellMetadata = material.table.take(rows)
         self.removed, self.notes = removed, notes
         self.splits = protocols.splits(
             self.cells,
@@ -46,7 +50,7 @@ class Folds:
         )
 
     @classmethod
-    def of(cls, experiment: Experiment, material: Material) -> Folds:
+    def of(cls, experiment: Experiment, material: LabelledData) -> CrossValidation:
         """Drop copies, then split; raises where the protocol is not possible on these cells."""
         kept, copies, contrary = protocols.distinct(material.table)
         notes = protocols.warnings(material.table.take(kept), experiment.split_by)
@@ -72,7 +76,13 @@ class Folds:
                 digest.update(f"\n{split.name}\n{side}\n{len(rows)}\n".encode() + rows.tobytes())
         return f"sha256:{digest.hexdigest()}"
 
-    def score(self, learner: Learner, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
+    def scored_rows(self) -> Iterator[FoldRows]:
+        """Yield the sides of each fold that can be scored, as rows of the material's table."""
+        for split in self.splits:
+            if not split.reason:
+                yield FoldRows(self.rows[split.train], self.cells.label[split.train], self.rows[split.test])
+
+    def score(self, learner: Strategy, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
         """Fit and score every fold; return the outcome and the predictions of all scored cells."""
         scored = [split for split in self.splits if not split.reason]
         if not scored:
@@ -109,16 +119,22 @@ class Folds:
         return "Add data sets of the other class."
 
     def _predictions(
-        self, scored: Sequence[protocols.Split], learner: Learner
+        self, scored: Sequence[protocols.Split], learner: Strategy
     ) -> Iterator[tuple[protocols.Split, np.ndarray, list[str]]]:
-        """Learn from each training side once, and yield P(resistant) of the test sides that go with it."""
+        """Learn from each training side once, and yield P(resistant) of the test sides that go with it.
+
+        A cell that the strategy has no answer for counts as wrong.
+        """
         for _, together in itertools.groupby(scored, key=lambda split: split.train.tobytes()):
             group = list(together)
             learned, notes = self._learn(group[0], group[0].name if len(group) == 1 else TRANSFER, learner)
             for split in group:
-                yield split, learned.predict(self.rows[split.test]), [*notes, *learned.notes]
+                p = learned.predict(self.rows[split.test])
+                if learner.may_abstain:
+                    p = count_failures(p, self.cells.label[split.test] == SENSITIVE)
+                yield split, p, [*notes, *learned.notes]
 
-    def _learn(self, split: protocols.Split, fold: str, learner: Learner) -> tuple[Learned, list[str]]:
+    def _learn(self, split: protocols.Split, fold: str, learner: Strategy) -> tuple[FittedStrategy, list[str]]:
         side = self.cells.take(split.train)
         validation, notes = self._validation(split) if learner.chooses_epoch else (None, [])
         return learner.fit(self.rows[split.train], side.label, validation, fold=fold), notes
@@ -142,10 +158,10 @@ class Folds:
             notes.append(f"the validation part of a training side is split by {unit}, as there are too few units")
         return marked, notes
 
-    def _part(self, split: protocols.Split, rows: pl.DataFrame) -> Part:
+    def _part(self, split: protocols.Split, rows: pl.DataFrame) -> FoldScores:
         draws = DRAWS if self.experiment.protocol == "cross-data" else 0  # there, a fold is a test set of its own
         train = np.unique(self.cells.dataset[split.train])
-        part = score_part(rows, split.name, train, n_train=len(split.train), draws=draws)
+        part = score_fold(rows, split.name, train, n_train=len(split.train), draws=draws)
         return dataclasses.replace(part, left_out=split.left_out)
 
     def _table(self, split: protocols.Split, p: np.ndarray) -> pl.DataFrame:
@@ -160,6 +176,6 @@ class Folds:
         }
         return pl.DataFrame(columns, schema=PREDICTIONS)
 
-    def _unscored(self, split: protocols.Split) -> Part:
+    def _unscored(self, split: protocols.Split) -> FoldScores:
         train, test = (tuple(np.unique(self.cells.dataset[side]).tolist()) for side in (split.train, split.test))
-        return Part(split.name, train, test, len(split.train), len(split.test), None, reason=split.reason)
+        return FoldScores(split.name, train, test, len(split.train), len(split.test), None, reason=split.reason)

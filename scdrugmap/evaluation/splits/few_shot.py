@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
-from scdrugmap.evaluation.cells.cell_table import CellTable
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
 
 CLASSES = (SENSITIVE, RESISTANT)
 ATTEMPTS = 50  # orders of the samples tried for whole samples that hold the reserve
@@ -26,7 +26,7 @@ def nobody() -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Few:
+class FewShot:
     """`k` labelled target cells a class train, of `reserve` that are set aside with `seed`."""
 
     k: int = 0
@@ -35,7 +35,7 @@ class Few:
 
 
 @dataclass(frozen=True, eq=False)
-class Aside:
+class SupportSplit:
     """Positions in the target's table: cells that stay to be tested, and shots. With a `reason`, k cannot be had."""
 
     test: np.ndarray
@@ -44,7 +44,7 @@ class Aside:
     reason: str = ""
 
 
-def set_aside(target: CellTable, name: str, few: Few) -> Aside:
+def set_aside(target: CellMetadata, name: str, few: FewShot) -> SupportSplit:
     """Set `few.reserve` cells a class of a target apart, at most half of a class, and take the shots from them.
 
     Whole samples are set aside, so that no shot shares a sample with a tested cell, where each class has two samples
@@ -52,7 +52,7 @@ def set_aside(target: CellTable, name: str, few: Few) -> Aside:
     notes say that shots and tested cells share samples. `target` holds distinct cells; `name` is part of the seed.
     """
     if not few.reserve:
-        return Aside(np.arange(len(target)))
+        return SupportSplit(np.arange(len(target)))
     rng = np.random.default_rng([few.seed, zlib.crc32(name.encode())])
     order = rng.permutation(len(target))
     places = {label: order[target.label[order] == label] for label in CLASSES}
@@ -68,13 +68,15 @@ def set_aside(target: CellTable, name: str, few: Few) -> Aside:
     test = np.setdiff1d(np.arange(len(target)), gone)
     short = [label for label in CLASSES if len(places[label]) < max(few.k, 1)]  # without one, at no k: a curve is whole
     if short:
-        return Aside(test, reason=_short(name, few.k, short[0], len(places[short[0]]), target, spared is not None))
+        return SupportSplit(
+            test, reason=_short(name, few.k, short[0], len(places[short[0]]), target, spared is not None)
+        )
     shots = np.sort(np.concatenate([places[label][: few.k] for label in CLASSES]))
-    return Aside(test, shots, tuple(_notes(target, name, test, shots, spared)))
+    return SupportSplit(test, shots, tuple(_notes(target, name, test, shots, spared)))
 
 
 def _spared_samples(
-    target: CellTable, wanted: Mapping[str, int], most: Mapping[str, int], rng: np.random.Generator
+    target: CellMetadata, wanted: Mapping[str, int], most: Mapping[str, int], rng: np.random.Generator
 ) -> np.ndarray | None:
     """Return samples that hold the wanted cells of each class, or as many as can be had; None where some has none."""
     names, unit = np.unique(target.sample, return_inverse=True)
@@ -98,7 +100,7 @@ def _spared_samples(
     return best
 
 
-def _short(name: str, k: int, label: str, n: int, target: CellTable, whole: bool) -> str:
+def _short(name: str, k: int, label: str, n: int, target: CellMetadata, whole: bool) -> str:
     total = int(np.count_nonzero(target.label == label))
     how = "at most half, in whole samples" if whole else "at most half"
     asked = f"{_counted(k, 'shot')} a class cannot be had" if k else "No shot could be had"
@@ -109,7 +111,9 @@ def _counted(n: int, thing: str) -> str:
     return f"{n} {thing}{'s' * (n != 1)}"
 
 
-def _notes(target: CellTable, name: str, test: np.ndarray, shots: np.ndarray, spared: np.ndarray | None) -> list[str]:
+def _notes(
+    target: CellMetadata, name: str, test: np.ndarray, shots: np.ndarray, spared: np.ndarray | None
+) -> list[str]:
     what = _counted(len(target) - len(test), "cell")
     if spared is not None:
         what = f"{_counted(len(spared), 'whole sample')} ({what})"

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from scdrugmap.data import dedupe
 from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.cells.cell_table import WORDS, CellTable, require_both_classes
-from scdrugmap.evaluation.splits.few_shot import Few, nobody, set_aside
+from scdrugmap.evaluation.cells.cell_table import UNIT_WORDS, CellMetadata, require_both_classes
+from scdrugmap.evaluation.splits.few_shot import FewShot, nobody, set_aside
 
 ATTEMPTS = 20  # seeds tried for folds whose training sides have both classes
 VALIDATION_FOLDS = (10, 5, 3)  # the validation part is one of that many parts of the training side
@@ -33,27 +34,16 @@ class Split:
     notes: tuple[str, ...] = ()
 
 
-def distinct(table: CellTable) -> tuple[np.ndarray, int, int]:
+def distinct(table: CellMetadata) -> tuple[np.ndarray, int, int]:
     """Return the rows that are left when each cell counts once, and how many were dropped as copies and as contrary.
 
-    Cells are the same where genes and values are. The first copy stays. Copies that carry both labels all go, since
-    nobody can say which is right.
+    See `data.dedupe.distinct`.
     """
-    return _distinct(table.content, table.label == SENSITIVE)
-
-
-def _distinct(content: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, int, int]:
-    _, first, index = np.unique(content, return_index=True, return_inverse=True)
-    found = np.zeros((len(first), 2), dtype=bool)  # (contents, classes)
-    found[index, sensitive.astype(int)] = True
-    contrary = found[:, 0] & found[:, 1]
-    kept = np.sort(first[~contrary])
-    n_contrary = int(contrary[index].sum())
-    return kept, len(content) - len(kept) - n_contrary, n_contrary
+    return dedupe.distinct(table.content, table.label == SENSITIVE)
 
 
 def splits(
-    table: CellTable,
+    table: CellMetadata,
     protocol: str,
     split_by: str,
     folds: int,
@@ -73,7 +63,7 @@ def splits(
         if (shots or 0) > reserve:
             message = f"{shots} shots a class cannot be taken from a reserve of {reserve}."
             raise InvalidInput(message, "Set reserve to the largest number of shots of the comparison.")
-        few = Few(shots or 0, reserve, seed)
+        few = FewShot(shots or 0, reserve, seed)
         return list(_transfer(table, split_by, train, few) if train else _leave_one_out(table, split_by, few))
     if train or reserve or shots is not None:
         message = "Shots, a reserve and data sets that only train are for cross-data: pooled folds test every cell."
@@ -83,7 +73,7 @@ def splits(
     return [Split(str(k), np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in range(part.max() + 1)]
 
 
-def _pooled_folds(table: CellTable, split_by: str, folds: int, seed: int) -> np.ndarray:
+def _pooled_folds(table: CellMetadata, split_by: str, folds: int, seed: int) -> np.ndarray:
     units = None if split_by == "cell" else table.units(split_by)
     if units is None:
         return _require(_folds(table.label, None, folds, seed), split_by)
@@ -97,9 +87,9 @@ def _pooled_folds(table: CellTable, split_by: str, folds: int, seed: int) -> np.
     return _require(None, split_by)
 
 
-def _units_per_class(table: CellTable, split_by: str) -> dict[str, np.ndarray]:
+def _units_per_class(table: CellMetadata, split_by: str) -> dict[str, np.ndarray]:
     """Return the units of each class; raise where holding one out leaves a class without training cells."""
-    units, word = table.units(split_by), WORDS[split_by]
+    units, word = table.units(split_by), UNIT_WORDS[split_by]
     per_class = {label: np.unique(units[table.label == label]) for label in ("sensitive", "resistant")}
     remedy = "Split by cell, knowing what it measures, or add data sets and split by dataset or study."
     if len(np.unique(units)) == 1:
@@ -139,12 +129,12 @@ def _require(part: np.ndarray | None, split_by: str) -> np.ndarray:
     return part
 
 
-def _leave_one_out(table: CellTable, split_by: str, few: Few) -> Iterator[Split]:
+def _leave_one_out(table: CellMetadata, split_by: str, few: FewShot) -> Iterator[Split]:
     _require_whole_units(split_by)
     units = table.units(split_by)
     names = np.unique(units)
     if len(names) < 2:
-        message = f"There is one {WORDS[split_by]} only ('{names[0]}'), so none can be left out."
+        message = f"There is one {UNIT_WORDS[split_by]} only ('{names[0]}'), so none can be left out."
         raise InvalidInput(message, "Add data sets of other studies, or use protocol='pooled'.")
     for name in names:
         test = _rows(table, np.flatnonzero(units == name))
@@ -153,7 +143,7 @@ def _leave_one_out(table: CellTable, split_by: str, few: Few) -> Iterator[Split]
         yield _split(table, str(name), train, test, few, len(side) - len(train))
 
 
-def _transfer(table: CellTable, split_by: str, names: Sequence[str], few: Few) -> Iterator[Split]:
+def _transfer(table: CellMetadata, split_by: str, names: Sequence[str], few: FewShot) -> Iterator[Split]:
     """Train on the named data sets, test each other one; a cell of any of these is left out of training.
 
     Where that would leave one class only (sets of one study often share their untreated cells), each test set has a
@@ -180,13 +170,13 @@ def _transfer(table: CellTable, split_by: str, names: Sequence[str], few: Few) -
         yield _split(table, name, train, test, few, len(side) - len(train), refused[name])
 
 
-def _without(table: CellTable, side: np.ndarray, tested: np.ndarray) -> np.ndarray:
+def _without(table: CellMetadata, side: np.ndarray, tested: np.ndarray) -> np.ndarray:
     """Return the rows of a training side, each cell once, less what stands among the tested rows as well."""
     return _rows(table, side[~np.isin(table.content[side], table.content[tested])])
 
 
 def _split(
-    table: CellTable, name: str, train: np.ndarray, target: np.ndarray, few: Few, left_out: int, reason: str = ""
+    table: CellMetadata, name: str, train: np.ndarray, target: np.ndarray, few: FewShot, left_out: int, reason: str = ""
 ) -> Split:
     """Set the target's reserve aside and let its shots train."""
     aside = set_aside(table.take(target), name, few)
@@ -200,7 +190,7 @@ def _split(
     return Split(name, side, test, reason, shots, left_out, (*notes, *aside.notes))
 
 
-def _same_study(table: CellTable, train: np.ndarray, test: np.ndarray) -> str:
+def _same_study(table: CellMetadata, train: np.ndarray, test: np.ndarray) -> str:
     """Say which study stands on both sides, "" where none does."""
     shared = set(table.study[train].tolist()) & set(table.study[test].tolist())
     if not shared:
@@ -214,11 +204,11 @@ def _require_whole_units(split_by: str) -> None:
         raise InvalidInput(message, "Use split_by='dataset' or 'study', or protocol='pooled'.")
 
 
-def _rows(table: CellTable, rows: np.ndarray) -> np.ndarray:
-    return rows[_distinct(table.content[rows], table.label[rows] == SENSITIVE)[0]]
+def _rows(table: CellMetadata, rows: np.ndarray) -> np.ndarray:
+    return rows[dedupe.distinct(table.content[rows], table.label[rows] == SENSITIVE)[0]]
 
 
-def validation_rows(table: CellTable, split_by: str, seed: int) -> tuple[np.ndarray | None, str]:
+def validation_rows(table: CellMetadata, split_by: str, seed: int) -> tuple[np.ndarray | None, str]:
     """Return the cells of a training side that choose the epoch, (n,) bool, and the unit that keeps them apart.
 
     Grouped as the split is, so that the choice is made on other units; where the units do not suffice, by sample, then
@@ -239,14 +229,14 @@ def validation_rows(table: CellTable, split_by: str, seed: int) -> tuple[np.ndar
     return None, ""
 
 
-def warnings(table: CellTable, split_by: str) -> list[str]:
+def warnings(table: CellMetadata, split_by: str) -> list[str]:
     """Return what a reader must know of the labels before the score: confounding, and what stands on both sides."""
     found = []
     units = ["sample", "patient_or_line"]
     if not _divides(table, "sample", "patient_or_line") and not _divides(table, "patient_or_line", "sample"):
         units = ["sample"]  # a sample a patient: said once
     for unit in units:
-        word = WORDS[unit]
+        word = UNIT_WORDS[unit]
         labels = {name: set(table.label[table.units(unit) == name]) for name in np.unique(table.units(unit))}
         if any(len(label) > 1 for label in labels.values()):
             continue
@@ -259,7 +249,7 @@ def warnings(table: CellTable, split_by: str) -> list[str]:
     return found
 
 
-def _divides(table: CellTable, split_by: str, unit: str) -> bool:
+def _divides(table: CellMetadata, split_by: str, unit: str) -> bool:
     """Tell whether some unit stands in more than one unit of the split."""
     pairs = set(zip(table.units(split_by).tolist(), table.units(unit).tolist(), strict=True))
     return len(pairs) > len(np.unique(table.units(unit)))

@@ -18,9 +18,9 @@ import numpy as np
 
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import WeightsInvalid
-from scdrugmap.evaluation.cells.labelled_cells import Material
-from scdrugmap.evaluation.experiment import Experiment, Options
-from scdrugmap.evaluation.strategies.heads import Matrix
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
+from scdrugmap.evaluation.experiment import CONSTANT, Experiment, Options
+from scdrugmap.evaluation.strategies.head import FeatureMatrix
 from scdrugmap.models import load_model
 from scdrugmap.models.checkpoints.baseline import refit
 from scdrugmap.models.core.encoder import Encoder
@@ -29,34 +29,33 @@ from scdrugmap.progress import Progress
 if TYPE_CHECKING:
     from anndata import AnnData
 
-CONSTANT = "constant"
 IN_MEMORY = 2**30  # bytes of an embedding; a larger one is a memory map, in a file of the cache without a name
 
 
-class View(Protocol):
+class FeatureView(Protocol):
     """The cells as the training side of one fold shows them."""
 
-    def of(self, rows: np.ndarray) -> Matrix:
+    def of(self, rows: np.ndarray) -> FeatureMatrix:
         """Return (n_rows, dim) float32 for positions in the material's table."""
 
 
-class Vectors(Protocol):
+class Features(Protocol):
     """Gives, for each training side, the vectors of any cells."""
 
     device: str
     precision: str
     weights: str
 
-    def learn(self, train: np.ndarray) -> View:
+    def learn(self, train: np.ndarray) -> FeatureView:
         """Fit on a training side what is to be fitted."""
 
 
-class NoVectors:
+class NoFeatures:
     """For the constant classifier: a column of zeros."""
 
     device, precision, weights = "cpu", "float32", ""
 
-    def learn(self, train: np.ndarray) -> NoVectors:
+    def learn(self, train: np.ndarray) -> NoFeatures:
         """Learn nothing."""
         return self
 
@@ -87,14 +86,16 @@ class Rows:
         return np.asarray(self[:], dtype=dtype)
 
 
-class Embedded:
+class FrozenFeatures:
     """All cells embedded once by a model with weights."""
 
-    def __init__(self, material: Material, encoder: Encoder, cache: Path | None, progress: Progress = False) -> None:
+    def __init__(
+        self, material: LabelledData, encoder: Encoder, cache: Path | None, progress: Progress = False
+    ) -> None:
         self.device, self.precision, self.weights = str(encoder.device), encoder.precision, encoder.weights_hash
         self.Z = _embeddings(material, encoder, cache, progress)
 
-    def learn(self, train: np.ndarray) -> Embedded:
+    def learn(self, train: np.ndarray) -> FrozenFeatures:
         """Learn nothing: the encoder is frozen."""
         return self
 
@@ -104,10 +105,10 @@ class Embedded:
 
 
 # The last embedding of cells that are in use, so that the next head or split finds it; gone when the cells are.
-_last: weakref.WeakKeyDictionary[Material, tuple[Encoder, Path | None, np.ndarray]] = weakref.WeakKeyDictionary()
+_last: weakref.WeakKeyDictionary[LabelledData, tuple[Encoder, Path | None, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
-def _embeddings(material: Material, encoder: Encoder, cache: Path | None, progress: Progress) -> np.ndarray:
+def _embeddings(material: LabelledData, encoder: Encoder, cache: Path | None, progress: Progress) -> np.ndarray:
     """Return all cells' embeddings, (n_cells, dim) float32, read-only."""
     held = _last.get(material)
     if held and held[0] is encoder and held[1] == cache:
@@ -135,17 +136,19 @@ def empty(shape: tuple[int, int], folder: Path | None) -> np.ndarray:
         return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
 
 
-class Contextual:
+class ContextFeatures:
     """Cells that see each other: each side of a split is embedded by itself, each data set of a side apart.
 
     Otherwise a training cell's embedding would hold something of the tested ones. Each cell is embedded once a fold.
     """
 
-    def __init__(self, material: Material, encoder: Encoder, cache: Path | None, progress: Progress = False) -> None:
+    def __init__(
+        self, material: LabelledData, encoder: Encoder, cache: Path | None, progress: Progress = False
+    ) -> None:
         self.device, self.precision, self.weights = str(encoder.device), encoder.precision, encoder.weights_hash
         self.material, self.encoder, self.cache, self.progress = material, encoder, cache, progress
 
-    def learn(self, train: np.ndarray) -> Contextual:
+    def learn(self, train: np.ndarray) -> ContextFeatures:
         """Learn nothing: the encoder is frozen."""
         return self
 
@@ -162,22 +165,22 @@ class Contextual:
         return Z
 
 
-class Fitted:
+class BaselineFeatures:
     """A baseline, fitted anew on each training side."""
 
     weights = ""
 
-    def __init__(self, material: Material, encoder: Encoder) -> None:
+    def __init__(self, material: LabelledData, encoder: Encoder) -> None:
         self.device, self.precision, self.encoder = str(encoder.device), encoder.precision, encoder
         self.cells = material.joint
 
-    def learn(self, train: np.ndarray) -> FittedView:
+    def learn(self, train: np.ndarray) -> BaselineView:
         """Fit genes and loadings on the training side."""
-        return FittedView(self.cells, refit(self.encoder, self.cells[train].copy()))
+        return BaselineView(self.cells, refit(self.encoder, self.cells[train].copy()))
 
 
 @dataclass(frozen=True)
-class FittedView:
+class BaselineView:
     """What a baseline fitted on one training side makes of the cells."""
 
     cells: AnnData
@@ -213,10 +216,12 @@ def weights_of(encoder: Encoder | None) -> str:
     return "" if encoder is None or encoder.card.fitted else encoder.weights_hash
 
 
-def vectors(material: Material, encoder: Encoder | None, cache: Path | None, progress: Progress = False) -> Vectors:
+def make_features(
+    material: LabelledData, encoder: Encoder | None, cache: Path | None, progress: Progress = False
+) -> Features:
     """Return what gives the vectors of an experiment; raises what the encoder raises for values it cannot take."""
     if encoder is None:
-        return NoVectors()
+        return NoFeatures()
     if encoder.card.fitted:
-        return Fitted(material, encoder)
-    return (Embedded if encoder.independent else Contextual)(material, encoder, cache, progress)
+        return BaselineFeatures(material, encoder)
+    return (FrozenFeatures if encoder.independent else ContextFeatures)(material, encoder, cache, progress)

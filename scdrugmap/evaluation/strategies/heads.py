@@ -8,42 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from scdrugmap.data.labels import is_sensitive
-from scdrugmap.errors import InvalidInput, LabelsMissing, UnknownName
+from scdrugmap.errors import InvalidInput, UnknownName
+from scdrugmap.evaluation.strategies.head import FeatureMatrix, Head, State, resistant_of
 from scdrugmap.registry import Registry
 
-State = dict[str, np.ndarray]
 DOUBLE = 2**31  # bytes of standardised cells up to which logistic regression works in float64
 BLOCK = 2**15  # cells that are standardised or scored at a time
-
-
-class Matrix(Protocol):
-    """What a head needs of vectors, (n_cells, dim): an array, a memory map, or rows that are read when asked for."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Cells and width."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Any, /) -> np.ndarray: ...
-
-
-class Head(Protocol):
-    """What every head does. Z is (n_cells, dim) float, labels "sensitive" or "resistant"."""
-
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Head:
-        """Learn from labelled cells; `validation`, (n_cells,) bool, marks those that choose the epoch."""
-
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
-        """Return P(resistant), (n_cells,) float32."""
-
-    def state(self) -> State:
-        """Return the fitted head as arrays."""
 
 
 @dataclass(frozen=True)
@@ -59,31 +33,18 @@ class HeadCard:
     restore: Callable[[State], Head] | None = None
 
 
-def resistant_of(Z: Matrix, labels: Iterable[object]) -> np.ndarray:
-    """Return which training cells are resistant, (n_cells,) bool; raise where nothing can be learned."""
-    resistant = ~is_sensitive(labels)
-    if len(resistant) != len(Z):
-        message = f"There are {len(resistant)} labels for {len(Z)} cells."
-        raise InvalidInput(message, "Give one label a cell.")
-    if resistant.all() or not resistant.any():
-        found = "resistant" if resistant.all() and len(resistant) else "sensitive"
-        message = f"All {len(resistant)} training cells are {found}: a head needs both classes."
-        raise LabelsMissing(message, "Train on data sets that have sensitive and resistant cells.")
-    return resistant
-
-
 class Constant:
     """Gives every cell the share of resistant cells of the training side: it knows the labels and no expression."""
 
     def __init__(self, *, seed: int = 0) -> None:
         self.share = np.nan
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Constant:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Constant:
         """Remember the share."""
         self.share = float(resistant_of(Z, labels).mean())
         return self
 
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
+    def predict_proba(self, Z: FeatureMatrix) -> np.ndarray:
         """Return the share for every cell."""
         return np.full(len(Z), self.share, dtype=np.float32)
 
@@ -106,12 +67,12 @@ class Estimator:
         self.name = name
         self.classifier = classifier
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
         """Fit on all cells; nothing is chosen, so the validation part trains too."""
         self.classifier.fit(np.asarray(Z), resistant_of(Z, labels))
         return self
 
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
+    def predict_proba(self, Z: FeatureMatrix) -> np.ndarray:
         """Return the classifier's probability of the resistant class."""
         return self.classifier.predict_proba(np.asarray(Z))[:, 1].astype(np.float32)
 
@@ -128,7 +89,7 @@ class Logistic:
         self.seed, self.C, self.max_iter = seed, C, max_iter
         self.weight = self.bias = np.zeros(0)
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Logistic:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Logistic:
         """Fit on all cells, with L-BFGS until it converges; fold the standardisation into weight and bias.
 
         The standardised cells are held in memory once, in float64, or in float32 where that takes over `DOUBLE` bytes.
@@ -150,7 +111,7 @@ class Logistic:
         self.bias = model.intercept_ - scaler.mean_ @ self.weight
         return self
 
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
+    def predict_proba(self, Z: FeatureMatrix) -> np.ndarray:
         """Return the logistic function of the weighted sum."""
         from scipy.special import expit
 
@@ -194,7 +155,7 @@ class Neighbours(Estimator):
         super().__init__("knn", None)
         self.neighbours = neighbours
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> Estimator:
         """Remember the cells; with fewer than `neighbours` of them, all are near."""
         from sklearn.neighbors import KNeighborsClassifier
         from sklearn.pipeline import make_pipeline

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scdrugmap.evaluation.strategies.heads import Matrix, State, resistant_of
+from scdrugmap.evaluation.strategies.head import FeatureMatrix, State, resistant_of
 from scdrugmap.models.core.seeds import seeded
 
 VALIDATION_SHARE = 0.1  # of each class, where the caller names no validation cells
@@ -40,7 +40,7 @@ class MLP:
         self.epoch = 0
         self.losses: list[float] = []
 
-    def fit(self, Z: Matrix, labels: Iterable[object], validation: np.ndarray | None = None) -> MLP:
+    def fit(self, Z: FeatureMatrix, labels: Iterable[object], validation: np.ndarray | None = None) -> MLP:
         """Train on the cells that are not in `validation`, keep the weights of the epoch that does best on those.
 
         Without `validation`, every tenth cell of each class is it, drawn with the seed. With `select_epoch=False` all
@@ -68,7 +68,7 @@ class MLP:
         self.network = network
         return self
 
-    def predict_proba(self, Z: Matrix) -> np.ndarray:
+    def predict_proba(self, Z: FeatureMatrix) -> np.ndarray:
         """Return P(resistant), (n_cells,) float32: the resistant unit's share of the two units' probabilities."""
         assert self.network is not None, "fit comes before predict_proba"
         out = np.empty(len(Z), dtype=np.float32)
@@ -101,7 +101,12 @@ class MLP:
             return nn.Sequential(*layers, nn.Linear(self.hidden, 2)).to(self.device)
 
     def _train(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, Z: Matrix, target: np.ndarray, rows: np.ndarray
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        Z: FeatureMatrix,
+        target: np.ndarray,
+        rows: np.ndarray,
     ) -> None:
         for batch in _batches(rows, self.batch_size):
             loss = nn.functional.binary_cross_entropy_with_logits(
@@ -111,7 +116,7 @@ class MLP:
             loss.backward()
             optimizer.step()
 
-    def _loss(self, network: nn.Module, Z: Matrix, target: np.ndarray, rows: np.ndarray) -> float:
+    def _loss(self, network: nn.Module, Z: FeatureMatrix, target: np.ndarray, rows: np.ndarray) -> float:
         total = 0.0
         with torch.inference_mode():
             for batch in _batches(rows, CHUNK):

@@ -7,25 +7,35 @@ must not reach another.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.progress import Progress
 
 # By strategy; imported when asked for, as LoRA and prompting need packages of their own.
-LEARNERS = {
-    "freeze": "scdrugmap.evaluation.strategies.freeze:FrozenLearner",
-    "lora": "scdrugmap.evaluation.strategies.lora.fine_tune:LoraLearner",
-    "prompt": "scdrugmap.evaluation.strategies.prompt:PromptLearner",
+STRATEGY_CLASSES = {
+    "freeze": "scdrugmap.evaluation.strategies.freeze:FreezeStrategy",
+    "lora": "scdrugmap.evaluation.strategies.lora.fine_tune:LoraStrategy",
+    "prompt": "scdrugmap.evaluation.strategies.prompt:PromptStrategy",
 }
 
 
-class Learned(Protocol):
+@dataclass(frozen=True, eq=False)
+class FoldRows:
+    """The sides of one fold that will be scored, as rows of the material's table."""
+
+    train: np.ndarray  # (n_train,) int
+    labels: np.ndarray  # (n_train,) "sensitive" or "resistant", of the training rows
+    test: np.ndarray  # (n_test,) int
+
+
+class FittedStrategy(Protocol):
     """What came out of one fold's training side."""
 
     @property
@@ -33,33 +43,39 @@ class Learned(Protocol):
         """What a reader must know of the training, for the record's warnings."""
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return P(resistant) of rows of the material's table, (n_rows,) float32."""
+        """Return P(resistant) of rows of the material's table, (n_rows,) float32; NaN where there is no answer."""
 
 
-class Learner(Protocol):
+class Strategy(Protocol):
     """A strategy over one model and the cells of one experiment. `weights` is the hash of the encoder's."""
 
     device: str
     precision: str
     weights: str
     chooses_epoch: bool  # wants a validation part of the training side
+    may_abstain: bool  # a NaN is a cell without an answer, which counts as wrong; of others it is a bug
     spent: Mapping[str, Any]  # what asking an endpoint took; empty where nothing leaves the machine
 
-    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> Learned:
+    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> FittedStrategy:
         """Learn from rows (n,) and their labels; `validation` (n,) bool marks the rows that choose the epoch."""
 
 
-def learner_of(
+def make_strategy(
     experiment: Experiment,
-    material: Material,
+    material: LabelledData,
     *,
+    folds: Iterable[FoldRows],
     device: str,
     cache: Path | None,
     progress: Progress,
     weights: str | None = None,
-) -> Learner:
-    """Return the learner that an experiment asks for; raises what its model raises for values it cannot take."""
-    made: Learner = pkgutil.resolve_name(LEARNERS[experiment.strategy]).of(
-        experiment, material, device=device, cache=cache, progress=progress, weights=weights
+) -> Strategy:
+    """Return the learner that an experiment asks for; raises what its model raises for values it cannot take.
+
+    `folds` are those that will be scored, read at most once, by a strategy that must know before the first what all of
+    them take.
+    """
+    made: Strategy = pkgutil.resolve_name(STRATEGY_CLASSES[experiment.strategy]).of(
+        experiment, material, folds=folds, device=device, cache=cache, progress=progress, weights=weights
     )
     return made

@@ -19,10 +19,12 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdrugmap.data.dedupe import cell_hashes, duplicate_groups
+from scdrugmap.data.dedupe import cell_keys
 from scdrugmap.data.labels import RESISTANT, SENSITIVE, read_labels
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import InvalidInput, LabelsMissing
+from scdrugmap.evaluation.cells.cell_table import tabulate
+from scdrugmap.evaluation.splits import protocols
 from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction.reference import held_out as heldout
@@ -64,8 +66,8 @@ class Collection:
     parts: tuple[AnnData, ...]  # data sets in the order given, cells as kept
     obs: pd.DataFrame  # response, dataset, study, sample, patient_or_line of every kept cell, (n_cells, 5)
     embedding: NDArray[np.float32]  # (n_cells, D)
-    hashes: NDArray[np.bytes_]  # (n_cells,) of their content
-    n_duplicates: int
+    hashes: NDArray[np.bytes_]  # of the content of those cells that it tells apart, (at most n_cells,)
+    n_duplicates: int  # copies that were left out, and cells whose copies carry both labels
 
     @property
     def resistant(self) -> NDArray[np.bool_]:
@@ -153,12 +155,13 @@ def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None
     if not collections:
         raise LabelsMissing("A reference needs at least one labelled data set.", "Name one: --data FILE")
     labelled = [_labelled(adata) for adata in collections]
-    hashes = np.concatenate([cell_hashes(adata) for adata in labelled])
-    first = _first_of_each(labelled, hashes)
-    kept = np.split(first, np.cumsum([adata.n_obs for adata in labelled])[:-1])
-    parts = [adata[rows].copy() for adata, rows in zip(labelled, kept, strict=True)]
-    parts = [part for part in parts if part.n_obs]
-    obs = pd.concat([part.obs[list(_COLUMNS)].astype(str) for part in parts])
+    keys = [cell_keys(adata) for adata in labelled]
+    table = tabulate(labelled, [part.hashes for part in keys])
+    kept, copies, contrary = protocols.distinct(table)
+    mine = np.isin(np.arange(len(table)), kept)
+    sides = np.split(mine, np.cumsum([adata.n_obs for adata in labelled])[:-1])
+    parts = [adata[side].copy() for adata, side in zip(labelled, sides, strict=True) if side.any()]
+    obs = pd.concat([adata.obs[list(_COLUMNS)].astype(str) for adata in labelled])[mine]
     counts = obs["response"].value_counts()
     if len(counts) < 2:
         raise LabelsMissing(
@@ -168,21 +171,8 @@ def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None
     embedding = np.concatenate(
         [np.asarray(embed_cells(part, encoder, cache=cache, progress=progress)) for part in parts]
     )
-    return Collection(tuple(parts), obs.reset_index(drop=True), embedding, hashes[first], int((~first).sum()))
-
-
-def _first_of_each(parts: Sequence[AnnData], hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-    """Tell which cells of all parts, (n_cells,), stay: data sets of a study share cells, and each counts once.
-
-    Of copies the first stays; copies that carry both labels all go, as in the evaluation.
-    """
-    labels = np.concatenate([adata.obs["response"].to_numpy(dtype=object) for adata in parts])
-    counts = np.concatenate([np.asarray(adata.X.sum(axis=1)).ravel() for adata in parts])
-    first = np.ones(len(hashes), dtype=bool)
-    for group in duplicate_groups(hashes, counts=counts):
-        first[group[1:]] = False
-        first[group[0]] = len(set(labels[group])) == 1
-    return first
+    hashes = np.concatenate([part.hashes for part in keys])[mine & np.concatenate([part.identifiable for part in keys])]
+    return Collection(tuple(parts), obs.reset_index(drop=True), embedding, hashes, copies + contrary)
 
 
 def _labelled(adata: AnnData) -> AnnData:

@@ -44,7 +44,7 @@ _FOLDS = 5  # by cell, where nothing coarser can be held out
 
 
 @dataclass(frozen=True)
-class Folds:
+class OutOfFoldScores:
     """Out-of-fold scores of every cell that could be held out."""
 
     unit: str  # what was held out: study, dataset, sample or cell
@@ -64,7 +64,7 @@ def score_held_out(
     encoder: Encoder,
     head: str,
     seed: int,
-) -> Folds:
+) -> OutOfFoldScores:
     """Score each unit by a head that has not seen it; the coarsest unit that leaves both classes to learn from.
 
     `obs` and `embedding`, (n_cells, D), stand for the cells of `parts` one after another.
@@ -79,11 +79,11 @@ def score_held_out(
                 raw[test] = _score_one(parts, obs, embedding, encoder, head, seed, test)
         scored = np.isfinite(raw)
         if len(set(labels[scored])) == 2:
-            return Folds(unit, unit_of, raw)
+            return OutOfFoldScores(unit, unit_of, raw)
     raise LabelsMissing("There are too few labelled cells to hold any out.", "Add labelled cells of both classes.")
 
 
-def measure(folds: Folds, p_held_out: ArrayLike, obs: pd.DataFrame) -> dict[str, Any]:
+def measure(folds: OutOfFoldScores, p_held_out: ArrayLike, obs: pd.DataFrame) -> dict[str, Any]:
     """Return the scores of the held-out cells for the card: the headline, all together, by unit, and a verdict.
 
     `p_held_out`, (n scored cells,), is P(resistant) calibrated by what was fitted on the other units.

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from scdrugmap.data.dedupe import cell_keys
 from scdrugmap.errors import InvalidInput, ReferenceMissing
-from scdrugmap.evaluation.strategies.heads import Head, head_from_state
+from scdrugmap.evaluation.strategies.head import Head
+from scdrugmap.evaluation.strategies.heads import head_from_state
 from scdrugmap.files import READABLE, replacing_folder
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.encoder import Encoder
@@ -49,7 +52,7 @@ class Reference:
     head: Head
     calibration: Calibration
     novelty: Novelty
-    cells: NDArray[np.uint64]  # (n_cells,) short hashes of the cells that it was fitted on, ascending
+    cells: NDArray[np.uint64]  # short hashes of the cells that it was fitted on and whose content tells them, ascending
 
     def score(self, embedding: NDArray[np.float32]) -> Scores:
         """Score `embedding`, (n_cells, D) float32, of the encoder that the card names."""
@@ -57,9 +60,13 @@ class Reference:
         novelty = self.novelty.score(embedding)
         return Scores(self.calibration.apply(raw), raw, novelty, self.novelty.flag(novelty))
 
-    def taught_by(self, hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-        """Tell which cells, by `cell_hashes`, (n_cells,), are cells that the reference was fitted on."""
-        return np.isin(short(hashes), self.cells)
+    def taught_by(self, cells: AnnData) -> NDArray[np.bool_]:
+        """Tell which cells, (n_cells,) bool, are cells that the reference was fitted on.
+
+        Barcodes are not kept with a reference, so that empty and nearly empty cells are never recognised.
+        """
+        keys = cell_keys(cells)
+        return keys.identifiable & np.isin(short(keys.hashes), self.cells)
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raise `InvalidInput` unless `encoder` makes the embeddings that the reference was fitted on."""

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from scdrugmap.errors import WeightsInvalid
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.strategies.lora.train import History, Pool
+from scdrugmap.evaluation.strategies.lora.train import History, TrainingPool
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
 from scdrugmap.evaluation.strategies.mlp import MLP
 from scdrugmap.files import replacing_folder
@@ -43,10 +43,10 @@ class Adapted:
 
     def predict(self, adata: AnnData) -> np.ndarray:
         """Return P(resistant), (n_cells,) float32; raises what the encoder raises for values it cannot take."""
-        pool = Pool.of(self.encoder, [adata], self.options, self.seed)
+        pool = TrainingPool.of(self.encoder, [adata], self.options, self.seed)
         return self.predict_rows(pool, np.arange(len(pool.tokens)))
 
-    def predict_rows(self, pool: Pool, rows: np.ndarray) -> np.ndarray:
+    def predict_rows(self, pool: TrainingPool, rows: np.ndarray) -> np.ndarray:
         """Return P(resistant) of cells of a pool of this encoder, (n_rows,) float32."""
         with adapted(self.encoder.network, self.adapters) as model:
             model.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.cells.labelled_cells import Material
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.strategies.features import encoder_of
 from scdrugmap.evaluation.strategies.freeze import FEW_STEPS
-from scdrugmap.evaluation.strategies.heads import resistant_of
+from scdrugmap.evaluation.strategies.head import resistant_of
 from scdrugmap.evaluation.strategies.lora.adapter_files import Adapted, folder_of, save_adapted
-from scdrugmap.evaluation.strategies.lora.train import History, Pool, train_adapters
+from scdrugmap.evaluation.strategies.lora.train import History, TrainingPool, train_adapters
 from scdrugmap.evaluation.strategies.lora.training_options import LoraOptions
+from scdrugmap.evaluation.strategies.strategy import FoldRows
 from scdrugmap.models import MODELS
 from scdrugmap.models.core.lora_adapters import Adapters
 from scdrugmap.progress import Progress, reporting
@@ -28,11 +29,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class LoraLearned:
+class FittedLora:
     """What one fold's training gave, and what happened in it."""
 
     adapted: Adapted
-    pool: Pool
+    pool: TrainingPool
     history: History
     notes: Sequence[str]
 
@@ -41,14 +42,15 @@ class LoraLearned:
         return self.adapted.predict_rows(self.pool, rows)
 
 
-class LoraLearner:
+class LoraStrategy:
     """Trains new adapters and a new head on each training side; the encoder itself never changes."""
 
     spent: Mapping[str, Any] = MappingProxyType({})
     chooses_epoch = True
+    may_abstain = False
 
     def __init__(
-        self, experiment: Experiment, pool: Pool, options: LoraOptions, cache: Path | None, progress: Progress
+        self, experiment: Experiment, pool: TrainingPool, options: LoraOptions, cache: Path | None, progress: Progress
     ) -> None:
         self.experiment, self.pool, self.options, self.cache, self.progress = experiment, pool, options, cache, progress
         self.device, self.precision = str(pool.encoder.device), pool.encoder.precision
@@ -58,13 +60,14 @@ class LoraLearner:
     def of(
         cls,
         experiment: Experiment,
-        material: Material,
+        material: LabelledData,
         *,
+        folds: Iterable[FoldRows],
         device: str,
         cache: Path | None,
         progress: Progress,
         weights: str | None = None,
-    ) -> LoraLearner:
+    ) -> LoraStrategy:
         """Tokenize the cells; `cache` is the store of embeddings, beside which the adapters are kept, or None.
 
         Raises `UnknownName` and `InvalidInput` for options and models that LoRA cannot be done with, and what the
@@ -77,10 +80,10 @@ class LoraLearner:
         Adapters.new(card)  # refuses a model without linears before its weights are looked for
         encoder = encoder_of(experiment, device, weights)
         assert encoder is not None, "only the constant classifier has none"
-        pool = Pool.of(encoder, [source.adata for source in material.sources], options, experiment.seed)
+        pool = TrainingPool.of(encoder, [source.adata for source in material.sources], options, experiment.seed)
         return cls(experiment, pool, options, cache, progress)
 
-    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> LoraLearned:
+    def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> FittedLora:
         """Train on rows (n,) that `validation` (n,) bool does not mark; those choose the step. Keep what comes out."""
         held = np.zeros(len(train), dtype=bool) if validation is None else validation
         resistant = resistant_of(train, labels)
@@ -88,7 +91,7 @@ class LoraLearner:
             adapters, head, history = train_adapters(self.pool, train, resistant, held, self.options, tell)
         learned = Adapted(self.pool.encoder, adapters, head, self.options, self.experiment.seed)
         notes = [*self._notes(history, fold), *self._keep(learned, history, fold)]
-        return LoraLearned(learned, self.pool, history, notes)
+        return FittedLora(learned, self.pool, history, notes)
 
     def _notes(self, history: History, fold: str) -> list[str]:
         notes = []

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class TrainingPool:
     """Cells that were tokenized once, in the order of the data sets."""
 
     encoder: Encoder
@@ -43,7 +43,7 @@ class Pool:
     seed: int
 
     @classmethod
-    def of(cls, encoder: Encoder, adatas: Sequence[AnnData], options: LoraOptions, seed: int) -> Pool:
+    def of(cls, encoder: Encoder, adatas: Sequence[AnnData], options: LoraOptions, seed: int) -> TrainingPool:
         """Tokenize each data set with its own genes; raises what the encoder raises for values it cannot take."""
         used = copy.copy(encoder)  # the same network and tokenizer, in the training's precision
         used.precision = options.precision_on(encoder.device)
@@ -112,7 +112,7 @@ class History:
 
 
 def train_adapters(
-    pool: Pool,
+    pool: TrainingPool,
     rows: np.ndarray,
     resistant: np.ndarray,
     held: np.ndarray,
@@ -140,7 +140,7 @@ class _Training:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: TrainingPool,
         rows: np.ndarray,
         resistant: np.ndarray,
         held: np.ndarray,

@@ -1,0 +1,1 @@
+"""The app's jobs: uploads, checks and predictions that outlive a page, and the endpoints they may ask."""

@@ -1,0 +1,1 @@
+"""The leaderboard, the views beside it, and the card of each model."""

@@ -1,0 +1,1 @@
+"""Trained on one data set, tested on another, for every pair."""

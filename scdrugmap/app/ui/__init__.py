@@ -1,0 +1,1 @@
+"""What all pages share: layout, widgets, words, number formats, cached reads, tables of scores."""

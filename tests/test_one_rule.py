@@ -1,0 +1,94 @@
+"""Rules that several parts follow stand in one place: on a hard case, all of them give one answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scdrugmap.data.simulate import simulate
+from scdrugmap.errors import InvalidInput
+from scdrugmap.evaluation.audit.audit import audit
+from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.splits.cross_validate import CrossValidation
+from scdrugmap.models import MODELS, load_model
+from scdrugmap.prediction.reference.fit import fit_reference
+from scdrugmap.prompting.examples import draw_examples
+from scdrugmap.prompting.settings import PromptSettings
+
+# Pairs of cells with the same genes and values, one in each of two data sets, by their place in both.
+SHARED, CONTRARY, NEARLY_EMPTY, NEARLY_EMPTY_COPY, NEARLY_EMPTY_NAMELESS = PAIRS = range(5)
+COPIES = (SHARED, CONTRARY, NEARLY_EMPTY_COPY)
+
+
+@pytest.fixture(scope="module")
+def pair() -> list[AnnData]:
+    """Two data sets of 60 cells of one study."""
+    both = [simulate(n_cells=60, n_genes=400, n_samples=6, effect=2.0, seed=seed) for seed in (0, 1)]
+    counts, labels = ([part(adata) for adata in both] for part in (lambda a: a.X.toarray(), response))
+    counts[1][[SHARED, CONTRARY]] = counts[0][[SHARED, CONTRARY]]
+    labels[1][PAIRS] = labels[0][PAIRS]
+    labels[1][CONTRARY] = "resistant" if labels[0][CONTRARY] == "sensitive" else "sensitive"
+    for number, adata in enumerate(both):
+        names = [f"{number}_{name}" for name in adata.obs_names]
+        names[NEARLY_EMPTY_COPY], names[NEARLY_EMPTY_NAMELESS] = f"{number}_ACGTACGTACGT-1", f"cell{number}"
+        for place in (NEARLY_EMPTY, NEARLY_EMPTY_COPY, NEARLY_EMPTY_NAMELESS):
+            counts[number][place] = np.arange(400) == place  # one molecule of one gene
+        adata.obs_names, adata.X = names, sp.csr_matrix(counts[number])
+        adata.obs["response"], adata.obs["dataset"], adata.obs["study"] = labels[number], f"set-{number}", "GSE1"
+    return both
+
+
+def response(adata: AnnData) -> np.ndarray:
+    return adata.obs["response"].to_numpy(object).copy()
+
+
+def prompt_settings() -> PromptSettings:
+    return PromptSettings.of(MODELS["gpt-4o-mini"], {"top_k": 5})
+
+
+def test_an_evaluation_drops_copies_and_all_cells_of_contrary_labels(pair):
+    of = LabelledData.of(load_labelled(pair))
+    folds = CrossValidation.of(Experiment("hvg", "logistic", ("set-0", "set-1")), of)
+    assert set(range(120)) - set(folds.rows.tolist()) == {60 + SHARED, 60 + NEARLY_EMPTY_COPY, CONTRARY, 60 + CONTRARY}
+    assert folds.removed == 4
+
+
+def test_a_reference_is_fitted_on_the_cells_that_an_evaluation_keeps(pair):
+    card = fit_reference(pair, load_model("hvg-pca", device="cpu")).card
+    assert (card.n_duplicates, card.n_cells) == (4, 116)
+    kept = [row["n_sensitive"] + row["n_resistant"] for row in card.trained_on]
+    assert kept == [59, 57]
+
+
+def test_an_audit_counts_the_same_cells_as_shared(pair):
+    shared = audit(pair).shared.filter(a="set-0", b="set-1").row(0, named=True)
+    assert (shared["cells"], shared["same_label"], shared["contrary"]) == (3, 2, 1)
+
+
+def test_the_same_cells_are_never_told_to_a_language_model_that_judges_their_copies(pair):
+    drawn = draw_examples(pair[0], 3, judged=pair[1], settings=prompt_settings(), seed=0)
+    assert drawn.n_left_out == len(COPIES)
+
+
+def test_a_cell_that_has_both_labels_is_no_example_of_either(pair):
+    cells = simulate(n_cells=40, n_genes=400, n_samples=4, seed=2)
+    rare = response(cells)[0]
+    cells = cells[
+        np.r_[0, np.flatnonzero(response(cells) != rare), np.flatnonzero(response(cells) == rare)[1:8]]
+    ].copy()
+    how = {"judged": pair[1], "settings": prompt_settings(), "seed": 0}
+    assert len(draw_examples(cells, 8, **how).told) == 2 * 8
+    dense = cells.X.toarray()
+    dense[1] = dense[0]  # of the other label
+    cells.X = sp.csr_matrix(dense)
+    with pytest.raises(InvalidInput, match=f"8 examples of each class are wanted, and there are 7 {rare}"):
+        draw_examples(cells, 8, **how)
+
+
+def test_a_reference_knows_its_cells_by_content_and_never_a_nearly_empty_one(pair):
+    fitted = fit_reference(pair[:1], load_model("hvg-pca", device="cpu"))
+    assert np.flatnonzero(~fitted.taught_by(pair[0])).tolist() == list(PAIRS[NEARLY_EMPTY:])
+    assert np.flatnonzero(fitted.taught_by(pair[1])).tolist() == [SHARED, CONTRARY]
