@@ -46,7 +46,7 @@ def seconds(grid: Grid, settings: Settings, workers: str) -> float:
     """Return how long a grid takes whose results are not there; embeddings that are stay."""
     shutil.rmtree(settings.results, ignore_errors=True)
     start = time.perf_counter()
-    done = run_grid(grid.experiments, grid.outlines, settings, workers=workers)
+    done = run_grid(grid.experiments, grid.summaries, settings, workers=workers)
     took = time.perf_counter() - start
     failed = [run.outcome.reason for run in done.values() if run.outcome.state != "done"]
     if failed:

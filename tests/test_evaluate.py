@@ -230,7 +230,7 @@ class Broken:
 
 def test_a_bug_in_one_experiment_is_a_failed_record_and_a_traceback_in_the_log(monkeypatch, caplog):
     of = material(cohort(n_cells=60, n_samples=4))
-    monkeypatch.setattr("scdrugmap.evaluation.run.evaluate.learner_of", lambda *_, **__: Broken())
+    monkeypatch.setattr("scdrugmap.evaluation.run.evaluate.make_strategy", lambda *_, **__: Broken())
     run, predictions = evaluate(experiment(of), of)
     assert (run.outcome.state, run.outcome.error, run.outcome.reason) == ("failed", "ZeroDivisionError", "in fold 0")
     assert run.outcome.remedy

@@ -97,7 +97,7 @@ def test_a_plain_loop_processes_and_a_cluster_that_loses_a_worker_give_equal_rec
         for workers, kind in {"1": "", "2": "LokyProcess", cluster.scheduler_address: "spawn_main"}.items():
             place = elsewhere(settings, tmp_path / f"place-{len(found)}")
             ended, killed = killer(kind)
-            run_grid(grid.experiments, grid.outlines, place, workers=workers, ended=ended if kind else lambda *_: None)
+            run_grid(grid.experiments, grid.summaries, place, workers=workers, ended=ended if kind else lambda *_: None)
             assert len(killed) == bool(kind)
             found[workers] = {run.run_id: dataclasses.asdict(run.outcome) for run in runs(place.results)}
     first, *others = found.values()
@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_where_it_stopped(settings, tmp_path):
     grid = Grid.of(read_plan(plan), settings)
     assert 0 < len(before) < len(grid.experiments) == 16
     assert grid.status(settings)["state"].value_counts(sort=True).height == 2
-    done = run_grid(grid.experiments, grid.outlines, settings)
+    done = run_grid(grid.experiments, grid.summaries, settings)
     assert set(done) == {one.run_id for one in grid.experiments}
     assert {path: path.read_bytes() for path in before} == before
     table = settings.results / "scores.parquet"
@@ -134,16 +134,16 @@ def test_a_killed_run_goes_on_where_it_stopped(settings, tmp_path):
 
 
 def test_a_bug_in_one_experiment_is_recorded_and_the_others_go_on(settings, tmp_path, monkeypatch, caplog):
-    learner_of = evaluate.learner_of
+    make_strategy = evaluate.make_strategy
 
     def broken(experiment, *args, **kwargs):
         if experiment.model == "hvg":
             raise ZeroDivisionError("nothing to share out")
-        return learner_of(experiment, *args, **kwargs)
+        return make_strategy(experiment, *args, **kwargs)
 
-    monkeypatch.setattr(evaluate, "learner_of", broken)
+    monkeypatch.setattr(evaluate, "make_strategy", broken)
     grid = grid_of(tmp_path, settings)
-    done = run_grid(grid.experiments, grid.outlines, settings)
+    done = run_grid(grid.experiments, grid.summaries, settings)
     states = {(run.experiment.model, run.outcome.state) for run in done.values()}
     assert states == {("constant", "done"), ("hvg", "failed")}
     assert {is_bug(run.outcome) for run in done.values() if run.outcome.state == "failed"} == {True}
@@ -151,7 +151,7 @@ def test_a_bug_in_one_experiment_is_recorded_and_the_others_go_on(settings, tmp_
     with pytest.raises(RuntimeError, match="ZeroDivisionError: nothing to share out"):
         benchmark([cohort()], ["hvg"])
     monkeypatch.undo()
-    again = run_grid(grid.experiments, grid.outlines, settings)
+    again = run_grid(grid.experiments, grid.summaries, settings)
     assert {run.outcome.state for run in again.values()} == {"done"}
 
 
@@ -341,17 +341,17 @@ def test_what_is_embedded_ahead_is_each_data_set_and_model_once(settings, tmp_pa
     grid = grid_of(tmp_path, settings, models='["constant", "hvg", "scgpt-mini"]', seeds="[0, 1]")
     place = runner.RunContext(settings)
     tasks = [runner.Task(one, (), place) for one in grid.experiments]
-    ahead = runner._ahead([task for task in tasks if not task.fitted], {grid.outlines[0].content: "origin"})
+    ahead = runner._ahead([task for task in tasks if not task.fitted], {grid.summaries[0].content: "origin"})
     assert [(one.model, one.dataset) for one in ahead] == [("scgpt-mini", "origin")]
 
 
 def test_a_pace_is_that_of_the_nearest_kind(settings, tmp_path):
     grid = grid_of(tmp_path, settings, models='["constant", "hvg", "hvg-pca"]')
-    pace = TimeEstimate.of(grid.outlines)
+    pace = TimeEstimate.of(grid.summaries)
     assert pace.total(grid.experiments) is None
-    for run in run_grid(grid.experiments[:1], grid.outlines, settings).values():
+    for run in run_grid(grid.experiments[:1], grid.summaries, settings).values():
         pace.learn(run)
     measured = read_runs(settings)["seconds"].item()
     assert pace.seconds(grid.experiments[0]) == pytest.approx(measured)
-    assert TimeEstimate.of(grid.outlines, read_runs(settings)).total(grid.experiments) == pytest.approx(6 * measured)
+    assert TimeEstimate.of(grid.summaries, read_runs(settings)).total(grid.experiments) == pytest.approx(6 * measured)
     assert [in_words(seconds) for seconds in (None, 40, 600, 9000)] == ["unknown", "40 s", "10 min", "2.5 h"]

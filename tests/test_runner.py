@@ -74,7 +74,7 @@ def test_exit_codes_tell_what_failed(benchmarked, plan, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(evaluate, "learner_of", broken)
+    monkeypatch.setattr(evaluate, "make_strategy", broken)
     plan.write_text(PLAN.replace("folds = 2", "folds = 3"))
     assert benchmarked("run", "--plan", plan)[0] == 1
 
@@ -132,10 +132,10 @@ def test_what_cannot_be_run_is_one_line(benchmarked, plan, words, said):
 
 def test_a_terminal_sees_a_table_that_counts(plan, settings):
     grid = Grid.of(read_plan(plan), settings)
-    watch = watching.Watch(grid.experiments, TimeEstimate.of(grid.outlines))
+    watch = watching.Watch(grid.experiments, TimeEstimate.of(grid.summaries))
     watch.console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with watch.shown() as live:
-        run_grid(grid.experiments[:1], grid.outlines, settings, ended=watch.ended)
+        run_grid(grid.experiments[:1], grid.summaries, settings, ended=watch.ended)
         assert live is not None
     drawn = Console(file=io.StringIO(), width=120)
     drawn.print(watch.table())

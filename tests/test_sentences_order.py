@@ -20,7 +20,7 @@ from scdrugmap.evaluation.analysis.score_matrix import DROPPED, ScoreMatrix, wit
 from scdrugmap.evaluation.analysis.significance import compare_blocks
 from scdrugmap.evaluation.analysis.transfer_matrix import difference
 from scdrugmap.evaluation.metrics.reliability import reliability
-from scdrugmap.evaluation.report import figures, tables
+from scdrugmap.evaluation.report import sections, tables
 from scdrugmap.evaluation.results.store import PREDICTIONS
 from scdrugmap.plots import palette, transfer
 from scdrugmap.prediction.pipeline import summary
@@ -214,6 +214,8 @@ def test_the_words_legend_and_colours_of_better_and_worse_agree():
 
 def test_a_reports_matrix_is_blue_above_the_constant_and_orange_below_it():
     rows = pl.DataFrame({"train": ["a", "b"], "test": ["b", "a"], "value": [0.7, 0.3], "better": [0.2, -0.2]})
-    figure = figures.matrix(rows.with_columns(state=pl.lit("measured")), "m", "auroc", "here")
+    figure = sections._matrix(rows.with_columns(state=pl.lit("measured"), crosses=False), "m", "here")
     assert "blue is above the constant classifier, orange below" in figure.alt
-    assert [hue(figures.DIVERGING[end]) for end in (0, -1)] == ["orange", "blue"]
+    assert [hue(palette.LIGHT.worse_to_better[end]) for end in (0, -1)] == ["orange", "blue"]
+    for end in (0, -1):
+        assert palette.LIGHT.worse_to_better[end].lower() in figure.svg.lower()

@@ -195,11 +195,11 @@ def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[
     from scdrugmap.evaluation.results.store import read_runs
     from scdrugmap.evaluation.run.runner import run_grid
 
-    watch = Watch(grid.experiments, TimeEstimate.of(grid.outlines, read_runs(settings)))
+    watch = Watch(grid.experiments, TimeEstimate.of(grid.summaries, read_runs(settings)))
     how = {"workers": workers, "device": device, "remarks": grid.plan.remarks, "weights": grid.weights}
     try:
         with watch.shown():
-            return run_grid(grid.experiments, grid.outlines, settings, ended=watch.ended, **how)  # type: ignore[arg-type]
+            return run_grid(grid.experiments, grid.summaries, settings, ended=watch.ended, **how)  # type: ignore[arg-type]
     except KeyboardInterrupt:
         message = f"{len(grid.experiments) - len(watch.left)} of {len(grid.experiments)} experiments are recorded."
         raise Cancelled(message, "The same command goes on with the others.") from None

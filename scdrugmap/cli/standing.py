@@ -48,10 +48,10 @@ def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
             "embeddings that are not in the cache come on top."
         )
     elif left:
-        typer.echo(estimate_hours(left, {one.name: one for one in grid.outlines}) or UNKNOWN)
+        typer.echo(estimate_hours(left, {one.name: one for one in grid.summaries}) or UNKNOWN)
 
 
 def _eta(grid: Grid, left: list[Experiment], settings: Settings) -> float | None:
     """Return the seconds of one worker, None where a model was never run under its strategy."""
-    pace = TimeEstimate.of(grid.outlines, read_runs(settings))
+    pace = TimeEstimate.of(grid.summaries, read_runs(settings))
     return pace.total(left) if all(map(pace.knows, left)) else None
