@@ -22,7 +22,7 @@ from scdrugmap.models.celllm.tokens import Tokenizer as CelllmTokenizer
 from scdrugmap.models.checkpoints.locate import home, state
 from scdrugmap.models.core import performer
 from scdrugmap.models.core.cells import Cells
-from scdrugmap.models.core.performer import Block, Performer, Sizes
+from scdrugmap.models.core.performer import Performer, PerformerBlock, Sizes
 from scdrugmap.models.scbert.genes import read_gene_order
 from scdrugmap.models.scbert.tokens import Tokenizer as ScbertTokenizer
 
@@ -32,10 +32,10 @@ GENES = ["A", "B", "C", "D", "E"]
 
 
 @pytest.fixture
-def block() -> Block:
+def block() -> PerformerBlock:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Block(SIZES)
+        return PerformerBlock(SIZES)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def x() -> torch.Tensor:
     return x * torch.linspace(0.2, 3, 30)[:, None] + torch.linspace(0, 2, 30)[:, None]
 
 
-def dense(block: Block, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def dense(block: PerformerBlock, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """The block as its formulas stand: all features at once, one cell after the other."""
     favor = block.attention
     cells = []

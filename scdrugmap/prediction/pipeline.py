@@ -86,7 +86,7 @@ def predict(
         examples: labelled cells that a model that is asked is told of in each request: an AnnData, a path, or the key
             of a data set. Those that stand in `adata` as well are left out.
         shots: how many of each class, drawn by `seed`; None is 5 where there are examples.
-        **model_settings: the model's own knobs.
+        **model_settings: the settings of the model's card.
 
     Raises:
         InvalidInput: no cells, too few of the model's genes, or a reference that does not belong to the encoder.

@@ -88,7 +88,7 @@ class JobStatus:
     remedy: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     checks: tuple[dict[str, str], ...] = ()  # level (ok, warning, stop), message, remedy
-    input: dict[str, Any] = field(default_factory=dict)  # what the door found: value_type, n_cells, ...
+    input: dict[str, Any] = field(default_factory=dict)  # what the loader found: value_type, n_cells, ...
     upload_kept: bool = True
 
     @property

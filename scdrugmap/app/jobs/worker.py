@@ -47,7 +47,7 @@ class Reporter:
             self._write(done=int(done), total=int(total))
 
     def found(self, adata: AnnData) -> None:
-        """Keep what the door found in the file."""
+        """Keep what the loader found in the file."""
         info = adata.uns["scdrugmap"]["input"]
         rows = zip(info["checks_level"], info["checks_message"], info.get("checks_remedy", ()), strict=False)
         checks = tuple({"level": str(a), "message": str(b), "remedy": str(c)} for a, b, c in rows)

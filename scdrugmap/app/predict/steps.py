@@ -91,7 +91,7 @@ def _delete(job_id: str) -> None:
 
 
 def checks(status: JobStatus) -> None:
-    """List what the door found: a mark, what was seen, and the remedy of what stops."""
+    """List what the loader found: a mark, what was seen, and the remedy of what stops."""
     if not status.checks:
         return
     st.subheader("2 · Checks", anchor=False)

@@ -70,7 +70,7 @@ def _meet(x: Tensor, total: Tensor) -> Tensor:
     return ((x + EPS) * (total + EPS)).sum(dim=-1, keepdim=True)
 
 
-class Block(nn.Module):
+class FlowformerBlock(nn.Module):
     """x += attention(LN(x)); x += W2 gelu(W1 LN(x))."""
 
     def __init__(self, config: Config) -> None:
@@ -98,7 +98,7 @@ class Network(nn.Module):
         self.gene = nn.EmbeddingBag(config.n_genes, config.dim, mode="sum")
         self.linear = nn.Linear(config.dim, config.dim)
         self.norm = nn.GroupNorm(GROUPS, config.dim)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(FlowformerBlock(config) for _ in range(config.layers))
         self.last_norm = nn.LayerNorm(config.dim)
         self.component = nn.Linear(config.dim, config.clusters)
         self.mixture = nn.Linear(config.dim + config.clusters, config.hidden)

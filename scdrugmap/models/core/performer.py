@@ -98,7 +98,7 @@ class FavorAttention(nn.Module):
         return F.linear(x, self.projection * LOG2_E), x.square().sum(-1, keepdim=True) * (LOG2_E / 2)
 
 
-class Block(nn.Module):
+class PerformerBlock(nn.Module):
     """x += attention(LN(x)); x += W2 gelu(W1 LN(x)), chunk by chunk."""
 
     compiles = False  # how many chunks there are depends on the cell: each number would be translated anew
@@ -135,7 +135,7 @@ class Performer(nn.Module):
         self.dim = sizes.dim
         self.token = nn.Embedding(sizes.n_tokens, sizes.dim)
         self.position = nn.Embedding(sizes.n_positions, sizes.dim)
-        self.blocks = nn.ModuleList(Block(sizes, shared_maximum=shared_maximum) for _ in range(sizes.layers))
+        self.blocks = nn.ModuleList(PerformerBlock(sizes, shared_maximum=shared_maximum) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.dim)
 
     def run(self, x: Tensor, mask: Tensor | None, weight: Tensor | None, needed: slice) -> Tensor:

@@ -34,7 +34,7 @@ class Config:
     dropout: float = 0.0
 
 
-class Block(PostNormBlock):
+class BertBlock(PostNormBlock):
     """BERT's layer: as its parent, without dropout inside the feed-forward."""
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -74,9 +74,9 @@ class Network(nn.Module):
         return x[:, 0] if self.mode == "cls" else masked_mean(x, pooled)
 
 
-def _block(config: Config) -> Block:
+def _block(config: Config) -> BertBlock:
     sizes = (config.dim, config.heads, config.inner)
-    return Block(*sizes, activation=config.activation, eps=config.eps, dropout=config.dropout)
+    return BertBlock(*sizes, activation=config.activation, eps=config.eps, dropout=config.dropout)
 
 
 def layers_run(layers: int, settings: Mapping[str, Any]) -> int:

@@ -42,7 +42,7 @@ class CausalAttention(Attention):
         return self.out_proj(mixed.transpose(1, 2).flatten(2))  # (C, L, D)
 
 
-class Block(nn.Module):
+class GPT2Block(nn.Module):
     """x += attention(LN(x)); x += W2 gelu(W1 LN(x)), with the tanh form of GELU."""
 
     def __init__(self, config: Config) -> None:
@@ -75,7 +75,7 @@ class Network(nn.Module):
         self.token = nn.Embedding(config.n_tokens, config.dim)
         self.position = nn.Embedding(config.positions, config.dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(GPT2Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
 
     def hidden(self, ids: Tensor) -> Tensor:
