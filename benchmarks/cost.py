@@ -14,7 +14,8 @@ import argparse
 from pathlib import Path
 
 from scdrugmap.evaluation.plan.compute_cost import Work, work
-from scdrugmap.evaluation.plan.plan_file import catalogue, expand, read_plan
+from scdrugmap.evaluation.plan.experiments import catalogue, expand
+from scdrugmap.evaluation.plan.plan_file import read_plan
 from scdrugmap.models.speed import speeds
 
 

@@ -6,7 +6,7 @@ import streamlit as st
 from scdrugmap.app.home import queries as home_queries
 from scdrugmap.app.home import text
 from scdrugmap.app.pages import PAGES
-from scdrugmap.app.ui import format, glossary, layout, queries, score_frames, sentence
+from scdrugmap.app.ui import entries, format, glossary, layout, queries, sentence
 from scdrugmap.plots import scores
 
 METRIC = "F1"
@@ -28,7 +28,7 @@ with layout.page("home"):
 
     st.subheader("How good is it really?", anchor="how-good", help=glossary.tip("leakage gap"))
     board = queries.board()
-    rows = score_frames.headline(board, metric=queries.SHOWN[METRIC])
+    rows = entries.headline(board, metric=queries.SHOWN[METRIC])
     if rows.is_empty():
         layout.nothing_yet(
             "Nothing has been measured on this machine yet.",

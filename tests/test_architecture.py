@@ -76,6 +76,8 @@ TWICE = {
     "benchmark", "cells", "models", "data", "reference", "app",  # a group of CLI verbs is called as its verb
     "cost", "metrics", "scores", "transfer", "catalogue", "predictions",
     "settings",  # of this machine, and of a prompt
+    "genes",  # names of genes, and the vocabulary that scBERT reads
+    "prompt",  # the text that is sent, and the strategy that sends it
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from make_jobs import predicted
 
 from scdrugmap.app.datasets import queries as datasets_queries
 from scdrugmap.app.models import frames
-from scdrugmap.app.ui import queries, score_frames
+from scdrugmap.app.ui import entries, queries
 from scdrugmap.evaluation.results.reported import reported
 from scdrugmap.plots import base as charts
 from scdrugmap.plots import catalogue, palette
@@ -77,33 +77,33 @@ def test_ranking_measures_against_the_best_baseline_and_the_split_by_cell():
 
 
 def test_the_constant_classifier_is_a_column_and_never_an_entry():
-    assert "constant" not in score_frames.tidy(both_ways(), MODELS)["model"].to_list()
+    assert "constant" not in entries.tidy(both_ways(), MODELS)["model"].to_list()
 
 
 def test_pairs_need_both_splits():
-    rows = score_frames.pairs(score_frames.tidy(both_ways(), MODELS), metric="f1")
+    rows = entries.pairs(entries.tidy(both_ways(), MODELS), metric="f1")
     assert rows["title"].to_list() == ["HVG + logistic", "Model A + MLP"]
     assert rows["gap"].to_list() == pytest.approx([0.20, 0.35])
 
 
 def test_headline_keeps_models_and_the_best_baseline():
-    rows = score_frames.headline(score_frames.tidy(both_ways(), MODELS), metric="f1")
+    rows = entries.headline(entries.tidy(both_ways(), MODELS), metric="f1")
     assert rows["title"].to_list() == ["Model A + MLP", "HVG + logistic"]
 
 
 def test_the_strictest_leak_safe_split_stands_for_the_leak_safe_side():
     more = pl.concat([both_ways(), scores({"model": "a", "value": 0.4, "split_by": "study"})])
-    rows = score_frames.pairs(score_frames.tidy(more, MODELS), metric="f1")
+    rows = entries.pairs(entries.tidy(more, MODELS), metric="f1")
     assert dict(zip(rows["title"], rows["safe_name"], strict=True))["Model A + MLP"] == "study"
 
 
 def test_simulated_runs_are_named_so():
-    board = score_frames.tidy(scores({"test": "simulated-a"}), MODELS)
+    board = entries.tidy(scores({"test": "simulated-a"}), MODELS)
     assert board["source"].to_list() == ["simulated"]
 
 
 def test_uce_on_tumour_tissue_is_the_constant_classifier():
-    same = frames.at_constant(score_frames.tidy(reported().select(scores({}).columns), queries.models()))
+    same = frames.at_constant(entries.tidy(reported().select(scores({}).columns), queries.models()))
     assert same["value"].to_list() == [0.774]
     assert same["model"].to_list() == ["uce"]
     assert same["constant"][0] == pytest.approx(0.774, abs=5e-4)
@@ -112,7 +112,7 @@ def test_uce_on_tumour_tissue_is_the_constant_classifier():
 # ---- charts -----------------------------------------------------------------------------------------------
 def test_ranking_chart_tells_measured_from_reported(ink):
     rows = scores({"value": 0.9}, {"value": 0.8, "source": "reported", "model": "b", "ci_low": None, "ci_high": None})
-    board = score_frames.tidy(rows, MODELS)
+    board = entries.tidy(rows, MODELS)
     drawn = spec(scores_.ranking(board, "F1", ink))
     dots = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "point")
     fill = dots["encoding"]["fill"]["scale"]
@@ -126,7 +126,7 @@ def test_ranking_chart_tells_measured_from_reported(ink):
 
 
 def test_axes_span_every_mark(ink):
-    board = score_frames.tidy(scores({"value": 0.2, "ci_low": -0.3, "ci_high": 0.4, "metric": "mcc"}), MODELS)
+    board = entries.tidy(scores({"value": 0.2, "ci_low": -0.3, "ci_high": 0.4, "metric": "mcc"}), MODELS)
     drawn = spec(scores_.ranking(board, "MCC", ink))
     dots = next(layer for layer in drawn["layer"] if layer["mark"]["type"] == "point")
     low, high = dots["encoding"]["x"]["scale"]["domain"]
@@ -158,20 +158,18 @@ def test_long_names_break_in_two_and_short_ones_stay():
 
 
 def test_words_on_axes_can_be_read(ink):
-    config = spec(scores_.ranking(score_frames.tidy(both_ways(), MODELS), "F1", ink))["config"]
+    config = spec(scores_.ranking(entries.tidy(both_ways(), MODELS), "F1", ink))["config"]
     assert {config[part][word] for part in ("axis", "legend") for word in ("labelColor", "titleColor")} == {ink.soft}
 
 
 @pytest.mark.parametrize("constant", [0.5, None])
 def test_ranking_chart_survives_a_missing_constant(constant, ink):
-    board = score_frames.tidy(scores({"prevalence": constant}), MODELS)
+    board = entries.tidy(scores({"prevalence": constant}), MODELS)
     assert spec(scores_.ranking(board, "F1", ink))["layer"]
 
 
 def test_dumbbell_draws_both_splits(ink):
-    drawn = spec(
-        scores_.dumbbell(score_frames.headline(score_frames.tidy(both_ways(), MODELS), metric="f1"), "F1", ink)
-    )
+    drawn = spec(scores_.dumbbell(entries.headline(entries.tidy(both_ways(), MODELS), metric="f1"), "F1", ink))
     fields = {layer["encoding"]["x"]["field"] for layer in drawn["layer"] if layer["mark"]["type"] == "point"}
     assert fields == {"by_cell", "safe"}
 

@@ -308,8 +308,8 @@ def test_a_process_has_a_gpu_to_itself(tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["cuda:1", "auto"]
-    for file in gpu_slots._held:
-        file.close()
+    for lock in gpu_slots._held:
+        lock.release()
     gpu_slots._held.clear()
     gpu_slots.own_device.cache_clear()
 

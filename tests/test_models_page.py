@@ -17,8 +17,8 @@ from scdrugmap.app.models import card as models_card
 from scdrugmap.app.models import frames
 from scdrugmap.app.models import queries as models_queries
 from scdrugmap.app.models import queries as queries_views
-from scdrugmap.app.ui import queries, score_frames, share
-from scdrugmap.app.ui.score_frames import named
+from scdrugmap.app.ui import entries, queries, share
+from scdrugmap.app.ui.entries import named
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.analysis.scores import averaged
 from scdrugmap.evaluation.experiment import Experiment
@@ -262,7 +262,7 @@ def test_the_gap_has_its_interval(crossed):
     asked = Experiment("hvg", "logistic", REAL[:1], split_by="cell", facet_value=REAL[0], folds=4)
     write_run(crossed.precomputed, *make_run(asked, 3.0))
     write_scores(crossed.precomputed)
-    both = frames.with_gaps(score_frames.pairs(queries.board(), metric="f1"), queries_views.gaps("f1"))
+    both = frames.with_gaps(entries.pairs(queries.board(), metric="f1"), queries_views.gaps("f1"))
     row = both.row(0, named=True)
     assert both.height == 1
     assert row["gap_low"] <= row["gap"] <= row["gap_high"]

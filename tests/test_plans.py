@@ -12,8 +12,9 @@ from scdrugmap.errors import InvalidInput, ScDrugMapError, UnknownName
 from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.plan import expand as one_question
 from scdrugmap.evaluation.plan.expand import expand_grid
+from scdrugmap.evaluation.plan.experiments import catalogue, expand
 from scdrugmap.evaluation.plan.grid import Grid
-from scdrugmap.evaluation.plan.plan_file import Ask, Plan, catalogue, expand, read_plan, resolve
+from scdrugmap.evaluation.plan.plan_file import Ask, Plan, read_plan, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = sorted((ROOT / "benchmarks" / "plans").glob("*.toml"))

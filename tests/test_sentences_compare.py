@@ -14,7 +14,7 @@ from scdrugmap.app.models import frames, text
 from scdrugmap.app.models.tables import tests_columns as columns_of_tests
 from scdrugmap.app.predict import text as predict_text
 from scdrugmap.app.transfer import text as transfer_text
-from scdrugmap.app.ui import score_frames, sentence
+from scdrugmap.app.ui import entries, sentence
 
 PICKS: dict[str, Any] = {
     "metric": "AUROC", "entry": "scGPT + MLP", "strategy": "freeze", "shots": "0", "other": None, "with": "",
@@ -223,7 +223,7 @@ BOTH = {
 def test_a_leakage_gap_above_0_flatters_whatever_the_metric(metric, by_cell, safe, gap):
     sides = {"cell": by_cell, "sample": safe}
     board = pl.DataFrame([BOTH | {"metric": metric, "split_by": name, "value": sides[name]} for name in sides])
-    assert score_frames.pairs(board, metric=metric)["gap"].item() == pytest.approx(gap)
+    assert entries.pairs(board, metric=metric)["gap"].item() == pytest.approx(gap)
 
 
 def test_the_note_says_what_a_gap_above_0_means_and_says_nothing_without_an_interval():

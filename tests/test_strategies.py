@@ -1,6 +1,7 @@
 """What every strategy promises to the loop, whichever it is: `scdrugmap.evaluation.strategies.strategy` in tests.
 
-A strategy that is new in `STRATEGY_CLASSES` is red here until `ASKED` says how it is asked and `IMPOSSIBLE` what it refuses.
+A strategy that is new in `STRATEGY_CLASSES` is red here until `ASKED` says how it is asked and `IMPOSSIBLE` what it
+refuses.
 All are asked the same question, few-shot transfer between two simulated data sets, so that each has something to learn
 from other cells and from the target's own.
 """

@@ -10,7 +10,7 @@ import streamlit as st
 from scdrugmap.app.models import filters, frames, tables, text
 from scdrugmap.app.models import queries as queries_views
 from scdrugmap.app.models import tables as tables_views
-from scdrugmap.app.ui import glossary, layout, queries, score_frames, sentence, widgets
+from scdrugmap.app.ui import entries, glossary, layout, queries, sentence, widgets
 from scdrugmap.plots import base, scores
 
 SETS = 6  # sets of cells whose splits are compared at first
@@ -45,7 +45,7 @@ def split_matters(board: pl.DataFrame, picks: Mapping[str, str]) -> None:
     metric, key = picks["metric"], queries.SHOWN[picks["metric"]]
     st.caption(text.follows("the metric and the strategy", "every set of cells that was split both ways"))
     chosen = frames.pick(board.filter(pl.col("source") == "measured"), strategy=picks["strategy"])
-    both = score_frames.pairs(chosen, metric=key)
+    both = entries.pairs(chosen, metric=key)
     if both.is_empty():
         layout.nothing_yet(
             "No model was measured both by cell and leak-safe on the same cells.",

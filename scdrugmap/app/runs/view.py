@@ -11,7 +11,7 @@ import streamlit as st
 from scdrugmap.app.jobs import endpoints
 from scdrugmap.app.runs import tables
 from scdrugmap.app.runs import text as runs_text
-from scdrugmap.app.ui import format, glossary, layout, queries, score_frames, score_table, widgets
+from scdrugmap.app.ui import entries, format, glossary, layout, queries, score_table, widgets
 from scdrugmap.evaluation.results.run_record import FoldScores, Run
 
 
@@ -109,7 +109,7 @@ def _elsewhere(board: pl.DataFrame, record: Run) -> None:
         pl.col("source") != "reported", model=asked.model, head=asked.head, strategy=asked.strategy,
         metric=queries.SHOWN[word],
     )  # fmt: skip
-    shown = score_table.scores_of(score_frames.others(same, record.run_id))
+    shown = score_table.scores_of(entries.others(same, record.run_id))
     if shown.is_empty():
         return
     st.markdown(f"##### The same entry elsewhere, {word}")

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app.ui import score_frames
+from scdrugmap.app.ui import entries
 from scdrugmap.data.catalog.catalog import DATASETS, CellCount, cell_count, table
 from scdrugmap.evaluation.analysis import few_shot_curves, leaderboard, significance, transfer_matrix
 from scdrugmap.evaluation.metrics.metrics import METRICS, Metric
@@ -112,7 +112,7 @@ def board() -> pl.DataFrame:
 
 @st.cache_resource(show_spinner="Reading scores", max_entries=8)
 def _board(here: Settings, stamp: tuple[int, ...]) -> pl.DataFrame:
-    return score_frames.tidy(_scores(here, stamp), models())
+    return entries.tidy(_scores(here, stamp), models())
 
 
 def scores() -> pl.DataFrame:
@@ -204,7 +204,7 @@ def answer(question: str, **options: Any) -> Any:
 
 def title_of(model: str, head: str) -> str:
     """Return the name of an entry on screen."""
-    return score_frames.title_of(model, head, models())
+    return entries.title_of(model, head, models())
 
 
 def seeds(run_id: str, metric: str, test: str = "") -> pl.DataFrame:

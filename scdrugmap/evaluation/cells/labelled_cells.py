@@ -1,4 +1,4 @@
-"""The labelled cells that experiments work on: loaded once, one `LabelledDataset` a data set, expression and table apart."""
+"""The labelled cells that experiments work on: one `LabelledDataset` a data set, loaded once, metadata apart."""
 
 from __future__ import annotations
 

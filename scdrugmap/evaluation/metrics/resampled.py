@@ -1,8 +1,8 @@
 """Metrics of many weightings of the same cells at once: what a bootstrap needs, without a Python loop over draws.
 
-A draw of a bootstrap gives every cell a weight (how often it was drawn), or every sample (`ClusterBootstrap`), which its cells
-share. Letters: B draws, N cells, S units, U distinct scores. `metrics.score` computes the same numbers for one
-weighting with scikit-learn; tests compare all three.
+A draw of a bootstrap gives every cell a weight (how often it was drawn), or every sample (`ClusterBootstrap`), which
+its cells share. Letters: B draws, N cells, S units, U distinct scores. `metrics.score` computes the same numbers for
+one weighting with scikit-learn; tests compare all three.
 """
 
 from __future__ import annotations

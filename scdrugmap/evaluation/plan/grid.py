@@ -12,7 +12,8 @@ from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary, summaries
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.plan.expand import placed
-from scdrugmap.evaluation.plan.plan_file import Plan, expand, resolve
+from scdrugmap.evaluation.plan.experiments import expand
+from scdrugmap.evaluation.plan.plan_file import Plan, resolve
 from scdrugmap.evaluation.plan.preflight import absent, require_cells
 from scdrugmap.evaluation.results.store import read_runs
 from scdrugmap.settings import Settings

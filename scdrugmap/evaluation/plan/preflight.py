@@ -11,7 +11,8 @@ from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.cells.dataset_summary import DatasetSummary
 from scdrugmap.evaluation.experiment import CONSTANT, Experiment
 from scdrugmap.evaluation.plan.compute_cost import estimate, work
-from scdrugmap.evaluation.plan.plan_file import Plan, catalogue
+from scdrugmap.evaluation.plan.experiments import catalogue
+from scdrugmap.evaluation.plan.plan_file import Plan
 from scdrugmap.evaluation.run.gpu_slots import cards
 from scdrugmap.evaluation.strategies.prompt import MAX_COST
 from scdrugmap.models import MODELS
