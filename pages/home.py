@@ -6,7 +6,8 @@ import streamlit as st
 from scdrugmap.app.home import queries as home_queries
 from scdrugmap.app.home import text
 from scdrugmap.app.pages import PAGES
-from scdrugmap.app.ui import entries, format, glossary, layout, queries, sentence
+from scdrugmap.app.ui import board as entries
+from scdrugmap.app.ui import format, glossary, layout, queries, sentence
 from scdrugmap.plots import scores
 
 METRIC = "F1"

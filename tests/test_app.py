@@ -16,7 +16,7 @@ from scdrugmap.app.jobs.service import service
 from scdrugmap.app.models import queries as models_queries
 from scdrugmap.app.pages import PAGES
 from scdrugmap.app.predict import text
-from scdrugmap.app.ui import entries, format, glossary, queries, sentence
+from scdrugmap.app.ui import board, format, glossary, queries, sentence
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.store import write_run, write_scores
@@ -113,7 +113,7 @@ def test_home_says_what_to_run_when_nothing_was_measured(settings):
 def test_home_shows_both_splits_and_the_constant(measured, monkeypatch):
     monkeypatch.setattr(queries, "samples_of", lambda run_ids: 4)
     shown = text_of(opened("home"))
-    rows = entries.headline(queries.board(), metric="f1")
+    rows = board.headline(queries.board(), metric="f1")
     assert rows["on"].unique().to_list() == ["two-patients"]
     best = rows.filter(pl.col("kind") != "baseline").row(0, named=True)
     assert f"{format.count(best['n'])} cells / 4 samples / 1 data set · " in shown
@@ -131,7 +131,7 @@ def test_the_samples_of_a_figure_are_those_of_its_runs():
 
 
 def test_simulated_runs_never_make_the_headline(filled_results):
-    assert entries.headline(queries.board(), metric="f1").is_empty()
+    assert board.headline(queries.board(), metric="f1").is_empty()
     assert "Nothing has been measured" in text_of(opened("home"))
 
 

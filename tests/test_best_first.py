@@ -12,7 +12,7 @@ from make_results import make_run
 from opened_pages import charts_on, opened, text_of
 
 from scdrugmap.app.models import frames
-from scdrugmap.app.ui import entries, format, queries
+from scdrugmap.app.ui import board, format, queries
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.reported import reported
 from scdrugmap.evaluation.results.store import write_run, write_scores
@@ -71,13 +71,13 @@ def metric(request) -> str:
 
 
 def test_the_headline_has_the_best_models_best_first_and_then_the_best_baseline(metric):
-    rows = entries.headline(entries.tidy(scores(metric), KNOWN), metric=metric)
+    rows = board.headline(board.tidy(scores(metric), KNOWN), metric=metric)
     assert rows["model"].to_list() == ["excellent", "good", "middling", "good-baseline"]
     assert rows["safe"].to_list() == [*SAFE[metric][:3], SAFE[metric][len(MODELS)]]
 
 
 def test_one_model_is_the_best_one(metric):
-    rows = entries.headline(entries.tidy(scores(metric), KNOWN), metric=metric, best=1)
+    rows = board.headline(board.tidy(scores(metric), KNOWN), metric=metric, best=1)
     assert rows["model"].to_list() == ["excellent", "good-baseline"]
 
 
@@ -91,12 +91,12 @@ def test_the_leaderboard_begins_with_the_best(metric):
 
 
 def test_the_split_that_matters_is_sorted_by_the_leak_safe_side(metric):
-    rows = entries.pairs(entries.tidy(scores(metric), KNOWN), metric=metric)
+    rows = board.pairs(board.tidy(scores(metric), KNOWN), metric=metric)
     assert rows["safe"].to_list() == sorted(SAFE[metric], reverse=MORE_IS_BETTER[metric])
 
 
 def test_the_figure_keeps_the_order_of_its_rows(metric):
-    rows = entries.headline(entries.tidy(scores(metric), KNOWN), metric=metric)
+    rows = board.headline(board.tidy(scores(metric), KNOWN), metric=metric)
     drawn = json.loads(scores_.dumbbell(rows, metric, palette.LIGHT).to_json())
     orders = [layer["encoding"]["y"]["sort"] for layer in drawn["layer"] if "sort" in layer["encoding"].get("y", {})]
     assert orders
@@ -128,7 +128,7 @@ def first_page(filled_results):
 
 def test_the_first_page_names_the_best_model_and_the_best_baseline(first_page):
     assert not first_page.exception
-    safe = entries.pairs(queries.board().filter(pl.col("on") == "two-patients"), metric="f1")
+    safe = board.pairs(queries.board().filter(pl.col("on") == "two-patients"), metric="f1")
     score = dict(zip(safe["model"], safe["safe"], strict=True))
     assert max(score, key=score.__getitem__) == "tgpt"
     shown = text_of(first_page)

@@ -9,7 +9,8 @@ from make_jobs import predicted
 
 from scdrugmap.app.datasets import queries as datasets_queries
 from scdrugmap.app.models import frames
-from scdrugmap.app.ui import entries, queries
+from scdrugmap.app.ui import board as entries
+from scdrugmap.app.ui import queries
 from scdrugmap.evaluation.results.reported import reported
 from scdrugmap.plots import base as charts
 from scdrugmap.plots import catalogue, palette

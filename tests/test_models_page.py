@@ -17,8 +17,9 @@ from scdrugmap.app.models import card as models_card
 from scdrugmap.app.models import frames
 from scdrugmap.app.models import queries as models_queries
 from scdrugmap.app.models import queries as queries_views
-from scdrugmap.app.ui import entries, queries, share
-from scdrugmap.app.ui.entries import named
+from scdrugmap.app.ui import board as entries
+from scdrugmap.app.ui import queries, share
+from scdrugmap.app.ui.board import named
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.analysis.scores import averaged
 from scdrugmap.evaluation.experiment import Experiment

@@ -14,7 +14,8 @@ from scdrugmap.app.models import frames, text
 from scdrugmap.app.models.tables import tests_columns as columns_of_tests
 from scdrugmap.app.predict import text as predict_text
 from scdrugmap.app.transfer import text as transfer_text
-from scdrugmap.app.ui import entries, sentence
+from scdrugmap.app.ui import board as entries
+from scdrugmap.app.ui import sentence
 
 PICKS: dict[str, Any] = {
     "metric": "AUROC", "entry": "scGPT + MLP", "strategy": "freeze", "shots": "0", "other": None, "with": "",

@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from scdrugmap.app.models import frames
 from scdrugmap.app.transfer import frames as transfer_frames
-from scdrugmap.app.ui import entries as score_frames
+from scdrugmap.app.ui import board as score_frames
 from scdrugmap.app.ui import glossary
 from scdrugmap.evaluation.analysis.leakage_gap import over_datasets
 from scdrugmap.evaluation.analysis.score_matrix import DROPPED, ScoreMatrix, with_names

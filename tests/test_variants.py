@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from make_results import make_crossed, make_run
 
-from scdrugmap.app.ui.entries import named
+from scdrugmap.app.ui.board import named
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.analysis.leaderboard import leaderboard, won
 from scdrugmap.evaluation.analysis.leakage_gap import gaps

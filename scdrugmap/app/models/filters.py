@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app.ui import entries, queries, widgets
+from scdrugmap.app.ui import board as entries
+from scdrugmap.app.ui import queries, widgets
 
 
 def leaderboard(board: pl.DataFrame) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from scdrugmap.app.ui.entries import ANY, CONSTANT, named, titled
+from scdrugmap.app.ui.board import ANY, CONSTANT, named, titled
 from scdrugmap.evaluation.analysis.leaderboard import leaderboard
 from scdrugmap.evaluation.analysis.significance import Comparison
 from scdrugmap.evaluation.metrics.metrics import METRICS

@@ -12,7 +12,7 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app.models import frames
-from scdrugmap.app.ui import entries
+from scdrugmap.app.ui import board
 from scdrugmap.app.ui.queries import SHOWN, _scores, answer, models, scores, settings, stamp
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.analysis import leakage_gap, significance
@@ -27,7 +27,7 @@ from scdrugmap.settings import Settings
 
 def few_shot(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
     """Return the points of the few-shot curves, with `title`; see `evaluation.analysis.few_shot_curves.curves`."""
-    return entries.titled(answer("curves", metric=metric, made_up=made_up, **view), models())
+    return board.titled(answer("curves", metric=metric, made_up=made_up, **view), models())
 
 
 def compare(metric: str, *, made_up: bool, **view: Any) -> significance.Comparison:
@@ -37,7 +37,7 @@ def compare(metric: str, *, made_up: bool, **view: Any) -> significance.Comparis
 
 def by_facet(metric: str, facet: str, **view: Any) -> pl.DataFrame:
     """Return the entries under each value of a facet, named for the screen; see `leaderboard.by_facet`."""
-    return entries.named(answer("by facet", metric=metric, facet=facet, **view), models())
+    return board.named(answer("by facet", metric=metric, facet=facet, **view), models())
 
 
 def won(metric: str, **view: Any) -> pl.DataFrame:
@@ -61,7 +61,7 @@ def gaps(metric: str) -> pl.DataFrame:
 def _gaps(here: Settings, changed: tuple[int, ...], metric: str) -> pl.DataFrame:
     real = scores().filter(~tables.simulated(scores()))
     found = leakage_gap.gaps(real, lambda run_id: read_predictions(run_id, here), (metric,))
-    return entries.titled(found, models())
+    return board.titled(found, models())
 
 
 def speeds() -> pl.DataFrame:

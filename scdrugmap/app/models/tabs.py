@@ -10,7 +10,7 @@ import streamlit as st
 from scdrugmap.app.models import filters, frames, text
 from scdrugmap.app.models import queries as queries_views
 from scdrugmap.app.models import tables as tables_views
-from scdrugmap.app.ui import entries, format, glossary, layout, queries, score_table, widgets
+from scdrugmap.app.ui import board, format, glossary, layout, queries, score_table, widgets
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.plots import base, benchmark, scores
 
@@ -23,7 +23,7 @@ CURVES, COLOURS = 5, 10  # curves that are drawn at first, and at most: colours 
 def by_facet(picks: Picks, kinds: list[str]) -> None:
     """Draw the ranking under each value of the facet, all on one scale."""
     view = {"protocol": picks["protocol"], "shots": frames.words_of(picks["shots"])}
-    if picks["strategy"] != entries.ANY:
+    if picks["strategy"] != board.ANY:
         view["strategy"] = picks["strategy"]
     rows = queries_views.by_facet(queries.SHOWN[picks["metric"]], picks["facet"], split_by=picks["split_by"], **view)
     rows = rows.filter(pl.col("source").is_in(kinds))
@@ -54,7 +54,7 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
 
 def few_shot(picks: Picks, *, made_up: bool) -> None:
     """Draw what labelled cells of the target add, one target at a time."""
-    view = {} if picks["strategy"] == entries.ANY else {"strategy": picks["strategy"]}
+    view = {} if picks["strategy"] == board.ANY else {"strategy": picks["strategy"]}
     rows = queries_views.few_shot(queries.SHOWN[picks["metric"]], made_up=made_up, **view)
     if rows.is_empty():
         layout.nothing_yet(
@@ -120,7 +120,7 @@ def significance(picks: Picks, *, made_up: bool) -> None:
     """Draw which entries can be told apart over data sets, and the paired tests behind it."""
     view: dict[str, object] = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
     view["shots"] = frames.words_of(picks["shots"])
-    if picks["strategy"] != entries.ANY:
+    if picks["strategy"] != board.ANY:
         view["strategy"] = picks["strategy"]
     try:
         found = queries_views.compare(queries.SHOWN[picks["metric"]], made_up=made_up, **view)

@@ -10,7 +10,8 @@ import streamlit as st
 from scdrugmap.app.models import filters, frames, tables, text
 from scdrugmap.app.models import queries as queries_views
 from scdrugmap.app.models import tables as tables_views
-from scdrugmap.app.ui import entries, glossary, layout, queries, sentence, widgets
+from scdrugmap.app.ui import board as entries
+from scdrugmap.app.ui import glossary, layout, queries, sentence, widgets
 from scdrugmap.plots import base, scores
 
 SETS = 6  # sets of cells whose splits are compared at first

@@ -11,7 +11,8 @@ import streamlit as st
 from scdrugmap.app.jobs import endpoints
 from scdrugmap.app.runs import tables
 from scdrugmap.app.runs import text as runs_text
-from scdrugmap.app.ui import entries, format, glossary, layout, queries, score_table, widgets
+from scdrugmap.app.ui import board as entries
+from scdrugmap.app.ui import format, glossary, layout, queries, score_table, widgets
 from scdrugmap.evaluation.results.run_record import FoldScores, Run
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app.ui import entries as score_frames
+from scdrugmap.app.ui import board as score_frames
 from scdrugmap.app.ui.queries import (
     MADE_UP,
     answer,

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app.ui import entries
+from scdrugmap.app.ui import board as entries
 from scdrugmap.data.catalog.catalog import DATASETS, CellCount, cell_count, table
 from scdrugmap.evaluation.analysis import few_shot_curves, leaderboard, significance, transfer_matrix
 from scdrugmap.evaluation.metrics.metrics import METRICS, Metric
