@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
@@ -12,8 +13,12 @@ from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.audit.audit import audit
 from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.metrics.bootstrap import BootstrapWeights
+from scdrugmap.evaluation.metrics.metrics import score
+from scdrugmap.evaluation.metrics.reliability import reliability
 from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.models import MODELS, load_model
+from scdrugmap.prediction.reference.calibration import losses
 from scdrugmap.prediction.reference.fit import fit_reference
 from scdrugmap.prompting.examples import draw_examples
 from scdrugmap.prompting.settings import PromptSettings
@@ -92,3 +97,33 @@ def test_a_reference_knows_its_cells_by_content_and_never_a_nearly_empty_one(pai
     fitted = fit_reference(pair[:1], load_model("hvg-pca", device="cpu"))
     assert np.flatnonzero(~fitted.taught_by(pair[0])).tolist() == list(PAIRS[NEARLY_EMPTY:])
     assert np.flatnonzero(fitted.taught_by(pair[1])).tolist() == [SHARED, CONTRARY]
+
+
+EDGES = np.array([0.0, 0.1, 0.2, 0.3, 0.7, 0.9, 1.0, np.nextafter(0.3, 0), np.nextafter(0.7, 1), 1e-9, 0.55, 0.55])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_calibration_errors_of_a_score_a_bootstrap_a_curve_and_a_reference_are_one_number(dtype):
+    p = EDGES.astype(dtype)
+    resistant = np.arange(len(p)) % 3 == 0
+    labels = np.where(resistant, "resistant", "sensitive")
+    bins = np.minimum(np.floor(p.astype(float) * 10), 9)
+    by_hand = sum(abs((p[bins == b].astype(float) - resistant[bins == b]).sum()) for b in range(10)) / len(p)
+    cells = {"cell": labels, "dataset": labels, "sample": labels, "split": labels, "label": labels}
+    predictions = pl.DataFrame({**cells, "p_resistant": p})
+    found = [
+        score(labels, p)["ece"],
+        BootstrapWeights(np.ones((1, len(p)))).on(~resistant, p.astype(float)).ece[0],
+        BootstrapWeights(np.ones((1, 4)), np.arange(len(p)) % 4).on(~resistant, p.astype(float)).ece[0],
+        reliability(predictions, draws=5).ece,
+        losses(p, resistant, np.full(len(p), 1 / len(p)))["ece"],
+    ]
+    assert found == pytest.approx([by_hand] * 5, rel=1e-12)
+
+
+def test_a_weighted_calibration_error_is_that_of_cells_drawn_so_often():
+    resistant, times = np.arange(len(EDGES)) % 3 == 0, np.arange(len(EDGES)) % 4
+    labels = np.where(resistant, "resistant", "sensitive")
+    drawn = score(np.repeat(labels, times), np.repeat(EDGES, times))["ece"]
+    assert losses(EDGES, resistant, times / times.sum())["ece"] == pytest.approx(drawn, rel=1e-12)
+    assert BootstrapWeights(times[None].astype(float)).on(~resistant, EDGES).ece[0] == pytest.approx(drawn, rel=1e-12)

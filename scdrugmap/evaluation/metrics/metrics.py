@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from scdrugmap.data.labels import is_sensitive
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.metrics.resampled import ECE_BINS, CellBootstrap, calibration_bins
+from scdrugmap.evaluation.metrics.resampled import ECE_BINS, CellBootstrap, calibration_bins, calibration_error
 from scdrugmap.registry import Registry
 
 
@@ -136,7 +136,7 @@ def score(
         "precision": sk.precision_score(sensitive, called, zero_division=np.nan),
         "recall": sk.recall_score(sensitive, called, zero_division=np.nan),
         "brier": sk.brier_score_loss(~sensitive, p, pos_label=True),
-        "ece": _ece(sensitive, p),
+        "ece": expected_calibration_error(p, ~sensitive),
     }
     if 0 < share < 1:
         values |= {
@@ -150,6 +150,14 @@ def score(
     return {key: float(values.get(key, np.nan)) for key in METRICS}
 
 
-def _ece(sensitive: np.ndarray, p: np.ndarray) -> float:
-    gap = np.bincount(calibration_bins(p), weights=p - ~sensitive, minlength=ECE_BINS)
-    return float(np.abs(gap).sum() / len(p))
+def expected_calibration_error(
+    p_resistant: np.ndarray, resistant: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+    """Return the expected calibration error of P(resistant), (n_cells,) float64, against `resistant`, (n_cells,) bool.
+
+    The mean over cells, or over their `weights` (n_cells,), of |mean P(resistant) - share resistant| of a cell's bin:
+    `ECE_BINS` of equal width (Naeini et al. 2015, AAAI-15).
+    """
+    weights = np.ones(len(p_resistant)) if weights is None else weights
+    gaps = np.bincount(calibration_bins(p_resistant), weights=weights * (p_resistant - resistant), minlength=ECE_BINS)
+    return float(calibration_error(gaps, weights.sum()))

@@ -9,8 +9,8 @@ import polars as pl
 
 from scdrugmap.data.labels import is_sensitive
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS, percentile, resampling_unit
-from scdrugmap.evaluation.metrics.metrics import METRICS
-from scdrugmap.evaluation.metrics.resampled import ECE_BINS, calibration_bins, divide
+from scdrugmap.evaluation.metrics.metrics import METRICS, expected_calibration_error
+from scdrugmap.evaluation.metrics.resampled import ECE_BINS, calibration_bins, calibration_error, divide
 
 BINS = {
     "bin": pl.Int64,
@@ -69,7 +69,7 @@ def reliability(predictions: pl.DataFrame, *, draws: int = DRAWS, seed: int = 0)
         unit=unit,
         n=len(p),
         n_samples=len(names),
-        ece=float(np.abs(sums.sum(axis=0) - resistant.sum(axis=0)).sum() / len(p)),
+        ece=expected_calibration_error(p, ~sensitive),
         ece_low=bounds[0],
         ece_high=bounds[1],
         brier=float(np.mean((p - ~sensitive) ** 2)),
@@ -104,7 +104,7 @@ def _by_sample(
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)  # (draws, S)
     total, p, r = counts @ cells, counts @ sums, counts @ resistant  # (draws, bins)
     bounds = np.array([percentile(column) for column in divide(r, total).T])  # (bins, 2)
-    return bounds[:, 0], bounds[:, 1], percentile(np.abs(p - r).sum(axis=1) / total.sum(axis=1))
+    return bounds[:, 0], bounds[:, 1], percentile(calibration_error(p - r, total.sum(axis=1)))
 
 
 def _by_cell(sensitive: np.ndarray, p: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
@@ -114,8 +114,8 @@ def _by_cell(sensitive: np.ndarray, p: np.ndarray, draws: int, seed: int) -> tup
     mean_p = divide(np.bincount(kind, weights=p, minlength=2 * ECE_BINS), of)
     drawn = np.random.default_rng(seed).multinomial(len(p), of / len(p), size=draws)  # (draws, kinds)
     is_resistant = (np.arange(2 * ECE_BINS) % 2 == 0).astype(float)
-    gap = drawn * np.nan_to_num(mean_p - is_resistant)  # (draws, kinds)
-    return percentile(np.abs(gap.reshape(draws, ECE_BINS, 2).sum(axis=2)).sum(axis=1) / len(p))
+    gaps = drawn * np.nan_to_num(mean_p - is_resistant)  # (draws, kinds)
+    return percentile(calibration_error(gaps.reshape(draws, ECE_BINS, 2).sum(axis=2), np.full(draws, len(p))))
 
 
 def _wilson(resistant: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 
 _BLOCK = 4_000_000  # numbers (draws x cells, or scores x units) held at once
 ECE_BINS = 10  # of equal width over P(resistant): [0, 0.1), [0.1, 0.2), ..., [0.9, 1]
@@ -23,7 +24,16 @@ def calibration_bins(p_resistant: np.ndarray) -> np.ndarray:
     return np.minimum((np.asarray(p_resistant, dtype=np.float64) * ECE_BINS).astype(int), ECE_BINS - 1)
 
 
-def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def calibration_error(gaps: np.ndarray, total: ArrayLike) -> np.ndarray:
+    """Return the expected calibration error of weighted cells, (...,), NaN where there are none.
+
+    `gaps`, (..., `ECE_BINS`), is the sum over the cells of a bin of weight x (P(resistant) - resistant); `total`,
+    (...,), the sum of all weights. Each bin counts by its weight.
+    """
+    return divide(np.abs(gaps).sum(axis=-1), total)
+
+
+def divide(above: ArrayLike, below: ArrayLike) -> np.ndarray:
     """Divide elementwise; where nothing is below the line the result is NaN, not an error."""
     below = np.asarray(below, dtype=np.float64)
     out = np.full(below.shape, np.nan)
@@ -122,8 +132,8 @@ class _Metrics(abc.ABC):
     def ece(self) -> np.ndarray:
         """Expected calibration error over `ECE_BINS` bins of equal width."""
         one_hot = np.eye(ECE_BINS)[calibration_bins(self.p_resistant)]  # (N, bins)
-        gap = self._sums(one_hot * (self.p_resistant - ~self.sensitive)[:, None])  # (B, bins)
-        return divide(np.abs(gap).sum(axis=1), self._total)
+        gaps = self._sums(one_hot * (self.p_resistant - ~self.sensitive)[:, None])  # (B, bins)
+        return calibration_error(gaps, self._total)
 
     @property
     def auroc(self) -> np.ndarray:
@@ -135,7 +145,7 @@ class _Metrics(abc.ABC):
         """The same over pairs of cells of one fold only."""
         folds = np.zeros(len(self.sensitive)) if self.folds is None else np.asarray(self.folds)
         parts = [self._pairs(np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
-        return divide(sum(right for right, _ in parts), sum(pairs for _, pairs in parts))  # type: ignore[arg-type]
+        return divide(sum(right for right, _ in parts), sum(pairs for _, pairs in parts))
 
 
 @dataclass(frozen=True, eq=False)

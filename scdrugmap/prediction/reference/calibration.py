@@ -24,6 +24,7 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
 from scdrugmap.errors import InvalidInput
+from scdrugmap.evaluation.metrics.metrics import expected_calibration_error
 
 Method = Literal["temperature", "isotonic"]
 FloatArray = NDArray[np.float64]
@@ -31,7 +32,6 @@ FloatArray = NDArray[np.float64]
 MIN_STUDIES_ISOTONIC = 5
 HOTTEST = 100.0  # the largest temperature: a score of 0.999 becomes 0.517
 COLDEST = 0.2  # the smallest, and only where there are studies enough
-BINS = 10  # of equal width, for the expected calibration error
 _CLIP = 1e-6  # scores of exactly 0 and 1 have no logit
 
 
@@ -109,11 +109,12 @@ def balanced_weights(resistant: NDArray[np.bool_], studies: ArrayLike) -> FloatA
 
 def losses(p: ArrayLike, resistant: NDArray[np.bool_], weights: FloatArray) -> dict[str, float]:
     """Return the weighted Brier score, log loss and expected calibration error of P(resistant)."""
-    p = np.clip(np.asarray(p, dtype=np.float64), _CLIP, 1 - _CLIP)
+    p = np.asarray(p, dtype=np.float64)
+    clipped = np.clip(p, _CLIP, 1 - _CLIP)
     return {
         "brier": float(np.sum(weights * (p - resistant) ** 2)),
-        "nll": float(-np.sum(weights * np.where(resistant, np.log(p), np.log1p(-p)))),
-        "ece": _expected_error(p, resistant, weights),
+        "nll": float(-np.sum(weights * np.where(resistant, np.log(clipped), np.log1p(-clipped)))),
+        "ece": expected_calibration_error(p, resistant, weights),
     }
 
 
@@ -190,12 +191,6 @@ def _fit_isotonic(raw: FloatArray, truth: NDArray[np.bool_], weights: FloatArray
     model = IsotonicRegression(y_min=edge, y_max=1 - edge, out_of_bounds="clip")
     model.fit(raw, truth.astype(np.float64), sample_weight=weights)
     return Calibration("isotonic", 1.0, np.vstack([model.X_thresholds_, model.y_thresholds_]))
-
-
-def _expected_error(p: FloatArray, resistant: NDArray[np.bool_], weights: FloatArray) -> float:
-    bins = np.minimum((p * BINS).astype(int), BINS - 1)
-    gap = np.bincount(bins, weights * (p - resistant), minlength=BINS)
-    return float(np.abs(gap).sum() / weights.sum())
 
 
 def _logit(p: FloatArray) -> FloatArray:
