@@ -7,19 +7,21 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
+from scipy.stats import binomtest
 
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.audit.audit import audit
 from scdrugmap.evaluation.cells.labelled_cells import LabelledData, load_labelled
 from scdrugmap.evaluation.experiment import Experiment
-from scdrugmap.evaluation.metrics.bootstrap import BootstrapWeights
+from scdrugmap.evaluation.metrics.bootstrap import BootstrapWeights, bootstrap
 from scdrugmap.evaluation.metrics.metrics import score
 from scdrugmap.evaluation.metrics.reliability import reliability
 from scdrugmap.evaluation.splits.cross_validate import CrossValidation
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.prediction.reference.calibration import losses
 from scdrugmap.prediction.reference.fit import fit_reference
+from scdrugmap.prediction.summary import share_interval
 from scdrugmap.prompting.examples import draw_examples
 from scdrugmap.prompting.settings import PromptSettings
 
@@ -127,3 +129,43 @@ def test_a_weighted_calibration_error_is_that_of_cells_drawn_so_often():
     drawn = score(np.repeat(labels, times), np.repeat(EDGES, times))["ece"]
     assert losses(EDGES, resistant, times / times.sum())["ece"] == pytest.approx(drawn, rel=1e-12)
     assert BootstrapWeights(times[None].astype(float)).on(~resistant, EDGES).ece[0] == pytest.approx(drawn, rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def samples_of_their_own() -> tuple[np.ndarray, np.ndarray]:
+    """Whether each of 600 cells is resistant, and its sample: twelve of unequal size that differ much."""
+    rng = np.random.default_rng(3)
+    sample = rng.choice(list("abcdefghijkl"), 600, p=np.arange(1, 13) / 78)
+    shares = dict(zip("abcdefghijkl", np.linspace(0.05, 0.95, 12), strict=True))
+    return np.array([rng.random() < shares[name] for name in sample]), sample
+
+
+def test_the_interval_of_a_share_is_that_of_the_accuracy_of_cells_that_are_right_so_often(samples_of_their_own):
+    resistant, sample = samples_of_their_own
+    part = share_interval(resistant, sample)
+    labels = np.full(600, "resistant")
+    drawn = bootstrap(labels, resistant.astype(float), sample, metrics=["accuracy"])  # right where P is 1
+    assert (part["unit"], part["n_units"]) == (drawn.unit, drawn.n_units) == ("sample", 12)
+    assert (part["low"], part["high"]) == pytest.approx(drawn.interval["accuracy"], rel=1e-12)
+    assert part["high"] - part["low"] > 0.2
+
+
+def test_the_interval_of_a_calibration_curve_is_that_of_the_score(samples_of_their_own):
+    resistant, sample = samples_of_their_own
+    labels, p = np.where(resistant, "resistant", "sensitive"), np.linspace(0, 1, 600).astype(np.float32)
+    cells = {"cell": sample, "dataset": sample, "sample": sample, "split": sample, "label": labels}
+    curve = reliability(pl.DataFrame({**cells, "p_resistant": p}), draws=200)
+    interval = bootstrap(labels, p, sample, metrics=["ece"], draws=200).interval["ece"]
+    assert (curve.ece_low, curve.ece_high) == pytest.approx(interval, rel=1e-12)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 1), (1, 1), (3, 7), (300, 300)])
+def test_cells_of_one_sample_have_wilsons_interval_wherever_their_share_is_told(count, n):
+    resistant = np.arange(n) < count
+    part = share_interval(resistant, np.full(n, "a"))
+    labels = np.where(resistant, "resistant", "sensitive")
+    cells = dict.fromkeys(("cell", "dataset", "sample", "split"), np.full(n, "a")) | {"label": labels}
+    row = reliability(pl.DataFrame({**cells, "p_resistant": np.full(n, 0.55)}), draws=5).bins.row(5, named=True)
+    expected = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    assert (part["low"], part["high"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert (row["low"], row["high"]) == (part["low"], part["high"])

@@ -2,8 +2,7 @@
 
 An interval says how far the share would move with other cells or other samples of the same kind, given the model. It
 does not say whether the model is right: that is what the held-out score of the reference is for. It is a bootstrap over
-samples where there are `MIN_SAMPLES` or more (cells of one sample resemble each other), and else Wilson's interval over
-cells.
+samples where there are several (`metrics.bootstrap.resampling_unit`), and else Wilson's interval over cells.
 """
 
 from __future__ import annotations
@@ -15,18 +14,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from scdrugmap.data.labels import RESISTANT, read_labels
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.metrics.bootstrap import bootstrap
+from scdrugmap.evaluation.metrics.bootstrap import DRAWS, bootstrap, draw_units, percentile, resampling_unit, wilson
 from scdrugmap.evaluation.metrics.failures import count_failures
 from scdrugmap.evaluation.metrics.metrics import constants, score
 
 THRESHOLD = 0.5  # a cell at or above it is called resistant
-MIN_SAMPLES = 3
-LEVEL = 0.95
-DRAWS = 2000
 # Where files keep the sample of a cell, most specific first; compared without regard to case.
 SAMPLE_COLUMNS = (
     "sample",
@@ -57,18 +52,22 @@ def sample_column(obs: pd.DataFrame, wanted: str | None = None) -> str | None:
 def share_interval(
     flags: NDArray[np.bool_], samples: NDArray[np.str_] | None = None, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Return the share of true `flags`, (n_cells,), with its 95 % interval and what the interval was drawn over."""
+    """Return the share of true `flags`, (n_cells,), with its 95 % interval and what the interval was drawn over.
+
+    Where all samples agree, as at 0 or 1, a bootstrap cannot say how surely: each sample is taken for one draw then.
+    """
     n_cells = len(flags)
     if n_cells == 0:
         return {"share": None, "low": None, "high": None, "n": 0, "n_cells": 0, "unit": "cell", "n_units": 0}
-    units = np.unique(samples) if samples is not None else np.empty(0)
-    if samples is not None and len(units) >= MIN_SAMPLES:
-        low, high = _over_samples(flags, samples, seed)
-        unit, n_units = "sample", len(units)
-    else:
-        low, high = _wilson(int(flags.sum()), n_cells)
-        unit, n_units = "cell", n_cells
-    count = int(flags.sum())
+    unit, index = resampling_unit(np.zeros(n_cells), samples)
+    n_units, count = int(index.max()) + 1, int(flags.sum())
+    shares = np.array([count / n_cells])
+    if unit == "sample":
+        drawn = draw_units(n_units, DRAWS, np.random.default_rng(seed))  # (draws, samples)
+        shares = (drawn @ np.bincount(index, weights=flags)) / (drawn @ np.bincount(index))
+    low, high = percentile(shares)
+    if low == high:
+        low, high = (float(bound) for bound in wilson(round(low * n_units), n_units))
     return {
         "share": count / n_cells,
         "low": low,
@@ -156,23 +155,6 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (np.ndarray, list, tuple)):
         return [to_plain(inner) for inner in value]
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _over_samples(flags: NDArray[np.bool_], samples: NDArray[np.str_], seed: int) -> tuple[float, float]:
-    _, codes = np.unique(samples, return_inverse=True)
-    sizes, counts = np.bincount(codes), np.bincount(codes, weights=flags)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=DRAWS)  # (DRAWS, samples)
-    shares = (drawn @ counts) / (drawn @ sizes)
-    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    if low == high:  # all samples agree, as at 0 or 1: a bootstrap cannot say how surely; take each for one draw
-        return _wilson(round(low * len(sizes)), len(sizes))
-    return float(low), float(high)
-
-
-def _wilson(count: int, n: int) -> tuple[float, float]:
-    interval = binomtest(count, n).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _groups(obs: pd.DataFrame, column: str) -> Iterator[tuple[Hashable, NDArray[np.intp]]]:

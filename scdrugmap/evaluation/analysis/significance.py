@@ -17,7 +17,7 @@ from scipy import stats
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.analysis.score_matrix import ScoreMatrix, score_matrix
-from scdrugmap.evaluation.metrics.bootstrap import DRAWS, percentile
+from scdrugmap.evaluation.metrics.bootstrap import DRAWS, draw_units, percentile
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
 ALPHA = 0.05
@@ -192,7 +192,7 @@ def _pairs(table: ScoreMatrix, ranks: np.ndarray, order: np.ndarray, nemenyi: np
 
 def _ranking(table: ScoreMatrix, ranks: np.ndarray, draws: int, seed: int) -> pl.DataFrame:
     n, k = ranks.shape
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) @ ranks  # (draws, E)
+    drawn = draw_units(n, draws, np.random.default_rng(seed)) @ ranks  # (draws, E)
     again = stats.rankdata(np.round(drawn / n, 9), axis=1, method="min")
     first = (again == 1) / (again == 1).sum(axis=1, keepdims=True)
     best = ranks == ranks.min(axis=1, keepdims=True)

@@ -1,4 +1,8 @@
-"""Intervals by the bootstrap: units drawn with replacement, samples where there are several, else cells."""
+"""Intervals by the bootstrap: units drawn with replacement, samples where there are several, else cells.
+
+Whatever is drawn with replacement, samples, patients, cells or data sets, is drawn by `draw_units`; for shares of cells
+of too few samples there is Wilson's interval.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scdrugmap.evaluation.metrics.metrics import METRICS, _checked
 from scdrugmap.evaluation.metrics.resampled import CellBootstrap, ClusterBootstrap
 
 DRAWS = 1000
-
-
 LEVEL = 0.95
-
-
+MIN_SAMPLES = 3  # fewer are no sample of samples: cells are drawn instead
 _CHUNK = 4_000_000  # weights (draws x cells) held at once
-
-
 _MOST_UNITS = 2000  # whose pairs are counted; above, cells are weighted one by one
 
 
@@ -37,14 +37,14 @@ class Intervals:
 def resampling_unit(labels: Iterable[object], groups: Iterable[object] | None) -> tuple[str, np.ndarray]:
     """Return what a bootstrap may draw, and the unit of each cell, (n_cells,) int.
 
-    Samples, where there are three or more and every class stands in two or more of them; otherwise cells, whose
-    interval is too narrow, since cells of one sample resemble each other.
+    Samples, where there are `MIN_SAMPLES` or more and every class stands in two or more of them; otherwise cells, whose
+    interval is too narrow, since cells of one sample resemble each other. Labels that play no part are all alike.
     """
     labels = np.asarray(labels, dtype=object)
     if groups is not None:
         names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
         per_class = [len(np.unique(index[labels == label])) for label in set(labels)]
-        if len(names) >= 3 and min(per_class) >= 2:
+        if len(names) >= MIN_SAMPLES and min(per_class) >= 2:
             return "sample", index
     return "cell", np.arange(len(labels))
 
@@ -119,6 +119,18 @@ def percentile(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
         return (float("nan"), float("nan"))
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return (float(low), float(high))
+
+
+def wilson(count: ArrayLike, n: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Return Wilson's interval of shares `count` / `n`, (...,) each: two (...,), NaN where n is 0."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    count, n = np.broadcast_arrays(np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64))
+    low, high = np.full(n.shape, np.nan), np.full(n.shape, np.nan)
+    some = n > 0
+    low[some], high[some] = proportion_confint(count[some], n[some], alpha=1 - level, method="wilson")
+    low[some & (count == 0)], high[some & (count == n)] = 0, 1  # which rounding would miss by its last digit
+    return low, high
 
 
 @dataclass(frozen=True, eq=False)
