@@ -35,14 +35,14 @@ def browse() -> None:
 
 
 def draw(board: pl.DataFrame, rows: pl.DataFrame, picks: dict[str, str], kinds: list[str]) -> None:
-    made_up = "simulated" in kinds and "measured" not in rows["source"].to_list()
+    simulated = "simulated" in kinds and "measured" not in rows["source"].to_list()
     drawn = {
         "Ranking": lambda: view.ranking(rows, picks),
         "Split matters": lambda: view.split_matters(board, picks),
         "By facet": lambda: tabs.by_facet(picks, kinds),
-        "Few-shot": lambda: tabs.few_shot(picks, made_up=made_up),
+        "Few-shot": lambda: tabs.few_shot(picks, simulated=simulated),
         "Calibration": lambda: tabs.calibration(rows),
-        "Significance": lambda: tabs.significance(picks, made_up=made_up),
+        "Significance": lambda: tabs.significance(picks, simulated=simulated),
         "Cost": lambda: tabs.cost(tabs.priced(rows, picks), picks),
         "Reported": lambda: view.reported(board),
     }

@@ -11,22 +11,22 @@ from scdrugmap.app.ui import layout, widgets
 
 
 def browse() -> None:
-    made_up = widgets.toggle("Show simulated", "simulated", default=False, word="simulated")
-    entries = transfer_queries.entries(made_up=made_up)
+    simulated = widgets.toggle("Show simulated", "simulated", default=False, word="simulated")
+    entries = transfer_queries.entries(simulated=simulated)
     if entries.is_empty():
         view.how_to_run("No model was trained on one data set and tested on another here.")
         return
     picks = transfer_filters.transfer(entries)
-    table, group = view.table_of(picks, made_up=made_up)
+    table, group = view.table_of(picks, simulated=simulated)
     train, test = view.asked()
     if train and test:
         widgets.back("All pairs", "train", "test")
         view.pair(table, train, test, picks)
         return
     st.markdown(transfer_text.transfer(table, picks))
-    view.matrix(table, picks, made_up=made_up)
+    view.matrix(table, picks, simulated=simulated)
     view.pairs(table, picks)
-    view.left_out(picks, group, made_up=made_up)
+    view.left_out(picks, group, simulated=simulated)
 
 
 with layout.page("transfer"):

@@ -2,11 +2,11 @@
 
     python scripts/simulate_scores.py OUT.parquet [--datasets 60] [--seed 0]
 
-Columns are those of `results.store.SCORES`; `source` is "simulated" and every data set's name begins
-with that word, so that no table takes the rows for measured ones. At full size there are over three hundred thousand
-rows: ten models and the baselines, freeze and LoRA, pooled by cell and by sample with three seeds, left out by data
-set, few-shot with three seeds, and every pair of twenty data sets. Nothing is fitted: a value is a model's strength and
-a data set's, with noise.
+Columns are those of `results.store.SCORES`; `source` is "simulated", `simulated` is true, and every data set's name
+begins with that word, so that no table takes the rows for measured ones. At full size there are over three hundred
+thousand rows: ten models and the baselines, freeze and LoRA, pooled by cell and by sample with three seeds, left out by
+data set, few-shot with three seeds, and every pair of twenty data sets. Nothing is fitted: a value is a model's
+strength and a data set's, with noise.
 """
 
 from __future__ import annotations
@@ -53,24 +53,22 @@ def entries() -> list[tuple[str, str, str]]:
 def runs(names: list[str]) -> pl.DataFrame:
     """Return what was asked: one row a run and scored set of cells."""
     facts = ("protocol", "split_by", "shots", "facet", "facet_value", "train", "test", "fold", "seed")
+    kinds = {"shots": pl.Int64, "seed": pl.Int64, "train": pl.List(pl.String), "test": pl.List(pl.String)}
     rows: list[tuple[object, ...]] = []
     for name, split_by, seed in itertools.product(names, ("cell", "sample"), SEEDS):
-        rows.append(("pooled", split_by, None, "all", name, name, name, "all", seed))
+        rows.append(("pooled", split_by, None, "all", name, [name], [name], "all", seed))
     for number, tissue in enumerate(TISSUES):
         inside = names[number :: len(TISSUES)]
-        whole = "+".join(inside)
         for split_by, protocol in itertools.product(("cell", "sample"), ("pooled",)):
-            rows.append((protocol, split_by, None, "tissue", tissue, whole, whole, "all", 0))
-            rows += [(protocol, split_by, None, "tissue", tissue, whole, one, f"dataset:{one}", 0) for one in inside]
+            rows.append((protocol, split_by, None, "tissue", tissue, inside, inside, "all", 0))
+            rows += [(protocol, split_by, None, "tissue", tissue, inside, [one], f"dataset:{one}", 0) for one in inside]
         for shots, seed in itertools.product(SHOTS, SEEDS):
-            rows.append(("cross-data", "dataset", shots, "tissue", tissue, whole, whole, "all", seed))
-            rows += [("cross-data", "dataset", shots, "tissue", tissue, whole, one, one, seed) for one in inside]
+            rows.append(("cross-data", "dataset", shots, "tissue", tissue, inside, inside, "all", seed))
+            rows += [("cross-data", "dataset", shots, "tissue", tissue, inside, [one], one, seed) for one in inside]
     few = names[:TEACHERS]
     pairs = [(a, b) for a, b in itertools.product(few, few) if a != b]
-    rows += [("cross-data", "dataset", 0, "all", f"{a}+{b}", a, b, "all", 0) for a, b in pairs]
-    return pl.DataFrame(
-        rows, schema=dict.fromkeys(facts, pl.String) | {"shots": pl.Int64, "seed": pl.Int64}, orient="row"
-    )
+    rows += [("cross-data", "dataset", 0, "all", f"{a}+{b}", [a], [b], "all", 0) for a, b in pairs]
+    return pl.DataFrame(rows, schema=dict.fromkeys(facts, pl.String) | kinds, orient="row")
 
 
 def simulate_scores(n_datasets: int = 60, metrics: tuple[str, ...] = SHOWN, seed: int = 0) -> pl.DataFrame:
@@ -84,7 +82,8 @@ def simulate_scores(n_datasets: int = 60, metrics: tuple[str, ...] = SHOWN, seed
     strength = dict(zip(who.unique(maintain_order=True).iter_rows(), rng.normal(0, 0.05, who.height), strict=True))
     hard = dict(zip(names, rng.normal(0, 0.08, n_datasets), strict=True))
     base = np.array([strength[row] for row in table.select("model", "head", "strategy").iter_rows()])
-    base += np.array([hard[name.split("+")[0]] for name in table["test"]]) + 0.65
+    first, tested = table["test"].list.first(), table["test"].list.len()
+    base += np.array([hard[name] for name in first]) + 0.65
     base += LEAK * (table["split_by"] == "cell").to_numpy() + 0.02 * np.log1p(table["shots"].fill_null(0).to_numpy())
     base[(table["model"] == "constant").to_numpy()] = 0.5
     shares = dict(zip(names, rng.uniform(0.2, 0.8, n_datasets).round(3), strict=True))
@@ -93,9 +92,10 @@ def simulate_scores(n_datasets: int = 60, metrics: tuple[str, ...] = SHOWN, seed
     table = table.with_columns(
         run_id=pl.Series([f"{number:016x}" for number in run]),
         base=pl.Series(base),
-        n=pl.Series([sizes[name.split("+")[0]] * (name.count("+") + 1) for name in table["test"]]),
-        prevalence=pl.Series([shares[name.split("+")[0]] for name in table["test"]]),
+        n=pl.Series([sizes[name] for name in first]) * tested,
+        prevalence=pl.Series([shares[name] for name in first]),
         source=pl.lit("simulated"),
+        simulated=pl.lit(True),
         variant=pl.lit(""),
         design=pl.lit(""),
     )

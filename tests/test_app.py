@@ -126,8 +126,8 @@ def test_the_samples_of_a_figure_are_those_of_its_runs():
     most = done.sort("n_samples")[-1]
     assert queries.samples_of(done["run_id"]) == most["n_samples"].item()
     assert queries.samples_of(pl.Series(["no-such-run"])) == 0
-    assert sentence.extent(1234, 0, "a+b") == "1\u202f234 cells"
-    assert sentence.extent(5, 1, "a+b") == "5 cells / 1 sample / 2 data sets"
+    assert sentence.extent(1234, 0, ["a", "b"]) == "1\u202f234 cells"
+    assert sentence.extent(5, 1, ["a", "b"]) == "5 cells / 1 sample / 2 data sets"
 
 
 def test_simulated_runs_never_make_the_headline(filled_results):

@@ -206,11 +206,20 @@ def test_a_class_is_called_like_no_other():
     assert all(".models." in place for places in twice.values() for place in places)
 
 
+# Joined by a plus sign as labels that are part of run ids and records, which may not change; nothing takes them apart.
+JOINED = {
+    "scdrugmap.evaluation.plan.expand": 1,  # the facet value of data sets that are pooled as they are
+    "scdrugmap.evaluation.cells.labelled_cells": 2,  # a facet with several values in one data set; kinds of matrices
+    "scdrugmap.evaluation.cells.dataset_summary": 1,  # the collections of one data set
+}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=ids)
 def test_no_list_travels_as_a_joined_string(path):
     """Names are joined for the eye only, with a separator that nobody splits again."""
     text = path.read_text()
-    assert not re.search(r"""\.split\(["']\+["']\)|["']\+["']\.join\(""", text)
+    assert not re.search(r"""\.split\(["']\+["']\)""", text)
+    assert len(re.findall(r"""["']\+["']\.join\(""", text)) == JOINED.get(name_of(path), 0)
     assert not re.search(r"""starts_?with\(["']simulated""", text)
 
 

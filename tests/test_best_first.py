@@ -51,8 +51,9 @@ def scores(metric: str) -> pl.DataFrame:
     """A made-up table of scores: every entry by cell and by sample, written down from worst to best."""
     base: dict[str, Any] = {
         "run_id": "r", "strategy": "freeze", "shots": None, "head": "logistic", "protocol": "pooled", "facet": "all",
-        "facet_value": "", "train": "set", "test": "set", "fold": "all", "seed": 0, "metric": metric, "ci_low": None,
-        "ci_high": None, "n": 100, "prevalence": 0.5, "source": "measured", "variant": "", "design": "",
+        "facet_value": "", "train": ["set"], "test": ["set"], "fold": "all", "seed": 0, "metric": metric,
+        "ci_low": None, "ci_high": None, "n": 100, "prevalence": 0.5, "source": "measured", "simulated": False,
+        "variant": "", "design": "",
     }  # fmt: skip
     names = [*MODELS, *BASELINES]
     by_cell = (*reversed(SAFE[metric][: len(MODELS)]), *reversed(SAFE[metric][len(MODELS) :]))

@@ -35,9 +35,9 @@ def ink(request):
 def scores(*rows: dict[str, Any]) -> pl.DataFrame:
     base = {
         "run_id": "r", "model": "a", "strategy": "freeze", "shots": None, "head": "mlp", "protocol": "pooled",
-        "split_by": "cell", "facet": "all", "facet_value": "", "train": "set", "test": "set", "fold": "all", "seed": 0,
-        "metric": "f1", "value": 0.9, "ci_low": 0.8, "ci_high": 0.95, "n": 100, "prevalence": 0.5, "source": "measured",
-        "variant": "", "design": "",
+        "split_by": "cell", "facet": "all", "facet_value": "", "train": ["set"], "test": ["set"], "fold": "all",
+        "seed": 0, "metric": "f1", "value": 0.9, "ci_low": 0.8, "ci_high": 0.95, "n": 100, "prevalence": 0.5,
+        "source": "measured", "simulated": False, "variant": "", "design": "",
     }  # fmt: skip
     return pl.DataFrame([{**base, **row} for row in rows], schema=reported().select(list(base)).schema)
 
@@ -99,7 +99,7 @@ def test_the_strictest_leak_safe_split_stands_for_the_leak_safe_side():
 
 
 def test_simulated_runs_are_named_so():
-    board = entries.tidy(scores({"test": "simulated-a"}), MODELS)
+    board = entries.tidy(scores({"simulated": True}), MODELS)
     assert board["source"].to_list() == ["simulated"]
 
 

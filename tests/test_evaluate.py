@@ -132,10 +132,10 @@ def test_cross_data_names_what_trained_and_what_tested(settings):
     scores = benchmark([adata], ["hvg"], heads=["logistic"], protocol="cross-data", split_by="dataset")
     rows = scores.filter(metric="auroc").select("fold", "train", "test", "ci_low").rows_by_key("fold", named=True)
     (first,) = rows["simulated-1"]
-    assert (first["train"], first["test"]) == ("simulated-2", "simulated-1")
+    assert (first["train"], first["test"]) == (["simulated-2"], ["simulated-1"])
     assert first["ci_low"] is not None
     (whole,) = rows["all"]
-    assert whole["train"] == whole["test"] == "simulated-1+simulated-2"
+    assert whole["train"] == whole["test"] == ["simulated-1", "simulated-2"]
 
 
 def test_what_labels_do_not_allow_is_recorded_with_its_reason(settings, caplog):
@@ -294,7 +294,7 @@ def test_facets_group_data_sets_and_name_the_group(settings):
     second.obs["dataset"] = "simulated-other"
     scores = benchmark([first, second], ["constant"], facet="tissue")
     whole = scores.filter(fold="all", metric="f1").sort("facet_value").select("facet", "facet_value", "test").rows()
-    assert whole == [("tissue", "Cell line", "simulated-1"), ("tissue", "Tumor tissue", "simulated-other")]
+    assert whole == [("tissue", "Cell line", ["simulated-1"]), ("tissue", "Tumor tissue", ["simulated-other"])]
     together = benchmark([first, second], ["constant"]).filter(fold="all", metric="f1")
     assert together["facet_value"].to_list() == ["simulated-1+simulated-other"]
 

@@ -10,6 +10,7 @@ from make_results import make_predictions, make_run
 from scipy import stats
 
 from scdrugmap.evaluation.analysis.leakage_gap import GAPS, gaps, leakage_gap, over_datasets
+from scdrugmap.evaluation.analysis.scores import chosen
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.metrics import bootstrap
 from scdrugmap.evaluation.results.store import build_scores, read_predictions, write_run
@@ -47,7 +48,7 @@ def table(settings, **more):
 
 def test_every_entry_has_its_gap_with_an_interval(runs):
     found = table(runs, metrics=("auroc", "brier"))
-    assert dict(found.schema) == {name: kind() for name, kind in GAPS.items()}
+    assert dict(found.schema) == GAPS
     assert found.height == 2 * 2 * 2 * 2  # data sets, models, leak-safe splits, metrics
     leaking = found.filter(model="hvg")
     assert (leaking["gap"] > 0).all()  # also of the Brier score, where less is better
@@ -82,15 +83,15 @@ def test_drawing_in_parts_or_by_cell_changes_nothing(monkeypatch, chunk, units):
 
 def test_predictions_that_are_gone_or_of_other_cells_give_a_reason(runs):
     scores = build_scores(runs.results)
-    gone = scores.filter(split_by="cell", model="hvg", test="simulated-a", fold="all")["run_id"][0]
+    gone = scores.filter(chosen("test", "simulated-a"), split_by="cell", model="hvg", fold="all")["run_id"][0]
     (runs.results / "predictions" / f"{gone}.parquet").unlink()
-    other = scores.filter(split_by="study", model="hvg", test="simulated-b", fold="all")["run_id"][0]
+    other = scores.filter(chosen("test", "simulated-b"), split_by="study", model="hvg", fold="all")["run_id"][0]
     path = runs.results / "predictions" / f"{other}.parquet"
     pl.read_parquet(path).head(100).write_parquet(path)
     found = table(runs, metrics=("auroc",), model="hvg")
     assert found["gap"].null_count() == 3
-    assert found.filter(test="simulated-a")["reason"].str.contains("There is no run called").all()
-    assert "not of the same cells" in found.filter(test="simulated-b", split_by="study")["reason"].item()
+    assert found.filter(chosen("test", "simulated-a"))["reason"].str.contains("There is no run called").all()
+    assert "not of the same cells" in found.filter(chosen("test", "simulated-b"), split_by="study")["reason"].item()
 
 
 def test_without_both_splits_there_is_no_gap(runs):
@@ -103,7 +104,7 @@ def test_the_mean_gap_is_over_data_sets(runs):
     two = over_datasets(found)
     assert two["sets"].to_list() == [2, 2]
     assert two["low"].null_count() == 2  # too few for an interval
-    third = found.with_columns(test=pl.lit("simulated-c"), gap=pl.col("gap") + 0.2)
+    third = found.with_columns(test=pl.lit(["simulated-c"]), gap=pl.col("gap") + 0.2)
     third = third.filter("strictest").head(1)
     three = over_datasets(pl.concat([found, third])).filter(model=third["model"][0]).row(0, named=True)
     values = np.array([*found.filter(pl.col("strictest"), model=third["model"][0])["gap"], *third["gap"]])

@@ -21,7 +21,7 @@ from scdrugmap.app.ui import board as entries
 from scdrugmap.app.ui import queries, share
 from scdrugmap.app.ui.board import named
 from scdrugmap.data.catalog.catalog import DATASETS
-from scdrugmap.evaluation.analysis.scores import averaged
+from scdrugmap.evaluation.analysis.scores import averaged, chosen
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.evaluation.results.store import write_run, write_scores
 from scdrugmap.models import MODELS, speed
@@ -140,17 +140,17 @@ def test_pairs_of_the_matrix_are_no_entries_of_the_board(crossed):
     scores = queries.scores()
     crossed_runs = averaged(scores).filter(pl.col("protocol") == "cross-data", pl.col("source") == "measured")
     kept = named(crossed_runs, queries.models())
-    assert crossed_runs.filter(~pl.col("train").str.contains("+", literal=True)).height > 0
-    assert kept.filter(~pl.col("train").str.contains("+", literal=True)).is_empty()
+    assert crossed_runs.filter(pl.col("train").list.len() == 1).height > 0
+    assert kept.filter(pl.col("train").list.len() == 1).is_empty()
     assert set(kept["shots"]) == {str(shots) for shots in SHOTS}
 
 
 def test_many_merged_data_sets_are_counted_instead_of_named():
-    sets = "+".join(f"set-{i}" for i in range(9))
+    sets = [f"set-{i}" for i in range(9)]
     row = {"protocol": "pooled", "facet": "all", "facet_value": "", "shots": None, "train": sets, "test": sets,
             "model": "hvg", "head": "logistic", "strategy": "freeze", "source": "measured", "split_by": "cell",
             "metric": "f1", "value": 0.5, "ci_low": None, "ci_high": None, "n": 10, "prevalence": 0.5, "seeds": 1,
-            "run_ids": ["r"], "constant": 0.6, "variant": "", "design": ""}  # fmt: skip
+            "run_ids": ["r"], "constant": 0.6, "simulated": False, "variant": "", "design": ""}  # fmt: skip
     rows = pl.DataFrame([row], schema_overrides={"shots": pl.Int64})
     assert named(rows, queries.models())["on"].to_list() == ["9 data sets (set-0 …)"]
 
@@ -216,7 +216,7 @@ def test_few_shot_chart_orders_shots_and_cuts_intervals_at_the_range_of_the_metr
 
 
 def test_curves_are_of_one_target_and_end_where_it_trains_alone(crossed):
-    rows = queries_views.few_shot("f1", made_up=False, strategy="freeze")
+    rows = queries_views.few_shot("f1", simulated=False, strategy="freeze")
     assert set(frames.targets(rows)) == set(REAL)
     curves = frames.one_target(rows, REAL[1])
     assert set(curves["shots"]) == {*(str(shots) for shots in SHOTS), "all"}
@@ -227,7 +227,7 @@ def test_curves_are_of_one_target_and_end_where_it_trains_alone(crossed):
 
 
 def test_reliability_has_its_diagonal_and_its_counts(crossed, ink):
-    run_id = averaged(queries.scores()).filter(test=REAL[0], protocol="pooled", model="hvg")["run_ids"][0][0]
+    run_id = averaged(queries.scores()).filter(chosen("test", REAL[0]), protocol="pooled", model="hvg")["run_ids"][0][0]
     found = queries_views.calibration(run_id)
     frame = frames.calibrated([("HVG", found)])
     drawn = spec(benchmark.reliability(frame, ink))

@@ -10,7 +10,7 @@ from make_results import DRAWS, make_failure, make_predictions, make_run
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.evaluation.analysis.leaderboard import leaderboard
 from scdrugmap.evaluation.analysis.leakage_gap import leakage_gap
-from scdrugmap.evaluation.analysis.scores import averaged, simulated
+from scdrugmap.evaluation.analysis.scores import averaged
 from scdrugmap.evaluation.experiment import FACETS, PROTOCOLS, SPLITS, STRATEGIES, Experiment
 from scdrugmap.evaluation.metrics.metrics import METRICS, score
 from scdrugmap.evaluation.results.reported import reported
@@ -38,8 +38,8 @@ def test_scores_have_the_columns_of_the_contract(filled_results):
         "metric, value, ci_low, ci_high, n, prevalence, source"
     )
     scores = read_scores(filled_results)
-    assert scores.columns == [*contract.split(", "), "variant", "design"]
-    assert dict(scores.schema) == {name: kind() for name, kind in SCORES.items()}
+    assert scores.columns == [*contract.split(", "), "simulated", "variant", "design"]
+    assert dict(scores.schema) == SCORES
     assert set(scores["source"]) == {"measured", "reported"}
     assert set(scores["metric"]) == set(METRICS)
 
@@ -199,7 +199,7 @@ def test_seeds_are_averaged(tmp_path):
 
 def test_simulated_rows_are_told_apart(filled_results):
     scores = read_scores(filled_results)
-    assert scores.filter(simulated(scores)).height == scores.filter(source="measured").height > 0
+    assert scores.filter(simulated=True).height == scores.filter(source="measured").height > 0
 
 
 def test_leakage_gap_is_paired_over_samples_and_seeds():

@@ -172,7 +172,7 @@ def test_the_sentence_above_the_matrix_counts_pairs_on_each_side(pairs, counts):
 )  # fmt: skip
 def test_the_caption_of_the_matrix_says_what_colours_and_dots_compare(other, crosses, colour, dot):
     rows = {"train": ["a"], "test": ["b"], "n": [10], "seeds": [1], "crosses": [crosses], "state": ["measured"]}
-    said = transfer_text.matrix_caption(pl.DataFrame(rows), PICKS | {"other": other}, "2026-01-01")
+    said = transfer_text.matrix_caption(pl.DataFrame(rows), PICKS | {"other": other}, "2026-01-01", simulated=False)
     assert said[2:4] == [colour, dot]
 
 
@@ -276,9 +276,9 @@ def test_only_a_split_by_cell_is_said_to_have_a_patient_on_both_sides(split_by, 
     ],
 )
 def test_a_point_of_a_few_shot_curve_on_other_cells_is_told(same, said):
-    rows = {"train": ["a+b"] * 2, "shots": ["0", "5"], "n": [9, 8], "seeds": [1, 1], "same_cells": [True, same]}
+    rows = {"train": [["a", "b"]] * 2, "shots": ["0", "5"], "n": [9, 8], "seeds": [1, 1], "same_cells": [True, same]}
     frame = pl.DataFrame(rows | {"interval": ["cells"] * 2, "test": ["c", "c"]})
-    assert text.few_shot_caption(frame, "c", PICKS, "")[3] == said
+    assert text.few_shot_caption(frame, "c", PICKS, "", simulated=False)[3] == said
 
 
 @pytest.mark.parametrize("uncounted", [(), ("a",)], ids=["all cells are counted", "one data set has no count"])

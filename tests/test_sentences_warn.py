@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from make_results import make_environment
 
 from scdrugmap.app.jobs import endpoints, prompt_options
 from scdrugmap.app.models import card, text
 from scdrugmap.app.predict import text as predict_text
 from scdrugmap.app.runs import text as runs_text
 from scdrugmap.app.transfer import text as transfer_text
-from scdrugmap.evaluation.results.run_record import FoldScores
+from scdrugmap.evaluation.experiment import Experiment
+from scdrugmap.evaluation.results.run_record import FoldScores, Outcome, Run
 from scdrugmap.prediction.reference.calibration import fit_calibration
 from scdrugmap.prediction.reference.fit import _notes
 from scdrugmap.prediction.reference.held_out import OutOfFoldScores, measure
@@ -251,18 +253,20 @@ def test_what_cannot_be_told_to_a_model_is_said(value, columns, examples, said):
 )
 def test_captions_say_whether_an_interval_was_drawn(unit, said):
     part = FoldScores("all", ("a",), ("b",), 10, 20, 0.5, unit=unit, n_units=3)
-    run: Any = SimpleNamespace(
-        experiment=SimpleNamespace(protocol="pooled", split_by="sample"), environment=SimpleNamespace(date="2026-01-01")
-    )
+    run = Run(Experiment("hvg", "logistic", ("b",), split_by="sample"), Outcome("done", (part,)), make_environment())
     row = {"test": "b", "seeds": 1}
     assert said in runs_text.run_caption(part, run)
-    assert said in transfer_text.pair_caption(row, {"split_by": "study", "shots": "0"}, part, "2026-01-01")
+    assert said in transfer_text.pair_caption(
+        row, {"split_by": "study", "shots": "0"}, part, "2026-01-01", simulated=False
+    )
 
 
 @pytest.mark.parametrize("seeds", [1, 3], ids=["one seed", "three seeds"])
 def test_figures_of_one_seed_beside_a_mean_are_told(seeds):
     part = FoldScores("all", ("a",), ("b",), 10, 20, 0.5)
-    said = transfer_text.pair_caption({"test": "b", "seeds": seeds}, {"split_by": "study", "shots": "0"}, part, "")
+    said = transfer_text.pair_caption(
+        {"test": "b", "seeds": seeds}, {"split_by": "study", "shots": "0"}, part, "", simulated=False
+    )
     assert ("figures and table: one of 3 seeds; the sentence: their mean" in said) == (seeds == 3)
 
 
@@ -276,7 +280,7 @@ def test_figures_of_one_seed_beside_a_mean_are_told(seeds):
 )
 def test_measured_reported_and_simulated_numbers_are_never_called_the_same(source, low, mark, interval):
     rows = pl.DataFrame(
-        [{"n": 10, "test": "a", "source": source, "ci_low": low}], schema_overrides={"ci_low": pl.Float64}
+        [{"n": 10, "test": ["a"], "source": source, "ci_low": low}], schema_overrides={"ci_low": pl.Float64}
     )
     picks = {"metric": "F1", "on": "a", "protocol": "pooled", "split_by": "cell", "shots": "all"}
     said = text.ranking_caption(rows, picks, "", "all sensitive", 0)
@@ -286,11 +290,17 @@ def test_measured_reported_and_simulated_numbers_are_never_called_the_same(sourc
     assert text.facet_caption(facet, picks | {"facet": "tissue"}, "", 8)[3] == mark.split(" ")[0] + " " + source
 
 
-@pytest.mark.parametrize("name", ["simulated-a", "gse1"], ids=["simulated cells", "real cells"])
-def test_scores_of_simulated_cells_are_called_so(name):
-    rows = pl.DataFrame({"title": [name], "split_by": ["study"], "n": [10]})
-    said = transfer_text.left_out_caption(rows, {"metric": "F1", "entry": "HVG"}, "")[-1]
-    assert said == ("simulated, not measured on real cells" if name.startswith("simulated") else "measured here")
+@pytest.mark.parametrize(
+    ("simulated", "source"),
+    [
+        pytest.param(True, "simulated, not measured on real cells", id="simulated cells"),
+        pytest.param(False, "measured here", id="real cells of a data set that is called simulated"),
+    ],
+)
+def test_scores_of_simulated_cells_are_called_so(simulated, source):
+    rows = pl.DataFrame({"title": ["simulated lung"], "split_by": ["study"], "n": [10]})
+    said = transfer_text.left_out_caption(rows, {"metric": "F1", "entry": "HVG"}, "", simulated=simulated)[-1]
+    assert said == source
 
 
 def test_a_licence_that_restricts_says_so_and_one_that_does_not_says_nothing():

@@ -54,11 +54,13 @@ def table_of(values: np.ndarray, metric: str = "auroc") -> ScoreMatrix:
 
 def scores_of(rows: list[dict]) -> pl.DataFrame:
     plain = {"strategy": "freeze", "head": "mlp", "facet": "all", "seed": 0, "metric": "auroc", "n": 100, "fold": "all"}
-    plain |= {"prevalence": 0.5, "source": "measured", **VIEW}
+    plain |= {"prevalence": 0.5, "source": "measured", "simulated": False, **VIEW}
     full = [
         plain | {"run_id": f"{i:016x}", "train": row["test"], "facet_value": row["test"]} | row
         for i, row in enumerate(rows)
     ]
+    for row in full:
+        row |= {side: [row[side]] for side in ("train", "test")}
     return pl.DataFrame([{name: row.get(name) for name in SCORES} for row in full], schema=SCORES)
 
 
@@ -254,10 +256,10 @@ def test_one_entry_is_no_comparison():
 
 
 def test_simulated_and_reported_scores_stay_apart():
-    rows = [*grid(3, 4), *[row | {"test": f"simulated-{row['test']}"} for row in grid(3, 5)]]
+    rows = [*grid(3, 4), *[row | {"simulated": True} for row in grid(3, 5)]]
     rows += [row | {"source": "reported"} for row in grid(3, 6)]
     assert len(score_matrix(scores_of(rows), "auroc", **VIEW).datasets) == 4
-    assert len(score_matrix(scores_of(rows), "auroc", made_up=True, **VIEW).datasets) == 5
+    assert len(score_matrix(scores_of(rows), "auroc", simulated=True, **VIEW).datasets) == 5
 
 
 def test_agreement_of_splits_is_kendalls_tau_of_mean_ranks():

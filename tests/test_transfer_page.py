@@ -81,7 +81,7 @@ def test_the_plan_of_the_empty_state_can_be_read(tmp_path):
 def test_the_sentence_counts_the_pairs(crossed):
     app = opened()
     assert not app.exception
-    table = transfer_queries.matrix("f1", made_up=False, **ENTRY)
+    table = transfer_queries.matrix("f1", simulated=False, **ENTRY)
     measured = table.filter(state="measured")
     sure = measured.filter(~pl.col("crosses"))
     assert measured.height == len(REAL[:-1]) * (len(REAL) - 1)
@@ -108,7 +108,7 @@ def test_simulated_pairs_are_shown_only_when_asked_for(settings):
 def test_a_pair_shows_its_score_its_constant_and_its_record(crossed):
     app = opened(train=REAL[0], test=REAL[1])
     assert not app.exception
-    row = transfer_queries.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1]).row(0, named=True)
+    row = transfer_queries.matrix("f1", simulated=False, **ENTRY).filter(train=REAL[0], test=REAL[1]).row(0, named=True)
     shown = said(app)
     assert f"{row['value']:.2f}" in shown
     assert f"{row['constant']:.2f}" in shown
@@ -127,7 +127,7 @@ def test_each_seed_of_a_pair_has_its_figures(crossed):
     app = opened(train=REAL[0], test=REAL[1], seed="2")
     assert not app.exception
     found = ui_queries.seeds(
-        transfer_queries.matrix("f1", made_up=False, **ENTRY)["run_id"].drop_nulls()[0], "f1", REAL[1]
+        transfer_queries.matrix("f1", simulated=False, **ENTRY)["run_id"].drop_nulls()[0], "f1", REAL[1]
     )
     assert found["seed"].to_list() == [0, 1, 2]
     assert app.get("link_button")[0].proto.url == f"models?run={found['run_id'][2]}"
@@ -135,7 +135,9 @@ def test_each_seed_of_a_pair_has_its_figures(crossed):
 
 
 def test_only_warnings_of_the_pair_stand_beside_it(crossed):
-    run_id = transfer_queries.matrix("f1", made_up=False, **ENTRY).filter(train=REAL[0], test=REAL[1])["run_id"].item()
+    run_id = (
+        transfer_queries.matrix("f1", simulated=False, **ENTRY).filter(train=REAL[0], test=REAL[1])["run_id"].item()
+    )
     path = crossed.precomputed / "runs" / f"{run_id}.json"
     record = json.loads(path.read_text())
     record["outcome"]["warnings"] = [f"'{REAL[1]}': about it", f"'{REAL[2]}': about another", "about all"]
@@ -175,12 +177,12 @@ def test_a_pair_of_other_words_is_said_so(crossed):
 
 # ---- the frames ------------------------------------------------------------------------------------------------------
 def test_cells_that_trained_come_from_the_record(crossed):
-    table = transfer_queries.trained(transfer_queries.matrix("f1", made_up=False, **ENTRY))
+    table = transfer_queries.trained(transfer_queries.matrix("f1", simulated=False, **ENTRY))
     assert table.filter(state="measured")["n_train"].to_list() == [120] * 9
 
 
 def test_means_are_of_the_measured_pairs_only(crossed):
-    table = transfer_queries.matrix("f1", made_up=False, **ENTRY)
+    table = transfer_queries.matrix("f1", simulated=False, **ENTRY)
     frame = frames.drawn(table)
     mean = frame.filter(state="mean", test="mean", train=REAL[0])["value"].item()
     assert mean == pytest.approx(table.filter(state="measured", train=REAL[0])["value"].mean())
@@ -188,7 +190,9 @@ def test_means_are_of_the_measured_pairs_only(crossed):
 
 
 def test_a_difference_is_dotted_where_intervals_overlap(crossed):
-    one, two = (transfer_queries.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
+    one, two = (
+        transfer_queries.matrix("f1", simulated=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER)
+    )
     frame = frames.compared(difference(one, two, "f1")).filter(state="measured")
     for row in frame.iter_rows(named=True):
         a, b = (t.filter(train=row["train"], test=row["test"]).row(0, named=True) for t in (one, two))
@@ -197,7 +201,7 @@ def test_a_difference_is_dotted_where_intervals_overlap(crossed):
 
 
 def test_bars_are_of_one_run_that_left_each_out(crossed):
-    bars = frames.left_out(transfer_queries.held_out("f1", made_up=False, **ENTRY))
+    bars = frames.left_out(transfer_queries.held_out("f1", simulated=False, **ENTRY))
     assert sorted(bars["title"]) == sorted(REAL)
 
 
@@ -219,7 +223,7 @@ def test_data_sets_that_share_a_cancer_can_be_looked_at_alone():
 
 # ---- the charts ------------------------------------------------------------------------------------------------------
 def a_matrix(crossed, ink) -> dict:
-    table = transfer_queries.trained(transfer_queries.matrix("f1", made_up=False, **ENTRY))
+    table = transfer_queries.trained(transfer_queries.matrix("f1", simulated=False, **ENTRY))
     frame = frames.drawn(table)
     return drawn(transfer.matrix(frame, list(REAL), "F1", ink, against="the constant", undecided="unclear"))
 
@@ -270,7 +274,9 @@ def a_run(crossed) -> tuple[Run, str]:
 
 
 def test_a_difference_shows_differences_in_its_cells(crossed, ink):
-    one, two = (transfer_queries.matrix("f1", made_up=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER))
+    one, two = (
+        transfer_queries.matrix("f1", simulated=False, datasets=list(REAL), **entry) for entry in (ENTRY, OTHER)
+    )
     frame = frames.compared(difference(one, two, "f1"))
     chart = transfer.matrix(frame, list(REAL), "F1", ink, against="the other", undecided="overlap", number="shade")
     text = layers(drawn(chart), "text")[0]["encoding"]["text"]

@@ -105,9 +105,9 @@ def test_a_matrix_is_of_one_variant(tmp_path):
     with pytest.raises(
         InvalidInput, match=r"several values of variant: 'lr=0\.01; weights 11112222', 'weights 11112222'"
     ):
-        matrix(scores, "auroc", made_up=True, **entry)
-    assert labelled(entries(scores, made_up=True))["label"].to_list() == ["lr=0.01", ""]
-    tables = [matrix(scores, "auroc", made_up=True, **entry, variant=asked.variant) for asked in (one, other)]
+        matrix(scores, "auroc", simulated=True, **entry)
+    assert labelled(entries(scores, simulated=True))["label"].to_list() == ["lr=0.01", ""]
+    tables = [matrix(scores, "auroc", simulated=True, **entry, variant=asked.variant) for asked in (one, other)]
     assert tables[0]["value"].to_list() != tables[1]["value"].to_list()
     assert {len(table.filter(state="measured")) for table in tables} == {2}
 
@@ -119,7 +119,7 @@ def test_a_comparison_and_a_report_name_the_setting(settings):
         for given in ((), (("max_length", 600),))
     ]
     scores = both(settings.results, *asked)
-    table = score_matrix(scores, "auroc", made_up=True, protocol="pooled", split_by="cell")
+    table = score_matrix(scores, "auroc", simulated=True, protocol="pooled", split_by="cell")
     assert set(table.names) == {"scgpt-mini + mlp", "scgpt-mini + mlp, max_length=600"}
     assert len(table.datasets) == 3
     write_scores(settings.results)

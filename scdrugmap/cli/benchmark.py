@@ -242,7 +242,7 @@ def _row(score: dict[str, Any]) -> dict[str, Any]:
         "strategy": score["strategy"],
         "split by": score["split_by"],
         "shots": score["shots"],
-        "test": score["test"],
+        "test": " + ".join(score["test"]),
         "metric": metric.title,
         "score [95 % interval]": f"{score['value']:.2f}{interval}" if score["value"] is not None else "not defined",
         "constant": f"{metric.constant(score['prevalence']):.2f}",

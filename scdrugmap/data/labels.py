@@ -18,6 +18,7 @@ from scdrugmap.errors import InvalidInput, LabelsMissing
 SENSITIVE = "sensitive"
 RESISTANT = "resistant"
 RESPONSES = (SENSITIVE, RESISTANT)
+SIMULATED = "simulated-"  # what the data sets of our simulator are called, before a number or a name
 
 # Compared after lower-casing and dropping all but letters and digits. RECIST: CR and PR respond, PD progresses.
 _SENSITIVE = frozenset(

@@ -19,7 +19,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdrugmap.data.labels import RESISTANT, SENSITIVE
+from scdrugmap.data.labels import RESISTANT, SENSITIVE, SIMULATED
 from scdrugmap.errors import InvalidInput
 
 BLOCK = 2048  # cells drawn at a time, so that memory stays flat
@@ -178,7 +178,7 @@ def _samples(plan: SimulationPlan, rng: np.random.Generator) -> pd.DataFrame:
         patient = np.array([f"{home}p{index}" for home, index in zip(dataset, turn, strict=True)])
     return pd.DataFrame(
         {
-            "dataset": [f"simulated-{index + 1}" for index in dataset],
+            "dataset": [f"{SIMULATED}{index + 1}" for index in dataset],
             "study": [f"simulated-study-{index + 1}" for index in study],
             "sample": [f"simulated-{home + 1}-s{index + 1}" for home, index in zip(dataset, rank, strict=True)],
             "patient_or_line": [f"simulated-patient-{index + 1}" for index in pd.factorize(patient)[0]],

@@ -104,7 +104,7 @@ def _say_what_failed(runs: Sequence[Run]) -> None:
     failed = [run for run in runs if run.outcome.state == "failed"]
     for run in failed:
         asked = run.experiment
-        log.warning("%s + %s on %s: %s", asked.model, asked.head, "+".join(asked.datasets), run.outcome.reason)
+        log.warning("%s + %s on %s: %s", asked.model, asked.head, " + ".join(asked.datasets), run.outcome.reason)
     if failed and len(failed) == len(runs):
         outcome = failed[0].outcome
         if is_bug(outcome):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from scdrugmap.app.ui.board import ANY, CONSTANT, named, titled
+from scdrugmap.app.ui.board import ANY, CONSTANT, cells, named, titled
 from scdrugmap.evaluation.analysis.leaderboard import leaderboard
 from scdrugmap.evaluation.analysis.significance import Comparison
 from scdrugmap.evaluation.metrics.metrics import METRICS
@@ -39,10 +39,9 @@ def panels(rows: pl.DataFrame, most: int = PANEL) -> list[tuple[str, pl.DataFram
 def with_gaps(both: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
     """Add the interval of the leakage gap to the rows of `boards.pairs`, and the gap in its favour-free direction."""
     key = [*LIKE, "split_by", "on", "design"]
-    sets = pl.col("test").str.replace_all("+", " + ", literal=True)
-    merged = (pl.col("facet") == "all") | (pl.col("facet_value") == "")
-    found = gaps.with_columns(on=pl.when(merged).then(sets).otherwise("facet_value"))
-    found = found.select(*key, gap_low="low", gap_high="high", gap_seeds="seeds", gap_unit="unit")
+    found = gaps.with_columns(on=cells()).select(
+        *key, gap_low="low", gap_high="high", gap_seeds="seeds", gap_unit="unit"
+    )
     return both.join(found.unique(key, keep="first"), on=key, how="left", maintain_order="left", nulls_equal=True)
 
 
@@ -63,9 +62,10 @@ def targets(rows: pl.DataFrame) -> list[str]:
 def one_target(rows: pl.DataFrame, target: str) -> pl.DataFrame:
     """Return the curves of one target as `charts_models.few_shot` draws them: the training side of most points."""
     own = rows.filter(test=target)
-    sides = own.filter(pl.col("train") != "").group_by("train").agg(points=pl.len())
-    side = sides.sort("points", "train", descending=[True, False])["train"].head(1)
-    kept = own.filter(pl.col("train").is_in(side.implode()) | (pl.col("train") == ""))
+    alone = pl.col("train").list.len() == 0
+    sides = own.filter(~alone).group_by("train").agg(points=pl.len())
+    most = sides.sort("points", "train", descending=[True, False]).head(1)
+    kept = pl.concat([own.join(most, on="train", how="semi"), own.filter(alone)])
     return _by_strategy(kept.rename({"point": "shots", "shots": "k"}))
 
 

@@ -16,7 +16,6 @@ from scdrugmap.app.ui import board
 from scdrugmap.app.ui.queries import SHOWN, _scores, answer, models, scores, settings, stamp
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.evaluation.analysis import leakage_gap, significance
-from scdrugmap.evaluation.analysis import scores as tables
 from scdrugmap.evaluation.metrics import reliability
 from scdrugmap.evaluation.results.store import read_predictions
 from scdrugmap.models import MODELS, speed
@@ -25,14 +24,14 @@ from scdrugmap.models.checkpoints.locate import state
 from scdrugmap.settings import Settings
 
 
-def few_shot(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
+def few_shot(metric: str, *, simulated: bool, **view: Any) -> pl.DataFrame:
     """Return the points of the few-shot curves, with `title`; see `evaluation.analysis.few_shot_curves.curves`."""
-    return board.titled(answer("curves", metric=metric, made_up=made_up, **view), models())
+    return board.titled(answer("curves", metric=metric, simulated=simulated, **view), models())
 
 
-def compare(metric: str, *, made_up: bool, **view: Any) -> significance.Comparison:
+def compare(metric: str, *, simulated: bool, **view: Any) -> significance.Comparison:
     """Return the paired comparison over data sets; raises `InvalidInput` where there is none."""
-    return answer("compare", metric=metric, made_up=made_up, **view)
+    return answer("compare", metric=metric, simulated=simulated, **view)
 
 
 def by_facet(metric: str, facet: str, **view: Any) -> pl.DataFrame:
@@ -59,7 +58,7 @@ def gaps(metric: str) -> pl.DataFrame:
 
 @st.cache_data(show_spinner="Drawing samples", max_entries=16)
 def _gaps(here: Settings, changed: tuple[int, ...], metric: str) -> pl.DataFrame:
-    real = scores().filter(~tables.simulated(scores()))
+    real = scores().filter(simulated=False)
     found = leakage_gap.gaps(real, lambda run_id: read_predictions(run_id, here), (metric,))
     return board.titled(found, models())
 

@@ -52,10 +52,10 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
                       keys=score_table.scores_of(shown)["run_id"].to_list())  # fmt: skip
 
 
-def few_shot(picks: Picks, *, made_up: bool) -> None:
+def few_shot(picks: Picks, *, simulated: bool) -> None:
     """Draw what labelled cells of the target add, one target at a time."""
     view = {} if picks["strategy"] == board.ANY else {"strategy": picks["strategy"]}
-    rows = queries_views.few_shot(queries.SHOWN[picks["metric"]], made_up=made_up, **view)
+    rows = queries_views.few_shot(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
     if rows.is_empty():
         layout.nothing_yet(
             "No model was given labelled cells of a target here.",
@@ -75,7 +75,7 @@ def few_shot(picks: Picks, *, made_up: bool) -> None:
     chart = benchmark.few_shot(curves, picks["metric"], layout.ink())
     st.altair_chart(chart, alt=f"{picks['metric']} on {target} over labelled target cells")
     ids = curves["run_ids"].explode().drop_nulls()
-    layout.caption(*text.few_shot_caption(curves, target, picks, queries.date_of(ids)))
+    layout.caption(*text.few_shot_caption(curves, target, picks, queries.date_of(ids), simulated=simulated))
     with st.expander(f"All {curves.height} points as a table", icon=":material/table_rows:"):
         shown = tables_views.points(curves)
         widgets.table(shown, tables_views.points_columns(picks["metric"]), "points", opens="run",
@@ -116,14 +116,14 @@ def calibration(rows: pl.DataFrame) -> None:
     layout.caption(*text.calibration_caption(table, rows, queries.date_of(rows["run_id"])))
 
 
-def significance(picks: Picks, *, made_up: bool) -> None:
+def significance(picks: Picks, *, simulated: bool) -> None:
     """Draw which entries can be told apart over data sets, and the paired tests behind it."""
     view: dict[str, object] = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
     view["shots"] = frames.words_of(picks["shots"])
     if picks["strategy"] != board.ANY:
         view["strategy"] = picks["strategy"]
     try:
-        found = queries_views.compare(queries.SHOWN[picks["metric"]], made_up=made_up, **view)
+        found = queries_views.compare(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
     except InvalidInput as error:
         layout.nothing_yet(str(error), error.remedy, "scdrugmap benchmark run --plan benchmarks/plans/smoke.toml")
         return

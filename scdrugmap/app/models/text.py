@@ -45,10 +45,11 @@ def facet_caption(rows: pl.DataFrame, picks: Mapping[str, str], date: str, most:
     ]
 
 
-def few_shot_caption(rows: pl.DataFrame, target: str, picks: Mapping[str, str], date: str) -> list[str]:
+def few_shot_caption(
+    rows: pl.DataFrame, target: str, picks: Mapping[str, str], date: str, *, simulated: bool
+) -> list[str]:
     """Caption of the few-shot curves."""
-    sides = rows.filter(pl.col("train") != "")["train"].unique().to_list()
-    trained = len(sides[0].split("+")) if sides else 0
+    trained = max(rows["train"].list.len(), default=0)
     few = rows.filter(pl.col("shots") != "all")
     seeds, other = max(rows["seeds"], default=1), rows.filter(~pl.col("same_cells"))["shots"].unique().sort().to_list()
     other = [point for point in other if point != "all"]
@@ -62,7 +63,7 @@ def few_shot_caption(rows: pl.DataFrame, target: str, picks: Mapping[str, str], 
         "all: trained and tested on the target alone, on all its cells, samples kept whole"
         if "all" in rows["shots"].to_list()
         else "",
-        made_on(rows["test"], date),
+        made_on(simulated=simulated, date=date),
     ]
 
 
@@ -177,7 +178,7 @@ def ranking_caption(
     marks += ["dashed: simulated cells"] if "simulated" in rows["source"].to_list() else []
     return [
         f"{picks['metric']} on {picks['on']}",
-        extent(largest["n"][0] or 0, samples, largest["test"][0]),
+        extent(largest["n"][0] or 0, samples, largest["test"].to_list()[0]),
         f"{picks['protocol']}, split by {split(picks['split_by'])}"
         + (f", {picks['shots']} shots" if picks["shots"] != "all" else ""),
         "; ".join(marks),

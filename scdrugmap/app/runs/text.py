@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scdrugmap.app.ui.format import count, percent
 from scdrugmap.app.ui.glossary import split
+from scdrugmap.app.ui.sentence import made_on
 from scdrugmap.evaluation.results.run_record import FoldScores, Run
 
 
@@ -17,5 +18,5 @@ def run_caption(whole: FoldScores, record: Run) -> list[str]:
         f"{count(whole.n)} tested cells{share}",
         f"{record.experiment.protocol}, split by {split(record.experiment.split_by)}, out of fold",
         unit,
-        f"measured here on {record.environment.date[:10]}",
+        made_on(simulated=record.is_simulated(record.experiment.datasets), date=record.environment.date[:10]),
     ]

@@ -8,36 +8,28 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app.ui import board as score_frames
-from scdrugmap.app.ui.queries import (
-    MADE_UP,
-    answer,
-    models,
-    predictions,
-    run,
-    runs,
-    settings,
-    stamp,
-)
+from scdrugmap.app.ui.queries import answer, models, predictions, run, runs, settings, stamp
 from scdrugmap.data.catalog.catalog import DATASETS
+from scdrugmap.data.labels import SIMULATED
 from scdrugmap.errors import UnknownName
 from scdrugmap.evaluation.analysis import transfer_matrix
 from scdrugmap.evaluation.metrics import roc_and_confusion
 from scdrugmap.settings import Settings
 
 
-def entries(*, made_up: bool) -> pl.DataFrame:
+def entries(*, simulated: bool) -> pl.DataFrame:
     """Return what was trained on one data set and tested on another: `title`, the words of an entry, `pairs`."""
-    return score_frames.titled(answer("entries", made_up=made_up), models())
+    return score_frames.titled(answer("entries", simulated=simulated), models())
 
 
-def matrix(metric: str, *, made_up: bool, datasets: list[str] | None = None, **view: Any) -> pl.DataFrame:
+def matrix(metric: str, *, simulated: bool, datasets: list[str] | None = None, **view: Any) -> pl.DataFrame:
     """Return the pairs of one entry; see `evaluation.analysis.transfer_matrix.matrix`."""
-    return answer("matrix", metric=metric, made_up=made_up, datasets=datasets, **view)
+    return answer("matrix", metric=metric, simulated=simulated, datasets=datasets, **view)
 
 
-def held_out(metric: str, *, made_up: bool, **view: Any) -> pl.DataFrame:
+def held_out(metric: str, *, simulated: bool, **view: Any) -> pl.DataFrame:
     """Return how each unit is called by what has seen all others; see `transfer_matrix.held_out`."""
-    return answer("held out", metric=metric, made_up=made_up, **view)
+    return answer("held out", metric=metric, simulated=simulated, **view)
 
 
 def ordered(table: pl.DataFrame, by: str) -> list[str]:
@@ -48,7 +40,7 @@ def ordered(table: pl.DataFrame, by: str) -> list[str]:
 
 def facts(dataset: str) -> dict[str, str]:
     """Return what the catalogue knows of a data set, simulated ones under their model's name; empty for any other."""
-    card = DATASETS.get(dataset.removeprefix(MADE_UP))
+    card = DATASETS.get(dataset.removeprefix(SIMULATED))
     return {} if card is None else {"cancer": card.cancer_type, "drug type": card.drug_type, "tissue": card.tissue}
 
 

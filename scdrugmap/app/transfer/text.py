@@ -49,7 +49,7 @@ def transfer(table: pl.DataFrame, picks: Mapping[str, Any]) -> str:
     return text
 
 
-def matrix_caption(table: pl.DataFrame, picks: Mapping[str, Any], date: str) -> list[str]:
+def matrix_caption(table: pl.DataFrame, picks: Mapping[str, Any], date: str, *, simulated: bool) -> list[str]:
     """Caption of the matrix."""
     rows, sets = table.filter(state="measured"), table["train"].n_unique()
     tested = float(rows.unique("test")["n"].sum())
@@ -66,11 +66,11 @@ def matrix_caption(table: pl.DataFrame, picks: Mapping[str, Any], date: str) -> 
         else f"dot: the intervals of the two overlap ({INTERVAL})",
         f"means of {seeds} seeds" if seeds > 1 else "",
         "; ".join(hatched),
-        made_on(rows["test"], date),
+        made_on(simulated=simulated, date=date),
     ]
 
 
-def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str) -> list[str]:
+def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str, *, simulated: bool) -> list[str]:
     """Caption of the bars under the matrix."""
     kept = split(rows["split_by"][0])
     return [
@@ -78,7 +78,7 @@ def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str) ->
         f"{picks['entry']} trained on the others",
         f"split by {kept}: nothing of the tested {kept} trains",
         f"bar: from the constant classifier (tick) to the score; line: {INTERVAL}",
-        made_on(rows["title"], date),
+        made_on(simulated=simulated, date=date),
     ]
 
 
@@ -96,12 +96,14 @@ def pair(row: Mapping[str, Any], picks: Mapping[str, Any]) -> str:
     )
 
 
-def pair_caption(row: Mapping[str, Any], picks: Mapping[str, Any], part: FoldScores, date: str) -> list[str]:
+def pair_caption(
+    row: Mapping[str, Any], picks: Mapping[str, Any], part: FoldScores, date: str, *, simulated: bool
+) -> list[str]:
     """Caption of a pair."""
     return [
         f"{count(part.n)} cells of {row['test']}",
         f"cross-data, split by {split(picks['split_by'])}, {picks['shots']} shots",
         f"95 % bootstrap interval over {count(part.n_units)} {part.unit}s" if part.unit else "no interval was drawn",
         f"figures and table: one of {row['seeds']} seeds; the sentence: their mean" if row["seeds"] > 1 else "",
-        f"measured here on {date}",
+        made_on(simulated=simulated, date=date),
     ]

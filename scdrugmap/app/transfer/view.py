@@ -39,9 +39,9 @@ def how_to_run(what: str) -> None:
         st.code(HOW_TO_RUN, language="bash")
 
 
-def table_of(picks: Picks, *, made_up: bool) -> tuple[pl.DataFrame, str]:
+def table_of(picks: Picks, *, simulated: bool) -> tuple[pl.DataFrame, str]:
     """Return the matrix of the chosen entry, of some data sets only where a group is chosen, and that group."""
-    table = transfer_queries.matrix(queries.SHOWN[picks["metric"]], made_up=made_up, **picks["view"])
+    table = transfer_queries.matrix(queries.SHOWN[picks["metric"]], simulated=simulated, **picks["view"])
     groups = transfer_queries.groups(table["train"].unique().sort().to_list())
     options = [widgets.ANY, *groups]
     chosen = widgets.choose("Data sets", options, "sets", word="facet", place=picks["place"]) if groups else widgets.ANY
@@ -49,13 +49,13 @@ def table_of(picks: Picks, *, made_up: bool) -> tuple[pl.DataFrame, str]:
     return table.filter(pl.col("train").is_in(own), pl.col("test").is_in(own)), chosen
 
 
-def matrix(table: pl.DataFrame, picks: Picks, *, made_up: bool) -> None:
+def matrix(table: pl.DataFrame, picks: Picks, *, simulated: bool) -> None:
     """Draw the matrix, or its difference to another entry's; a click on a cell opens the pair."""
     names = transfer_queries.ordered(table, picks["order"])
     ink, metric = layout.ink(), picks["metric"]
     if picks["other"]:
         key = queries.SHOWN[metric]
-        other = transfer_queries.matrix(key, made_up=made_up, datasets=names, **picks["other"])
+        other = transfer_queries.matrix(key, simulated=simulated, datasets=names, **picks["other"])
         frame = frames.compared(difference(table, other, key))
         words_of = {"against": picks["with"], "undecided": "intervals overlap", "number": "shade"}
     else:
@@ -67,7 +67,7 @@ def matrix(table: pl.DataFrame, picks: Picks, *, made_up: bool) -> None:
         alt=f"{metric} of {picks['entry']}, trained on the row and tested on the column",
     )  # fmt: skip
     date = queries.date_of(table["run_id"].drop_nulls())
-    layout.caption(*transfer_text.matrix_caption(table, picks, date))
+    layout.caption(*transfer_text.matrix_caption(table, picks, date, simulated=simulated))
 
 
 def _opened(names: list[str]) -> None:
@@ -97,11 +97,11 @@ def asked() -> tuple[str, str]:
     return widgets.opened("train"), widgets.opened("test")
 
 
-def left_out(picks: Picks, group: str, *, made_up: bool) -> None:
+def left_out(picks: Picks, group: str, *, simulated: bool) -> None:
     """Draw how each data set of the chosen group is called by what has seen all others."""
     st.subheader("Trained on all the others", anchor="left-out", help=glossary.tip("protocol"))
     view = {name: word for name, word in picks["view"].items() if name != "split_by"}
-    rows = transfer_queries.held_out(queries.SHOWN[picks["metric"]], made_up=made_up, **view)
+    rows = transfer_queries.held_out(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
     bars = frames.left_out(rows)
     bars = bars.filter([transfer_queries.belongs(name, group) for name in bars["title"]])
     if bars.is_empty():
@@ -116,7 +116,8 @@ def left_out(picks: Picks, group: str, *, made_up: bool) -> None:
         transfer.left_out(bars, picks["metric"], layout.ink()),
         alt="each data set by a model that saw the others",
     )
-    layout.caption(*transfer_text.left_out_caption(bars, picks, queries.date_of(bars["run_id"])))
+    date = queries.date_of(bars["run_id"])
+    layout.caption(*transfer_text.left_out_caption(bars, picks, date, simulated=simulated))
     with st.expander(f"All {bars.height} bars as a table", icon=":material/table_rows:"):
         columns = tables.left_out_columns(picks["metric"])
         widgets.table(tables.left_out(bars.sort("shade", descending=True)), columns, "left_out")
@@ -143,7 +144,8 @@ def pair(table: pl.DataFrame, train: str, test: str, picks: Picks) -> None:
     })  # fmt: skip
     _scores_of_cells(record.run_id, test)
     widgets.table(score_table.part(part), score_table.score_columns(), "pair_scores")
-    layout.caption(*transfer_text.pair_caption(row, picks, part, record.environment.date[:10]))
+    simulated = record.is_simulated((train, test))
+    layout.caption(*transfer_text.pair_caption(row, picks, part, record.environment.date[:10], simulated=simulated))
     rest = [name for name in record.experiment.datasets if name not in (train, test)]
     layout.cautions([said for said in record.outcome.warnings if not any(name in said for name in rest)])
     st.link_button("Open the record of the run", f"models?run={record.run_id}", icon=":material/fingerprint:")

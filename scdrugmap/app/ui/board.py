@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from scdrugmap.evaluation.analysis.scores import averaged, labelled, simulated
+from scdrugmap.evaluation.analysis.scores import averaged, labelled, side
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
 SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
@@ -41,20 +41,17 @@ def named(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     `rows` are of `averaged` or `leaderboard`; `models` has `model`, `title` and `kind`. Runs that train on one data set
     for others go as well: they have a page of their own. `shots` become words, "all" where there is no limit.
     """
-    rows = rows.filter(pl.col("value").is_not_null() & (pl.col("model") != CONSTANT) & ~_one_teacher())
+    rows = rows.filter(pl.col("value").is_not_null() & (pl.col("model") != CONSTANT) & ~single_source())
     merged = pl.col("facet") == "all"
     stated = (
-        pl.when(merged).then(pl.format("all {} cells", "test")).otherwise(pl.format("{} ({})", "facet_value", "test"))
+        pl.when(merged)
+        .then(pl.format("all {} cells", side("test")))
+        .otherwise(pl.format("{} ({})", "facet_value", side("test")))
     )
-    whole = merged | (pl.col("facet_value").fill_null("") == "")
-    sets = pl.col("test").str.split("+")
-    many = pl.format("{} data sets ({} …)", sets.list.len(), sets.list.first())
-    each = pl.when(sets.list.len() > NAMED).then(many).otherwise(sets.list.join(" + "))
-    ours = pl.when(whole).then(each).otherwise("facet_value")
     alone = pl.col("source").eq("reported") | (pl.col("head") == "prompt")
-    source = pl.when(simulated(rows)).then(pl.lit("simulated")).otherwise("source")
+    source = pl.when("simulated").then(pl.lit("simulated")).otherwise("source")
     return (
-        rows.with_columns(source=source, on=pl.when(pl.col("source") == "reported").then(stated).otherwise(ours))
+        rows.with_columns(source=source, on=pl.when(pl.col("source") == "reported").then(stated).otherwise(cells()))
         .join(models.select("model", "title", "kind"), on="model", how="left")
         .pipe(labelled)
         .with_columns(title=_with_label(_title(alone)))
@@ -62,9 +59,18 @@ def named(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _one_teacher() -> pl.Expr:
+def cells() -> pl.Expr:
+    """Return on which cells a row of ours was scored: the value of its facet, or its data sets."""
+    whole = (pl.col("facet") == "all") | (pl.col("facet_value").fill_null("") == "")
+    sets = pl.col("test")
+    many = pl.format("{} data sets ({} …)", sets.list.len(), sets.list.first())
+    each = pl.when(sets.list.len() > NAMED).then(many).otherwise(side("test"))
+    return pl.when(whole).then(each).otherwise("facet_value")
+
+
+def single_source() -> pl.Expr:
     """Tell which cross-data runs trained on one data set and tested others: pairs of the transfer matrix."""
-    train, test = pl.col("train").str.split("+"), pl.col("test").str.split("+")
+    train, test = pl.col("train"), pl.col("test")
     others = train.list.set_difference(test).list.len() == 1
     few = pl.col("shots").fill_null(0) > 0  # then the tested data sets train as well
     alone = (train.list.len() == 1) & others

@@ -16,6 +16,7 @@ import streamlit as st
 from scdrugmap.app.ui import board as entries
 from scdrugmap.data.catalog.catalog import DATASETS, CellCount, cell_count, table
 from scdrugmap.evaluation.analysis import few_shot_curves, leaderboard, significance, transfer_matrix
+from scdrugmap.evaluation.analysis.scores import chosen
 from scdrugmap.evaluation.metrics.metrics import METRICS, Metric
 from scdrugmap.evaluation.results.run_record import Run
 from scdrugmap.evaluation.results.store import read_predictions, read_run, read_runs, read_scores
@@ -183,15 +184,11 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-MADE_UP = "simulated-"  # what the names of simulated data sets begin with
-
-
 @st.cache_data(show_spinner="Comparing scores", max_entries=64)
 def _answered(here: Settings, changed: tuple[int, ...], question: str, options: tuple[tuple[str, Any], ...]) -> Any:
     named = {name: list(value) if isinstance(value, tuple) else value for name, value in options}
     if question == "matrix":
-        simulated = pl.col("datasets").list.first().str.starts_with(MADE_UP.rstrip("-"))
-        named["failed"] = runs().filter(simulated == named["made_up"])
+        named["failed"] = runs().filter(simulated=named["simulated"])
     return QUESTIONS[question](scores(), **named)
 
 
@@ -214,7 +211,11 @@ def seeds(run_id: str, metric: str, test: str = "") -> pl.DataFrame:
     """
     rows = scores().filter(pl.col("metric") == metric, pl.col("source") != "reported")
     if test:
-        own = rows.filter(test=test).sort(pl.col("fold") != test).unique("run_id", keep="first", maintain_order=True)
+        own = (
+            rows.filter(chosen("test", test))
+            .sort(pl.col("fold") != test)
+            .unique("run_id", keep="first", maintain_order=True)
+        )
         rows = own.filter(pl.col("n") == pl.col("n").max().over("train", "seed"))
     else:
         rows = rows.filter(fold="all")

@@ -24,7 +24,7 @@ def headline_caption(rows: pl.DataFrame, metric: str, date: str, rule: str, samp
     """Caption of the figure on the first page."""
     return [
         f"{metric} of {rows.height} classifiers on {rows['on'][0]}",
-        extent(max(rows["n"]), samples, rows["test"][0]),
+        extent(max(rows["n"]), samples, rows["test"].to_list()[0]),
         f"k-fold over cells (the paper's split) beside k-fold that keeps each {rows['safe_name'][0]} whole",
         "whisker: 95 % bootstrap interval of the leak-safe score, over samples where there are several",
         f"vertical tick: {rule}",
@@ -32,9 +32,9 @@ def headline_caption(rows: pl.DataFrame, metric: str, date: str, rule: str, samp
     ]
 
 
-def extent(cells: int, samples: int, test: str) -> str:
-    """Say what a figure rests on: cells and, where a run says how many, samples and data sets (`test`, joined by +)."""
-    counts = {"cell": cells, "sample": samples, "data set": len(test.split("+")) if samples else 0}
+def extent(cells: int, samples: int, test: Sequence[str]) -> str:
+    """Say what a figure rests on: cells and, where a run says how many, samples and the tested data sets."""
+    counts = {"cell": cells, "sample": samples, "data set": len(test) if samples else 0}
     return " / ".join(f"{count(n)} {name}{'s' * (n != 1)}" for name, n in counts.items() if n)
 
 
@@ -57,7 +57,7 @@ def title_of(metric: str) -> str:
 INTERVAL = "95 % bootstrap interval, over samples where there are several, else over cells"
 
 
-def made_on(datasets: pl.Series, date: str) -> str:
+def made_on(*, simulated: bool, date: str) -> str:
     """Say where scores come from: simulated cells are called so in every caption."""
-    how = "simulated, not measured on real cells" if datasets.str.starts_with("simulated").any() else "measured here"
+    how = "simulated, not measured on real cells" if simulated else "measured here"
     return how + (f" on {date}" if date else "")

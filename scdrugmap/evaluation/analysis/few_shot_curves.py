@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from scipy import stats
 
-from scdrugmap.evaluation.analysis.scores import chosen, per_dataset, simulated, with_constant
+from scdrugmap.evaluation.analysis.scores import chosen, per_dataset, with_constant
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
 ENTRY = ("model", "head", "strategy", "variant")
@@ -16,7 +16,7 @@ CURVES: dict[str, Any] = {
     "head": pl.String,
     "strategy": pl.String,
     "variant": pl.String,
-    "train": pl.String,  # the other data sets that train, joined with "+"; "" for "all", the target by itself
+    "train": pl.List(pl.String),  # the other data sets that train; none for "all", the target by itself
     "test": pl.String,  # the target
     "shots": pl.Int64,  # null: all labelled cells of the training folds of the target
     "point": pl.String,  # the shots in words: "0", "1", ..., "all"
@@ -33,7 +33,7 @@ CURVES: dict[str, Any] = {
 
 
 def curves(
-    scores: pl.DataFrame, metric: str, *, all_by: str | None = "sample", made_up: bool = False, **where: object
+    scores: pl.DataFrame, metric: str, *, all_by: str | None = "sample", simulated: bool = False, **where: object
 ) -> pl.DataFrame:
     """Return the points of the few-shot curves, one an entry, training side, target and number of shots.
 
@@ -52,11 +52,10 @@ def curves(
     rows = scores.filter(pl.col("metric") == METRICS[metric].key, pl.col("value").is_not_null())
     plain = {name: value for name, value in where.items() if name != "split_by"}
     rows = rows.filter(*(chosen(name, value) for name, value in plain.items()))
-    rows = per_dataset(rows)
-    rows = rows.filter(simulated(rows) == made_up)
+    rows = per_dataset(rows).filter(pl.col("simulated") == simulated).with_columns(train="others", test="dataset")
     split = [chosen("split_by", where["split_by"])] if "split_by" in where else []
     crossed = rows.filter(pl.col("protocol") == "cross-data", *split)
-    few = _same_cells(crossed.with_columns(train="others"))
+    few = _same_cells(crossed)
     points = _points(few)
     if all_by is not None:
         points = pl.concat([points, _all(rows, points, all_by)])
@@ -108,8 +107,10 @@ def _t(seeds: pl.Series) -> pl.Series:
 
 def _all(rows: pl.DataFrame, points: pl.DataFrame, split_by: str) -> pl.DataFrame:
     """Return the point "all" of each curve that has one: folds of the target alone, which cover all its cells."""
-    alone = rows.filter(pl.col("protocol") == "pooled", pl.col("split_by") == split_by, pl.col("others") == "")
-    alone = alone.with_columns(train=pl.lit(""), same_cells=pl.lit(False))
+    alone = rows.filter(
+        pl.col("protocol") == "pooled", pl.col("split_by") == split_by, pl.col("others").list.len() == 0
+    )
+    alone = alone.with_columns(same_cells=pl.lit(False))
     ends = _points(alone).join(
         points.select(*ENTRY, "test").unique(), on=[*ENTRY, "test"], how="semi", nulls_equal=True
     )

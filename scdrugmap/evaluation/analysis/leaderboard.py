@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from scdrugmap.evaluation.analysis.scores import CELLS, ENTRY, averaged, chosen, per_dataset
+from scdrugmap.evaluation.analysis.scores import CELLS, ENTRY, averaged, chosen, per_dataset, side
 from scdrugmap.evaluation.experiment import BASELINES
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
@@ -43,7 +43,7 @@ def by_facet(scores: pl.DataFrame, metric: str, facet: str, *, split_by: str, **
     """
     board = leaderboard(scores, metric, split_by=split_by, facet=facet, **where)
     several = pl.struct(CELLS).n_unique().over("facet_value") > 1
-    panel = pl.when(several).then(pl.format("{} ({})", "facet_value", "test")).otherwise("facet_value")
+    panel = pl.when(several).then(pl.format("{} ({})", "facet_value", side("test"))).otherwise("facet_value")
     place = pl.col("rank").rank("ordinal").over(CELLS).cast(pl.Int64)
     return board.with_columns(panel=panel, place=place).sort("facet_value", "panel", "place")
 

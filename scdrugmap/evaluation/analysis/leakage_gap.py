@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from scipy import stats
 
 from scdrugmap.data.labels import is_sensitive
 from scdrugmap.errors import InvalidInput, UnknownName
-from scdrugmap.evaluation.analysis.scores import chosen, simulated
+from scdrugmap.evaluation.analysis.scores import chosen
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS, BootstrapWeights, draw, percentile, resampling_unit
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
@@ -25,8 +26,9 @@ SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest fir
 USUAL = ("f1", "auroc", "auroc_within", "balanced_accuracy", "mcc")
 ENTRY = ("model", "head", "strategy", "variant")
 CELLS = ("facet", "facet_value", "test", "design")
-GAPS = {
+GAPS: dict[str, Any] = {
     **dict.fromkeys((*ENTRY, *CELLS), pl.String),
+    "test": pl.List(pl.String),
     "split_by": pl.String,  # the leak-safe split
     "strictest": pl.Boolean,  # no stricter leak-safe split was run on these cells
     "metric": pl.String,
@@ -131,7 +133,7 @@ def gaps(
         pl.col("split_by").is_in(("cell", *SAFE_SPLITS)),
         *(chosen(name, value) for name, value in where.items()),
     )
-    rows = rows.with_columns(simulated=simulated(rows)).unique(["run_id"], maintain_order=True)
+    rows = rows.unique(["run_id"], maintain_order=True)
     found: list[dict[str, object]] = []
     for key, own in rows.group_by(*ENTRY, *CELLS, "train", "simulated", maintain_order=True):
         about = dict(zip((*ENTRY, *CELLS, "train", "simulated"), key, strict=True))

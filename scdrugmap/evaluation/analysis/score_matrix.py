@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.analysis.scores import chosen, labelled, per_dataset, require_one, simulated
+from scdrugmap.evaluation.analysis.scores import chosen, labelled, per_dataset, require_one
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
 ENTRY = ("model", "head", "strategy", "variant", "shots")
@@ -60,7 +60,7 @@ def _shots() -> pl.Expr:
     return pl.format("{} shots", pl.col("shots").cast(pl.String))
 
 
-def score_matrix(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where: object) -> ScoreMatrix:
+def score_matrix(scores: pl.DataFrame, metric: str, *, simulated: bool = False, **where: object) -> ScoreMatrix:
     """Return the complete table of entries x data sets of one view.
 
     Parameters
@@ -69,7 +69,7 @@ def score_matrix(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **
         Columns as `results.SCORES`. Reported rows are left out.
     metric
         A key of `METRICS`.
-    made_up
+    simulated
         Take the simulated data sets in place of the real ones; the two are never put together.
     where
         A value, or a list of values, of any column: `protocol`, `split_by`, `strategy`, `facet`, ...
@@ -82,7 +82,7 @@ def score_matrix(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **
     """
     key = METRICS[metric].key
     rows = per_dataset(scores.filter(pl.col("metric") == key, *(chosen(name, value) for name, value in where.items())))
-    rows = rows.filter(simulated(rows) == made_up)
+    rows = rows.filter(pl.col("simulated") == simulated)
     require_one(rows, "protocol")
     require_one(rows, "split_by")
     table = rows.group_by(*ENTRY, *CONTEXT).agg(pl.col("value").mean())

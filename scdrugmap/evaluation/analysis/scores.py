@@ -9,21 +9,37 @@ import polars as pl
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
-ENTRY = ("model", "head", "strategy", "variant", "source")  # what competes
+ENTRY = ("model", "head", "strategy", "variant", "source", "simulated")  # what competes
 VIEW = ("protocol", "facet", "facet_value", "shots", "train", "test")
 CELLS = (*VIEW, "design")  # on what
-
-
-def simulated(scores: pl.DataFrame) -> pl.Series:
-    """Tell which rows are of simulated cells, or made up altogether: their data sets say so in their names."""
-    return scores.select(pl.col("source").ne("reported") & pl.col("test").str.starts_with("simulated")).to_series()
+SIDES = ("train", "test", "others")  # columns of lists of data sets
 
 
 def chosen(column: str, value: object) -> pl.Expr:
-    """Return the condition that a column has a value, or one of a list of values; None is a value like others."""
+    """Return the condition that a column has a value, or one of a list of values; None is a value like others.
+
+    A value of `train`, `test` or `others` is a list of data sets, and a word there is the list of that one data set.
+    """
     if isinstance(value, list | tuple | set | frozenset):
-        return pl.any_horizontal(pl.lit(False), *(pl.col(column).eq_missing(pl.lit(one)) for one in value))
+        return pl.any_horizontal(pl.lit(False), *(_is(column, each) for each in value))
+    return _is(column, value)
+
+
+def _is(column: str, value: object) -> pl.Expr:
+    if column in SIDES:
+        return pl.col(column).eq_missing(datasets_of(value))
     return pl.col(column).eq_missing(pl.lit(value))
+
+
+def datasets_of(value: object) -> pl.Expr:
+    """Return a list of data sets, one name or several, as a constant that compares with the columns of `SIDES`."""
+    names = [value] if isinstance(value, str) else value
+    return pl.lit(None if names is None else list(names), dtype=pl.List(pl.String))  # type: ignore[call-overload]
+
+
+def side(column: str) -> pl.Expr:
+    """Return the data sets of a list column as words for the eye, which nothing takes apart again."""
+    return pl.col(column).list.join(" + ")
 
 
 def require_one(rows: pl.DataFrame, column: str) -> None:
@@ -52,8 +68,9 @@ def labelled(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _apart(rows: pl.DataFrame, column: str, over: Sequence[str]) -> list[str]:
     """Return of each row the parts of a column that not all rows with equal `over` have."""
-    asked = [(tuple(key), frozenset((text or "").split("; "))) for *key, text in rows.select(*over, column).iter_rows()]
-    common: dict[tuple[object, ...], frozenset[str]] = {}
+    keys = rows.select(pl.struct(over).rank("dense").alias("key"))["key"]  # a number: lists are no keys of a dict
+    asked = [(key, frozenset((text or "").split("; "))) for key, text in zip(keys, rows[column], strict=True)]
+    common: dict[int, frozenset[str]] = {}
     for key, parts in set(asked):
         common[key] = common.get(key, parts) & parts
     texts = rows[column].fill_null("").to_list()
@@ -90,28 +107,26 @@ def averaged(scores: pl.DataFrame) -> pl.DataFrame:
 def per_dataset(scores: pl.DataFrame) -> pl.DataFrame:
     """Return the rows, reported ones aside, that score one data set by itself, each once, with two columns more.
 
-    `dataset` names it; `others` names the data sets that trained beside it, joined with "+": in cross-data its whole
-    training side but for the shots; "" where it trained alone, which is a pooled run of one data set. A run may hold
+    `dataset` names it; `others` lists the data sets that trained beside it, by name: in cross-data its whole training
+    side but for the shots; none where it trained alone, which is a pooled run of one data set. A run may hold
     such a score as the fold of its test unit, as "dataset:<name>" and, where it tests one data set, as "all".
     """
-    one = ~pl.col("test").str.contains("+", literal=True)
     place = (
-        pl.when((pl.col("fold") == pl.col("test")) & (pl.col("protocol") == "cross-data"))
+        pl.when((pl.col("fold") == pl.col("dataset")) & (pl.col("protocol") == "cross-data"))
         .then(0)
-        .when(pl.col("fold").str.starts_with("dataset:"))
+        .when(pl.col("fold") == _SHARE)
         .then(1)
-        .when(one & (pl.col("fold") == "all"))
+        .when(pl.col("fold") == "all")
         .then(2)
     )
-    rows = scores.filter(pl.col("source") != "reported").with_columns(place=place).filter(pl.col("place").is_not_null())
-    best = rows.filter(pl.col("place") == pl.col("place").min().over("run_id", "test", "metric")).drop("place")
-    best = best.with_columns(dataset="test").join(
-        _units(scores), on=["run_id", "dataset"], how="left", maintain_order="left"
-    )
+    rows = scores.filter(pl.col("source") != "reported", pl.col("test").list.len() == 1)
+    rows = rows.with_columns(dataset=pl.col("test").list.first()).with_columns(place=place).drop_nulls("place")
+    best = rows.filter(pl.col("place") == pl.col("place").min().over("run_id", "dataset", "metric")).drop("place")
+    best = best.join(_units(scores), on=["run_id", "dataset"], how="left", maintain_order="left")
     best = best.with_columns(side=pl.coalesce("unit_train", "train"))
     sides = best.select("side", "dataset").unique()
-    names = pl.col("side").str.split("+").list.set_difference(pl.concat_list("dataset"))
-    sides = sides.with_columns(others=names.list.sort().list.join("+"))
+    names = pl.col("side").list.set_difference(pl.concat_list("dataset"))
+    sides = sides.with_columns(others=names.list.sort())
     return best.join(sides, on=["side", "dataset"], how="left", maintain_order="left").drop("side", "unit_train")
 
 
@@ -120,6 +135,10 @@ def _units(scores: pl.DataFrame) -> pl.DataFrame:
 
     A score of fold "dataset:<name>" names all that ever trained in its run; the fold of its unit says which did.
     """
-    whole = pl.col("fold").eq("all") | pl.col("fold").str.starts_with("dataset:") | (pl.col("fold") == pl.col("test"))
-    rows = scores.filter((pl.col("protocol") == "cross-data") & ~whole).select("run_id", "test", unit_train="train")
-    return rows.unique().select("run_id", "unit_train", dataset=pl.col("test").str.split("+")).explode("dataset")
+    rows = scores.filter(protocol="cross-data").with_columns(dataset=pl.col("test").list.first())
+    alone = (pl.col("test").list.len() == 1) & ((pl.col("fold") == _SHARE) | (pl.col("fold") == pl.col("dataset")))
+    rows = rows.filter((pl.col("fold") != "all") & ~alone).select("run_id", "test", unit_train="train")
+    return rows.unique().select("run_id", "unit_train", dataset="test").explode("dataset")
+
+
+_SHARE = pl.format("dataset:{}", "dataset")  # the fold of one data set's share of the out-of-fold scores

@@ -65,9 +65,9 @@ class Comparison:
         return len(self.datasets)
 
 
-def compare(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where: object) -> Comparison:
+def compare(scores: pl.DataFrame, metric: str, *, simulated: bool = False, **where: object) -> Comparison:
     """Compare the entries of a view over data sets; see `score_matrix` for the view and what it raises."""
-    return compare_blocks(score_matrix(scores, metric, made_up=made_up, **where))
+    return compare_blocks(score_matrix(scores, metric, simulated=simulated, **where))
 
 
 def compare_blocks(table: ScoreMatrix, *, alpha: float = ALPHA, draws: int = DRAWS, seed: int = 0) -> Comparison:
@@ -241,7 +241,7 @@ def _say(found: Comparison) -> list[str]:
 
 
 def agreement(
-    scores: pl.DataFrame, metric: str, over: str = "split_by", *, made_up: bool = False, **where: object
+    scores: pl.DataFrame, metric: str, over: str = "split_by", *, simulated: bool = False, **where: object
 ) -> pl.DataFrame:
     """Return how alike entries are ranked under two splits, seeds or other values of a column: Kendall's tau-b.
 
@@ -254,7 +254,7 @@ def agreement(
     tables = {}
     for value in values:
         try:
-            tables[value] = score_matrix(rows, metric, made_up=made_up, **{**where, over: value})
+            tables[value] = score_matrix(rows, metric, simulated=simulated, **{**where, over: value})
         except InvalidInput:
             continue
     found = [(str(a), str(b), *_tau(tables[a], tables[b])) for a, b in itertools.combinations(tables, 2)]

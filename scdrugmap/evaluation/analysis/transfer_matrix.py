@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from scdrugmap.evaluation.analysis.scores import chosen, per_dataset, require_one, simulated, with_constant
+from scdrugmap.evaluation.analysis.scores import chosen, per_dataset, require_one, with_constant
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
 ENTRY = ("model", "head", "strategy", "variant", "shots")
@@ -41,7 +41,7 @@ def matrix(
     *,
     datasets: Sequence[str] | None = None,
     failed: pl.DataFrame | None = None,
-    made_up: bool = False,
+    simulated: bool = False,
     **where: object,
 ) -> pl.DataFrame:
     """Return one row a pair of data sets, columns as `MATRIX`, for every train x test.
@@ -57,7 +57,7 @@ def matrix(
     failed
         Runs as `results.read_runs` gives them, done ones too: pairs that could not be scored get their reason. Without
         it they are "not run".
-    made_up
+    simulated
         Take simulated data sets in place of real ones.
     where
         The entry and the view: `model`, `head`, `strategy`, `shots`, `split_by`, ...; where several entries are left,
@@ -65,7 +65,7 @@ def matrix(
 
     Raises `InvalidInput` where the scores are of several variants (settings, options, weights) of an entry.
     """
-    rows = _pairs(scores, metric, made_up=made_up, **where)
+    rows = _pairs(scores, metric, simulated=simulated, **where)
     require_one(rows, "variant")
     found = _measured(rows, metric)
     if failed is not None:
@@ -82,10 +82,10 @@ def matrix(
     )
 
 
-def entries(scores: pl.DataFrame, *, made_up: bool = False) -> pl.DataFrame:
+def entries(scores: pl.DataFrame, *, simulated: bool = False) -> pl.DataFrame:
     """Return the entries that have pairs: the columns of `ENTRY`, `split_by`, `pairs` (how many)."""
     one = scores.filter(pl.col("metric") == pl.col("metric").first())  # a run has a row of every metric
-    rows = _pairs(one, None, made_up=made_up)
+    rows = _pairs(one, None, simulated=simulated)
     keys = [*ENTRY, "split_by"]
     return rows.group_by(keys).agg(pairs=pl.struct("others", "dataset").n_unique()).sort(keys, nulls_last=True)
 
@@ -143,15 +143,15 @@ def ordered(table: pl.DataFrame, by: str, facts: Mapping[str, str] | None = None
     return sorted(names, key=lambda name: (name not in values, values.get(name, ""), name))
 
 
-def held_out(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **where: object) -> pl.DataFrame:
+def held_out(scores: pl.DataFrame, metric: str, *, simulated: bool = False, **where: object) -> pl.DataFrame:
     """Return how each data set is called by what was trained on several others, for the bars under a matrix.
 
-    Columns: those of `ENTRY`, `split_by`, `facet`, `facet_value`, `test`, `train` (joined with
-    "+"), then those of `MATRIX` from `value` to `run_id`.
+    Columns: those of `ENTRY`, `split_by`, `facet`, `facet_value`, `train` (a list), `test`, then those of `MATRIX` from
+    `value` to `run_id`.
     """
     rows = scores.filter(pl.col("protocol") == "cross-data", pl.col("metric") == metric)
-    rows = _real(per_dataset(rows.filter(*(chosen(name, value) for name, value in where.items()))), made_up=made_up)
-    rows = rows.filter(pl.col("others").str.contains("+", literal=True))
+    rows = per_dataset(rows.filter(*(chosen(name, value) for name, value in where.items())))
+    rows = rows.filter(pl.col("simulated") == simulated, pl.col("others").list.len() > 1)
     keys = [*ENTRY, "split_by", "facet", "facet_value"]
     return _measured(rows, metric, keys).drop("state", "reason").sort(*keys, "test", nulls_last=True)
 
@@ -159,16 +159,12 @@ def held_out(scores: pl.DataFrame, metric: str, *, made_up: bool = False, **wher
 _COMPARED = ("value", "ci_low", "ci_high")
 
 
-def _real(rows: pl.DataFrame, *, made_up: bool) -> pl.DataFrame:
-    return rows.filter(simulated(rows) == made_up)
-
-
-def _pairs(scores: pl.DataFrame, metric: str | None, *, made_up: bool, **where: object) -> pl.DataFrame:
+def _pairs(scores: pl.DataFrame, metric: str | None, *, simulated: bool, **where: object) -> pl.DataFrame:
     rows = scores.filter(pl.col("protocol") == "cross-data", *(chosen(name, value) for name, value in where.items()))
     if metric is not None:
         rows = rows.filter(pl.col("metric") == METRICS[metric].key)
-    rows = _real(per_dataset(rows), made_up=made_up)
-    return rows.filter((pl.col("others") != "") & ~pl.col("others").str.contains("+", literal=True))
+    rows = per_dataset(rows).filter(pl.col("simulated") == simulated, pl.col("others").list.len() == 1)
+    return rows.with_columns(pl.col("others").list.first())
 
 
 def _measured(rows: pl.DataFrame, metric: str, keys: Sequence[str] = ()) -> pl.DataFrame:

@@ -155,7 +155,7 @@ def _counts() -> list[pl.Expr]:
 def _datasets(cells: pl.DataFrame) -> pl.DataFrame:
     of = {label: pl.col("sample").filter(pl.col("label") == label).n_unique() for label in ("sensitive", "resistant")}
     table = cells.group_by("dataset", maintain_order=True).agg(
-        pl.col("study", "group", "values").unique().sort().str.join("+"),
+        pl.col("study", "group", "values").unique().sort().str.join(" + "),
         *_counts(),
         source=pl.lit("cells"),
         samples=pl.struct("study", "sample").n_unique(),

@@ -79,6 +79,7 @@ class DatasetSummary:
     collection: str
     n_cells: int
     classes: tuple[str, ...] = ()  # labels that its cells have; empty where nobody has looked
+    simulated: bool = False
     loaded: LoadedCells | None = field(default=None, compare=False, repr=False)  # its cells, where they were just read
 
     def facet(self, facet: str) -> str:
@@ -98,6 +99,7 @@ class DatasetSummary:
             collection="+".join(sorted(map(str, obs["collection"].unique()))),
             n_cells=source.adata.n_obs,
             classes=tuple(sorted(map(str, obs["response"].unique()))),
+            simulated=source.simulated,
         )
 
     @classmethod
@@ -173,8 +175,7 @@ def store(source: LabelledDataset, settings: Settings) -> StoredCells:
     if not path.is_file():
         adata = source.adata
         kept = [name for name in (*COLUMNS, "batch") if name in adata.obs]
-        marks = adata.uns.get("scdrugmap", {})
-        known = {"input": {"value_type": source.value_type}, "simulated": bool(marks.get("simulated", False))}
+        known = {"input": {"value_type": source.value_type}, "simulated": source.simulated}
         bare = anndata.AnnData(adata.X, obs=adata.obs[kept].copy(), var=adata.var.copy(), uns={"scdrugmap": known})
         with replacing(path) as draft:
             bare.write_h5ad(draft)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from scdrugmap.data.dedupe import cell_hashes, fingerprint
-from scdrugmap.data.labels import RESPONSES
+from scdrugmap.data.labels import RESPONSES, SIMULATED
 from scdrugmap.data.load import load_dataset
 from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.evaluation.cells.cell_table import CellMetadata, content_of, tabulate
@@ -47,6 +47,7 @@ class LabelledDataset:
     fingerprint: str
     content: str
     value_type: str
+    simulated: bool = False  # the cells are our simulator's
 
     def facet(self, facet: str) -> str:
         """Return the values of a facet that its cells have, joined with "+"."""
@@ -87,7 +88,8 @@ def _sources(origin: Loadable, settings: Settings | None) -> Iterable[LabelledDa
     adata = load_dataset(origin, settings=settings, accept=ACCEPTED)
     labelled = adata.obs["response"].isin(RESPONSES).to_numpy()
     names = adata.obs["dataset"].astype(str).to_numpy()
-    value_type = str(adata.uns.get("scdrugmap", {}).get("input", {}).get("value_type", "counts"))
+    marks = adata.uns.get("scdrugmap", {})
+    value_type = str(marks.get("input", {}).get("value_type", "counts"))
     for name in np.unique(names):
         own = adata[labelled & (names == name)].copy()
         if not own.n_obs:
@@ -95,7 +97,8 @@ def _sources(origin: Loadable, settings: Settings | None) -> Iterable[LabelledDa
             raise LabelsMissing(message, "Fill obs['response'] with 'sensitive' and 'resistant'.")
         hashes = cell_hashes(own)
         mark = fingerprint(own, hashes)
-        yield LabelledDataset(str(name), origin, own, hashes, mark, content_of(own, mark), value_type)
+        simulated = bool(marks.get("simulated", False)) or str(name).startswith(SIMULATED)
+        yield LabelledDataset(str(name), origin, own, hashes, mark, content_of(own, mark), value_type, simulated)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -87,15 +88,16 @@ class Grid:
             rows.append(
                 {
                     **{name: getattr(one, name) for name in ASKED},
-                    "datasets": "+".join(one.datasets),
-                    "train": "+".join(one.train),
+                    "datasets": list(one.datasets),
+                    "train": list(one.train),
                     "state": run.get("state", "to do"),
                     "reason": run.get("reason", ""),
                     "remedy": run.get("remedy", ""),
                     "seconds": run.get("seconds"),
                 }
             )
-        types = {"shots": pl.Int64, "seed": pl.Int64, "seconds": pl.Float64}
+        types: dict[str, Any] = {"shots": pl.Int64, "seed": pl.Int64, "seconds": pl.Float64}
+        types |= dict.fromkeys(("datasets", "train"), pl.List(pl.String))
         return pl.DataFrame(rows, schema_overrides=types, infer_schema_length=None)
 
 

@@ -37,6 +37,7 @@ from pydantic import (
 )
 
 from scdrugmap.data.catalog.catalog import DATASETS
+from scdrugmap.data.labels import SIMULATED
 from scdrugmap.errors import InvalidInput, ScDrugMapError
 from scdrugmap.evaluation.experiment import ProtocolName, Scalar, SplitBy, StrategyName
 from scdrugmap.evaluation.plan.expand import possible, require_known
@@ -215,5 +216,5 @@ def _simulated(name: str, arguments: Mapping[str, Any]) -> AnnData:
     one = adata.obs["dataset"].nunique() == 1
     for column in ("dataset", "study", "sample", "patient_or_line"):
         names = adata.obs[column].astype(str).str.replace("simulated", f"simulated-{name}", n=1)
-        adata.obs[column] = f"simulated-{name}" if one and column == "dataset" else names
+        adata.obs[column] = f"{SIMULATED}{name}" if one and column == "dataset" else names
     return adata

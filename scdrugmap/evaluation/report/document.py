@@ -12,7 +12,6 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.evaluation.analysis.scores import simulated
 from scdrugmap.evaluation.plan.grid import Grid
 from scdrugmap.evaluation.report import sections, tables
 from scdrugmap.evaluation.report.sections import Figure, Results, Section
@@ -52,7 +51,7 @@ def write_report(output: Path, settings: Settings, grid: Grid | None = None) -> 
         raise InvalidInput(message, "Run: scdrugmap benchmark run --plan FILE")
     report = [_head(runs, grid)]
     for kind in (False, True):
-        results = Results(scores.filter(simulated(scores) == kind), runs, settings, kind)
+        results = Results(scores.filter(simulated=kind), runs, settings, kind)
         if not results.scores.is_empty():
             report += [section for make in SECTIONS for section in make(results)]
     report += _failures(runs, grid)

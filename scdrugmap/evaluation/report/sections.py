@@ -144,7 +144,7 @@ def comparison_sections(results: Results) -> Iterator[Section]:
         zero_shot = view.filter(pl.col("shots").is_null() | (pl.col("shots") == 0))
         where: dict[str, Any] = {"split_by": split_by, "protocol": protocol}
         try:
-            comparison = compare(zero_shot, metric, made_up=results.simulated, **where)
+            comparison = compare(zero_shot, metric, simulated=results.simulated, **where)
         except InvalidInput:
             continue
         title = f"Comparison over data sets{results.suffix}: {protocol} by {split_by}, {facet}, {strategy}"
@@ -153,14 +153,14 @@ def comparison_sections(results: Results) -> Iterator[Section]:
 
 def transfer_sections(results: Results) -> Iterator[Section]:
     """Yield a matrix an entry: trained on the data set of the row, tested on that of the column."""
-    known = entries(results.scores, made_up=results.simulated)
+    known = entries(results.scores, simulated=results.simulated)
     if known.is_empty():
         return
     intro = "Each data set of the rows trains alone; each one of the columns is tested. Mean over seeds."
     yield Section(f"Transfer{results.suffix}", [intro])
     for place, row in enumerate(labelled(known).to_dicts()):
         entry = {name: row[name] for name in ("model", "head", "strategy", "variant", "shots", "split_by")}
-        table = matrix(results.scores, CROSS_DATA_METRIC, made_up=results.simulated, **entry)
+        table = matrix(results.scores, CROSS_DATA_METRIC, simulated=results.simulated, **entry)
         label = f", {row['label']}" if row["label"] else ""
         title = f"{row['model']} + {row['head']}, {row['strategy']}{label}, {row['shots']} shots"
         yield Section(
@@ -185,7 +185,7 @@ def _matrix(rows: pl.DataFrame, name: str, where: str) -> Figure:
 
 def few_shot_section(results: Results) -> Iterator[Section]:
     """Yield what each entry scores as more labelled cells of the target may train, where several numbers were run."""
-    points = curves(results.scores, CROSS_DATA_METRIC, made_up=results.simulated)
+    points = curves(results.scores, CROSS_DATA_METRIC, simulated=results.simulated)
     points = tables.with_entry(points.filter(pl.col("value").is_not_null()))
     if points.is_empty():
         return
@@ -197,7 +197,7 @@ def few_shot_section(results: Results) -> Iterator[Section]:
     ]
     for place, ((test, train), curve) in enumerate(points.group_by("test", "train", maintain_order=True)):
         if curve["point"].n_unique() > 1:
-            where = f"{test}, beside {train}" if train else f"{test} alone"
+            where = f"{test}, beside {' + '.join(train)}" if train else f"{test} alone"
             section.blocks.append(_curves(curve, f"shots{results.mark}-{place}", where))
     yield section
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from scdrugmap.evaluation.analysis.scores import labelled
+from scdrugmap.evaluation.analysis.scores import labelled, side
 from scdrugmap.evaluation.analysis.significance import Comparison
 from scdrugmap.evaluation.metrics.metrics import METRICS
 from scdrugmap.evaluation.results.store import read_run
@@ -35,13 +35,13 @@ def with_entry(rows: pl.DataFrame) -> pl.DataFrame:
 def views(means: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the title of each set of cells, with the averaged scores of it: all entries and splits together."""
     keys = ["protocol", "facet", "facet_value", "shots", "train", "test"]
-    means = means.with_columns(train=pl.when(pl.col("protocol") == "pooled").then(pl.lit("")).otherwise("train"))
+    means = means.with_columns(train=pl.when(pl.col("protocol") != "pooled").then("train"))
     cell_first = pl.col("split_by") != "cell"
     means = means.sort(pl.col("protocol") != "pooled", *keys[1:], "entry", cell_first, "split_by", nulls_last=True)
     for (protocol, facet, value, shots, train, test), view in means.group_by(keys, maintain_order=True):
         cells = value if facet == "all" else f"{facet} {value}"
         few = "" if shots is None else f", {shots} shots"
-        sides = "" if train in ("", test) else f"{train} to {test}"
+        sides = "" if train in (None, test) else f"{' + '.join(train)} to {' + '.join(test)}"
         yield f"{protocol}{few}: {', '.join(filter(None, (cells, sides)))}", view
 
 
@@ -144,7 +144,13 @@ def curve_table(points: pl.DataFrame) -> MarkdownTable:
     head = ["entry", "target", "beside", "shots", "score [95 %]", "constant", "cells", "seeds"]
     lines = [
         [
-            *(row["entry"], row["test"], row["train"], row["point"], number(row["value"], row["low"], row["high"])),
+            *(
+                row["entry"],
+                row["test"],
+                " + ".join(row["train"]),
+                row["point"],
+                number(row["value"], row["low"], row["high"]),
+            ),
             *(number(row["constant"]), row["n"], row["seeds"]),
         ]
         for row in points.to_dicts()
@@ -155,9 +161,7 @@ def curve_table(points: pl.DataFrame) -> MarkdownTable:
 def failure_table(failed: pl.DataFrame) -> MarkdownTable:
     """Return why experiments failed, what mends it, and which ones they were."""
     runs = failed.with_columns(
-        which=pl.format(
-            "{} + {} ({} by {}) on {}", "model", "head", "protocol", "split_by", pl.col("datasets").list.join("+")
-        )
+        which=pl.format("{} + {} ({} by {}) on {}", "model", "head", "protocol", "split_by", side("datasets"))
     )
     groups = runs.group_by("reason", "remedy", maintain_order=True).agg(pl.len().alias("n"), pl.col("which").unique())
     lines = [[row["n"], row["reason"], row["remedy"], "; ".join(sorted(row["which"]))] for row in groups.to_dicts()]

@@ -15,10 +15,11 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from scdrugmap.data.labels import SIMULATED
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.settings import CHECKOUT
@@ -83,6 +84,7 @@ class Environment:
     seconds: float
     peak_memory_mb: float  # high-water mark of the process that ran it
     asked: dict[str, Any] = field(default_factory=dict)  # what asking a model elsewhere took: host, tokens, price
+    simulated: tuple[str, ...] | None = None  # data sets of simulated cells; None: an earlier version did not say
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,14 @@ class Run:
         """The experiment's content hash."""
         return self.experiment.run_id
 
+    def is_simulated(self, datasets: Iterable[str]) -> bool:
+        """Tell whether any of some data sets of this run is of simulated cells.
+
+        A record of an earlier version does not say; there the names that our simulator gives count.
+        """
+        marked = self.environment.simulated
+        return any(name.startswith(SIMULATED) if marked is None else name in marked for name in datasets)
+
     def to_json(self) -> str:
         """Return the record as JSON, the same for the same record."""
         plain: dict[str, Any] = {
@@ -110,6 +120,8 @@ class Run:
         }
         if not self.environment.asked:
             del plain["environment"]["asked"]
+        if self.environment.simulated is None:
+            del plain["environment"]["simulated"]
         return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -120,14 +132,16 @@ class Run:
             found = plain.get("schema") if isinstance(plain, dict) else None
             message = f"A run record has schema {found!r}; this version reads schema {SCHEMA}."
             raise InvalidInput(message, "Use the scDrugMap version that wrote it, or run the experiment again.")
-        outcome = plain["outcome"]
+        outcome, where = plain["outcome"], plain["environment"]
+        if "simulated" in where:
+            where = where | {"simulated": tuple(where["simulated"])}
         parts = tuple(
             FoldScores(**part | {side: tuple(part[side]) for side in ("train", "test")}) for part in outcome["parts"]
         )
         return cls(
             experiment=Experiment.from_dict(plain["experiment"]),
             outcome=Outcome(**outcome | {"parts": parts, "warnings": tuple(outcome["warnings"])}),
-            environment=Environment(**plain["environment"]),
+            environment=Environment(**where),
         )
 
 
@@ -144,8 +158,13 @@ def environment(
     data: Mapping[str, str],
     seconds: float,
     asked: Mapping[str, Any] | None = None,
+    simulated: Iterable[str] | None = None,
 ) -> Environment:
-    """Return where this process runs; `seconds` is how long the experiment took, `asked` what an endpoint was paid."""
+    """Return where this process runs.
+
+    `seconds` is how long the experiment took, `asked` what an endpoint was paid, `simulated` names the data sets of
+    simulated cells; None where nobody looked.
+    """
     return Environment(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         git_commit=git_commit(),
@@ -159,6 +178,7 @@ def environment(
         seconds=round(seconds, 3),
         peak_memory_mb=round(_peak_bytes() / 2**20, 1),
         asked=dict(asked or {}),
+        simulated=None if simulated is None else tuple(sorted(simulated)),
     )
 
 

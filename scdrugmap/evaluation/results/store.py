@@ -16,13 +16,14 @@ from typing import Any
 import polars as pl
 
 from scdrugmap import files
+from scdrugmap.data.labels import SIMULATED
 from scdrugmap.errors import UnknownName
 from scdrugmap.evaluation.metrics.metrics import METRICS
 from scdrugmap.evaluation.results.reported import reported
 from scdrugmap.evaluation.results.run_record import FoldScores, Run
 from scdrugmap.settings import Settings
 
-SCORES = {
+SCORES: dict[str, Any] = {
     "run_id": pl.String,
     "model": pl.String,
     "strategy": pl.String,
@@ -32,8 +33,8 @@ SCORES = {
     "split_by": pl.String,
     "facet": pl.String,
     "facet_value": pl.String,
-    "train": pl.String,  # data sets joined with "+"
-    "test": pl.String,
+    "train": pl.List(pl.String),  # data sets
+    "test": pl.List(pl.String),
     "fold": pl.String,  # "all" (out of fold), "dataset:<name>" (out of fold, one data set) or the fold's name
     "seed": pl.Int64,
     "metric": pl.String,
@@ -43,6 +44,7 @@ SCORES = {
     "n": pl.Int64,  # scored cells
     "prevalence": pl.Float64,  # share of sensitive cells among them
     "source": pl.String,  # "measured" or "reported"
+    "simulated": pl.Boolean,  # a data set that trained or was tested is of simulated cells (`Run.is_simulated`)
     "variant": pl.String,  # what sets model and training apart: settings, options, weights (`Experiment.variant`)
     "design": pl.String,  # what sets the question apart: folds, reserve, content (`Experiment.design`)
 }
@@ -54,6 +56,7 @@ PREDICTIONS = {
     "label": pl.String,
     "p_resistant": pl.Float32,
 }
+_SCHEMA_1_SEPARATOR = "+"  # between the data sets of a side, until 2026-11-27
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -98,8 +101,9 @@ def write_scores(root: Path) -> pl.DataFrame:
 
 def read_scores(settings: Settings | None = None) -> pl.DataFrame:
     """Return all scores that this machine knows: precomputed, run here, and reported by the paper (column `source`)."""
-    tables = [_scores_below(root) for root in _roots(settings)]
-    measured = pl.concat(tables).unique(["run_id", "fold", "metric"], keep="first", maintain_order=True)
+    measured = pl.DataFrame(schema=SCORES)
+    for root in _roots(settings):  # a run that lies in both counts once, as the first has it
+        measured = pl.concat([measured, _scores_below(root).join(measured, on="run_id", how="anti")])
     return pl.concat([measured, reported().select(list(SCORES))])
 
 
@@ -148,6 +152,7 @@ _SUMMARY: dict[str, Any] = {
     "date": pl.String,
     "seconds": pl.Float64,
     "unscored": pl.List(pl.Struct({"test": pl.String, "reason": pl.String})),  # data sets that a done run left out
+    "simulated": pl.Boolean,  # a data set of the run is of simulated cells
 }
 
 
@@ -161,29 +166,47 @@ def _summary(run: Run) -> tuple[object, ...]:
         *(came.state, came.reason, came.remedy, list(came.warnings)),
         *(came.n_cells, came.n_samples, came.duplicates_removed, run.environment.date, run.environment.seconds),
         unscored,
+        run.is_simulated(asked.datasets),
     )
 
 
 def _rows(run: Run, part: FoldScores) -> Iterator[tuple[object, ...]]:
     asked = run.experiment
     before = (run.run_id, asked.model, asked.strategy, asked.shots, asked.head, asked.protocol, asked.split_by)
-    where = (asked.facet, asked.facet_value, "+".join(part.train), "+".join(part.test), part.fold, asked.seed)
-    more = (asked.variant, asked.design)
+    where = (asked.facet, asked.facet_value, list(part.train), list(part.test), part.fold, asked.seed)
+    more = ("measured", run.is_simulated((*part.train, *part.test)), asked.variant, asked.design)
     for metric in METRICS:
         measured = (part.values.get(metric), part.low.get(metric), part.high.get(metric))
-        yield (*before, *where, metric, *measured, part.n, part.prevalence, "measured", *more)
+        yield (*before, *where, metric, *measured, part.n, part.prevalence, *more)
 
 
 def _scores_below(root: Path) -> pl.DataFrame:
     """Read scores.parquet; derive it anew where a run is younger, as after a grid that was interrupted.
 
-    So is a table of an earlier version, which lacks columns.
+    So is a table of an earlier version, whose columns or their types differ; where it came without its runs, it is
+    read as far as it says (`_converted`).
     """
     table, records = root / "scores.parquet", root / "runs"
     if not table.is_file() or (records.is_dir() and records.stat().st_mtime > table.stat().st_mtime):
         return build_scores(root)
     scores = pl.read_parquet(table)
-    return scores if scores.columns == list(SCORES) else build_scores(root)
+    if list(scores.schema.items()) == list(SCORES.items()):
+        return scores
+    return build_scores(root) if records.is_dir() else _converted(scores)
+
+
+def _converted(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of schema 1, data sets joined by a plus sign, as one of this version; empty where it lacks more.
+
+    This is a guess where the records are missing: a name that holds a plus sign comes apart, and cells are simulated
+    where a data set has a name that our simulator gives.
+    """
+    if not set(SCORES) - {"simulated"} <= set(scores.columns):
+        return pl.DataFrame(schema=SCORES)
+    lists = scores.with_columns(pl.col("train", "test").str.split(_SCHEMA_1_SEPARATOR))
+    names = pl.concat_list("train", "test").list.eval(pl.element().str.starts_with(SIMULATED))
+    lists = lists.with_columns(simulated=names.list.any().fill_null(False))
+    return lists.select(pl.col(name).cast(kind) for name, kind in SCORES.items())
 
 
 def _roots(settings: Settings | None) -> list[Path]:

@@ -65,6 +65,7 @@ def evaluate(
         data={source.name: source.fingerprint for source in material.sources},
         seconds=time.perf_counter() - start,
         asked=learner.spent if learner else {},
+        simulated=(source.name for source in material.sources if source.simulated),
     )
     return Run(experiment, outcome, where), predictions
 

@@ -61,6 +61,7 @@ class Task:
     datasets: tuple[Origin, ...]
     place: RunContext
     remarks: Mapping[str, str] = field(default_factory=dict)
+    simulated: tuple[str, ...] = ()  # names of the data sets of simulated cells
 
     @property
     def fitted(self) -> bool:
@@ -91,7 +92,7 @@ def perform(task: Task) -> Run:
         try:
             material = labelled_data(asked.contents, _opened(task.datasets), place.settings)
         except ScDrugMapError as error:
-            run = _failed(asked, error)
+            run = _failed(task, error)
         else:
             run, predictions = evaluate(
                 asked,
@@ -141,14 +142,17 @@ def run_grid(
     """
     found: dict[str, Run] = {}
     place = RunContext(settings, device, own_gpu=parallel.backend(workers) == "processes", weights=dict(weights or {}))
+    outlines = list(outlines)
     origins = _origins(outlines, place, workers)
+    marked = {outline.name for outline in outlines if outline.simulated}
     try:
         todo = []
         for experiment in in_order(experiments):
             run = find_done(experiment.run_id, settings)
             if run is None:
                 datasets = tuple({id(one): one for one in (origins[key] for key in experiment.contents)}.values())
-                todo.append(Task(experiment, datasets, place, dict(remarks or {})))
+                simulated = tuple(name for name in experiment.datasets if name in marked)
+                todo.append(Task(experiment, datasets, place, dict(remarks or {}), simulated))
             else:
                 found[run.run_id] = run
                 ended(run, False)
@@ -210,7 +214,7 @@ def _ahead(tasks: Iterable[Task], origins: Mapping[str, Origin]) -> list[Embeddi
 
 
 def _lost(task: Task, error: ScDrugMapError) -> Run:
-    run = _failed(task.experiment, error)
+    run = _failed(task, error)
     write_run(task.place.settings.results, run)
     return run
 
@@ -219,7 +223,8 @@ def _not_ahead(task: Embedding, error: ScDrugMapError) -> None:
     log.warning("%s was not embedded ahead: %s", task.model, error)
 
 
-def _failed(asked: Experiment, error: ScDrugMapError) -> Run:
+def _failed(task: Task, error: ScDrugMapError) -> Run:
     """Return the record of an experiment that never came to its cells."""
     outcome = Outcome("failed", error=type(error).__name__, reason=str(error), remedy=error.remedy)
-    return Run(asked, outcome, environment(device="", precision="", weights="", data={}, seconds=0.0))
+    where = environment(device="", precision="", weights="", data={}, seconds=0.0, simulated=task.simulated)
+    return Run(task.experiment, outcome, where)

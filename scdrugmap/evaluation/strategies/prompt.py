@@ -171,7 +171,7 @@ class FittedPrompt:
         learner = self.learner
         table = learner.material.table
         pooled = learner.experiment.protocol == "pooled"
-        place = self.fold if pooled else "+".join(np.unique(table.dataset[rows]).tolist())
+        place = self.fold if pooled else " + ".join(np.unique(table.dataset[rows]).tolist())
         versions = sorted({name for result in results for name in result.model_versions})
         notes = [
             f"asked {' and '.join(versions) or 'nobody'} at {learner.asker.endpoint.host}, prompt {VERSION} "
