@@ -8,7 +8,7 @@ from scdrugmap.app.datasets import queries as datasets_queries
 from scdrugmap.app.datasets import tables, view
 from scdrugmap.app.datasets import text as datasets_text
 from scdrugmap.app.ui import layout, queries, widgets
-from scdrugmap.plots import catalogue as charts_catalogue
+from scdrugmap.plots import catalogue as catalogue_plots
 
 FILTERS = {
     "collection": ("Collection", "collection"),
@@ -60,13 +60,13 @@ def draw(rows: pl.DataFrame) -> None:
     )
     with by_cancer:
         st.altair_chart(
-            charts_catalogue.cells_by(datasets_queries.cells_by(rows, "cancer_group"), ink),
+            catalogue_plots.cells_by(datasets_queries.cells_by(rows, "cancer_group"), ink),
             alt="cells by cancer type and response",
         )
     with by_tissue:
-        st.altair_chart(charts_catalogue.coverage(rows, ink), alt="data sets by drug type and tissue")
+        st.altair_chart(catalogue_plots.coverage(rows, ink), alt="data sets by drug type and tissue")
     with when:
-        st.altair_chart(charts_catalogue.timeline(rows, ink), alt="data sets by day of publication")
+        st.altair_chart(catalogue_plots.timeline(rows, ink), alt="data sets by day of publication")
     layout.caption(*datasets_text.catalogue_caption(rows, queries.count_cells(rows)))
 
 

@@ -14,7 +14,7 @@ from scdrugmap.app.ui import queries
 from scdrugmap.evaluation.results.reported import reported
 from scdrugmap.plots import base as charts
 from scdrugmap.plots import catalogue, palette
-from scdrugmap.plots import cells as charts_cells
+from scdrugmap.plots import cells as cell_plots
 from scdrugmap.plots import scores as scores_
 
 INKS = [palette.LIGHT, palette.DARK]
@@ -195,14 +195,14 @@ def test_other_catalogue_charts_draw(ink):
 @pytest.mark.parametrize("novel", [0.0, 0.3, 1.0])
 def test_map_is_coloured_by_anything(by, novel, ink):
     frame = cells(novel=novel)
-    drawn = spec(charts_cells.cell_map(frame, by, "P(resistant)" if by == "p_resistant" else by, ink))
+    drawn = spec(cell_plots.cell_map(frame, by, "P(resistant)" if by == "p_resistant" else by, ink))
     assert sum(len(rows) for rows in drawn["datasets"].values()) == frame.height
     field = drawn["layer"][0]["encoding"]["color"]["field"]
     assert field == "shade"  # never the file's own name, which may hold brackets or dots
 
 
 def test_probability_runs_from_blue_over_grey_to_orange(ink):
-    drawn = spec(charts_cells.cell_map(cells(), "p_resistant", "P(resistant)", ink))
+    drawn = spec(cell_plots.cell_map(cells(), "p_resistant", "P(resistant)", ink))
     scale = drawn["layer"][0]["encoding"]["color"]["scale"]
     assert scale["range"] == list(palette.DIVERGING)
     assert scale["domain"][2] == 0.5
@@ -210,7 +210,7 @@ def test_probability_runs_from_blue_over_grey_to_orange(ink):
 
 def test_histogram_counts_every_cell_on_its_side(ink):
     frame = cells(novel=0.2)
-    drawn = spec(charts_cells.histogram(frame, 0.35, ink))
+    drawn = spec(cell_plots.histogram(frame, 0.35, ink))
     rows = next(rows for rows in drawn["datasets"].values() if "side" in rows[0])
     counts = pl.DataFrame(rows).group_by("side").agg(pl.col("cells").sum())
     found = dict(zip(counts["side"], counts["cells"], strict=True))
@@ -222,22 +222,22 @@ def test_histogram_counts_every_cell_on_its_side(ink):
 
 def test_the_legend_names_novel_cells_only_where_there_are_some(ink):
     for novel in (0.0, 0.2):
-        drawn = spec(charts_cells.histogram(cells(novel=novel), 0.5, ink))
+        drawn = spec(cell_plots.histogram(cells(novel=novel), 0.5, ink))
         sides = drawn["layer"][0]["encoding"]["color"]["scale"]["domain"]
         assert ("novel" in sides) == bool(novel)
 
 
 def test_large_files_are_sampled_for_drawing_only():
     frame = pl.DataFrame({"x": range(50_000)})
-    shown = charts_cells.sample_cells(frame)
-    assert shown.height == charts_cells.DRAWN
+    shown = cell_plots.sample_cells(frame)
+    assert shown.height == cell_plots.DRAWN
     assert shown["x"].is_sorted()
-    assert shown.equals(charts_cells.sample_cells(frame))
-    assert charts_cells.sample_cells(frame.head(10)).height == 10
+    assert shown.equals(cell_plots.sample_cells(frame))
+    assert cell_plots.sample_cells(frame.head(10)).height == 10
 
 
 def test_shares_chart_draws_each_group(ink):
     frame = pl.DataFrame(
         {"group": ["1", "2"], "share_resistant": [0.2, 0.8], "low": [0.1, 0.7], "high": [0.3, 0.9], "n_cells": [10, 20]}
     )
-    assert spec(charts_cells.shares(frame, ink))["layer"]
+    assert spec(cell_plots.shares(frame, ink))["layer"]

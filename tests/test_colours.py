@@ -16,7 +16,7 @@ from scdrugmap.app.datasets import tables
 from scdrugmap.app.predict import tables as predict_tables
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.plots import catalogue, palette, predictions
-from scdrugmap.plots import cells as charts_cells
+from scdrugmap.plots import cells as cell_plots
 
 BLUE, ORANGE, GREY = "#2F7FC1", "#DB7316", "#8B95A1"
 MEANING = {"sensitive": BLUE, "resistant": ORANGE}
@@ -57,7 +57,7 @@ def cells(novel: float = 0.2) -> pl.DataFrame:
     frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String), rank=pl.lit(0.5))
     umap = adata.obsm["X_umap"]
     places = {"cell": pl.Series(adata.obs_names.to_list()), "x": umap[:, 0], "y": umap[:, 1]}
-    return frame.rename({"rank": charts_cells.RANK}).with_columns(**places)
+    return frame.rename({"rank": cell_plots.RANK}).with_columns(**places)
 
 
 # ---- the palette ----------------------------------------------------------------------------------------------------
@@ -113,9 +113,9 @@ TWO_COLOURS = {
         pl.DataFrame({"response": ["sensitive", "resistant"], "sample": [0, 0]}), ink
     ),
     "spread by sample": by_sample,
-    "map by prediction": lambda ink: charts_cells.cell_map(cells(), "response", "prediction", ink),
-    "map by the file's labels": lambda ink: charts_cells.cell_map(cells(), "response_given", "response given", ink),
-    "histogram": lambda ink: charts_cells.histogram(cells(novel=0.0), 0.5, ink),
+    "map by prediction": lambda ink: cell_plots.cell_map(cells(), "response", "prediction", ink),
+    "map by the file's labels": lambda ink: cell_plots.cell_map(cells(), "response_given", "response given", ink),
+    "histogram": lambda ink: cell_plots.histogram(cells(novel=0.0), 0.5, ink),
 }
 
 
@@ -127,7 +127,7 @@ def test_a_chart_draws_sensitive_blue_and_resistant_orange(chart, ink):
 
 
 def test_each_row_of_the_map_is_coloured_by_its_own_prediction(ink):
-    drawn = spec(charts_cells.cell_map(cells(), "response", "prediction", ink))
+    drawn = spec(cell_plots.cell_map(cells(), "response", "prediction", ink))
     rows = [row for table in drawn["datasets"].values() for row in table]
     assert {row["shade"] for row in rows} == {"sensitive", "resistant"}
     assert all((row["shade"] == "resistant") == (row["p_resistant"] >= 0.5) for row in rows)
@@ -135,12 +135,12 @@ def test_each_row_of_the_map_is_coloured_by_its_own_prediction(ink):
 
 def test_a_file_with_one_class_keeps_its_colour(ink):
     resistant = cells().filter(pl.col("response") == "resistant")
-    drawn = spec(charts_cells.cell_map(resistant, "response", "prediction", ink))
+    drawn = spec(cell_plots.cell_map(resistant, "response", "prediction", ink))
     assert next(colour_scales(drawn))["resistant"] == ORANGE
 
 
 def test_the_histogram_colours_each_side_of_the_threshold(ink):
-    drawn = spec(charts_cells.histogram(cells(), 0.35, ink))
+    drawn = spec(cell_plots.histogram(cells(), 0.35, ink))
     assert list(colour_scales(drawn)) == [{**MEANING, "novel": GREY}]
     rows = next(table for table in drawn["datasets"].values() if "side" in table[0])
     for row in rows:
@@ -151,15 +151,15 @@ def test_the_histogram_colours_each_side_of_the_threshold(ink):
             assert row["right"] > 0.35
 
 
-@pytest.mark.parametrize("by", ["p_resistant", charts_cells.RANK])
+@pytest.mark.parametrize("by", ["p_resistant", cell_plots.RANK])
 def test_the_map_of_p_resistant_is_blue_at_0_and_orange_at_1(by, ink):
-    drawn = spec(charts_cells.cell_map(cells(novel=0.0), by, "P(resistant)", ink))
+    drawn = spec(cell_plots.cell_map(cells(novel=0.0), by, "P(resistant)", ink))
     assert list(colour_scales(drawn)) == [BLUE_TO_ORANGE]
 
 
 def test_shares_of_resistant_cells_are_blue_at_0_and_orange_at_1(ink):
     frame = {"group": ["1", "2"], "share_resistant": [0.2, 0.8], "low": [0.1, 0.7], "high": [0.3, 0.9]}
-    drawn = spec(charts_cells.shares(pl.DataFrame({**frame, "n_cells": [10, 20]}), ink))
+    drawn = spec(cell_plots.shares(pl.DataFrame({**frame, "n_cells": [10, 20]}), ink))
     assert list(colour_scales(drawn)) == [BLUE_TO_ORANGE]
 
 

@@ -16,7 +16,6 @@ from streamlit.testing.v1 import AppTest
 from scdrugmap.app.models import card as models_card
 from scdrugmap.app.models import frames
 from scdrugmap.app.models import queries as models_queries
-from scdrugmap.app.models import queries as queries_views
 from scdrugmap.app.ui import board as entries
 from scdrugmap.app.ui import queries, share
 from scdrugmap.app.ui.board import named
@@ -216,7 +215,7 @@ def test_few_shot_chart_orders_shots_and_cuts_intervals_at_the_range_of_the_metr
 
 
 def test_curves_are_of_one_target_and_end_where_it_trains_alone(crossed):
-    rows = queries_views.few_shot("f1", simulated=False, strategy="freeze")
+    rows = models_queries.few_shot("f1", simulated=False, strategy="freeze")
     assert set(frames.targets(rows)) == set(REAL)
     curves = frames.one_target(rows, REAL[1])
     assert set(curves["shots"]) == {*(str(shots) for shots in SHOTS), "all"}
@@ -228,7 +227,7 @@ def test_curves_are_of_one_target_and_end_where_it_trains_alone(crossed):
 
 def test_reliability_has_its_diagonal_and_its_counts(crossed, ink):
     run_id = averaged(queries.scores()).filter(chosen("test", REAL[0]), protocol="pooled", model="hvg")["run_ids"][0][0]
-    found = queries_views.calibration(run_id)
+    found = models_queries.calibration(run_id)
     frame = frames.calibrated([("HVG", found)])
     drawn = spec(benchmark.reliability(frame, ink))
     ends = next(rows for rows in drawn["datasets"].values() if len(rows) == 2)
@@ -250,7 +249,7 @@ def test_critical_difference_has_a_bar_a_group_and_its_ruler(ink):
 
 
 def test_small_multiples_share_one_axis(crossed, ink):
-    rows = queries_views.by_facet("f1", "all", split_by="sample", protocol="pooled", shots=None)
+    rows = models_queries.by_facet("f1", "all", split_by="sample", protocol="pooled", shots=None)
     panels = frames.panels(rows)
     assert {name for name, _ in panels} == set(REAL)
     span = base.domain(rows, ("value", "ci_low", "ci_high", "constant"))
@@ -263,7 +262,7 @@ def test_the_gap_has_its_interval(crossed):
     asked = Experiment("hvg", "logistic", REAL[:1], split_by="cell", facet_value=REAL[0], folds=4)
     write_run(crossed.precomputed, *make_run(asked, 3.0))
     write_scores(crossed.precomputed)
-    both = frames.with_gaps(entries.pairs(queries.board(), metric="f1"), queries_views.gaps("f1"))
+    both = frames.with_gaps(entries.pairs(queries.board(), metric="f1"), models_queries.gaps("f1"))
     row = both.row(0, named=True)
     assert both.height == 1
     assert row["gap_low"] <= row["gap"] <= row["gap_high"]

@@ -8,8 +8,8 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app.models import filters, frames, text
-from scdrugmap.app.models import queries as queries_views
-from scdrugmap.app.models import tables as tables_views
+from scdrugmap.app.models import queries as models_queries
+from scdrugmap.app.models import tables as models_tables
 from scdrugmap.app.ui import board, format, glossary, layout, queries, score_table, widgets
 from scdrugmap.errors import InvalidInput, UnknownName
 from scdrugmap.plots import base, benchmark, scores
@@ -25,7 +25,7 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
     view = {"protocol": picks["protocol"], "shots": frames.words_of(picks["shots"])}
     if picks["strategy"] != board.ANY:
         view["strategy"] = picks["strategy"]
-    rows = queries_views.by_facet(queries.SHOWN[picks["metric"]], picks["facet"], split_by=picks["split_by"], **view)
+    rows = models_queries.by_facet(queries.SHOWN[picks["metric"]], picks["facet"], split_by=picks["split_by"], **view)
     rows = rows.filter(pl.col("source").is_in(kinds))
     if rows.is_empty():
         layout.nothing_yet(
@@ -55,7 +55,7 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
 def few_shot(picks: Picks, *, simulated: bool) -> None:
     """Draw what labelled cells of the target add, one target at a time."""
     view = {} if picks["strategy"] == board.ANY else {"strategy": picks["strategy"]}
-    rows = queries_views.few_shot(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
+    rows = models_queries.few_shot(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
     if rows.is_empty():
         layout.nothing_yet(
             "No model was given labelled cells of a target here.",
@@ -77,8 +77,8 @@ def few_shot(picks: Picks, *, simulated: bool) -> None:
     ids = curves["run_ids"].explode().drop_nulls()
     layout.caption(*text.few_shot_caption(curves, target, picks, queries.date_of(ids), simulated=simulated))
     with st.expander(f"All {curves.height} points as a table", icon=":material/table_rows:"):
-        shown = tables_views.points(curves)
-        widgets.table(shown, tables_views.points_columns(picks["metric"]), "points", opens="run",
+        shown = models_tables.points(curves)
+        widgets.table(shown, models_tables.points_columns(picks["metric"]), "points", opens="run",
                       keys=shown["run_id"].to_list())  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def calibration(rows: pl.DataFrame) -> None:
         chosen = (chosen or names[:CALIBRATED])[:COLOURS]
         for title, run_id in rows.filter(pl.col("title").is_in(chosen)).select("title", "run_id").iter_rows():
             try:
-                found.append((title, queries_views.calibration(run_id)))
+                found.append((title, models_queries.calibration(run_id)))
                 ids.append(run_id)
             except UnknownName:
                 missing.append(title)
@@ -112,7 +112,7 @@ def calibration(rows: pl.DataFrame) -> None:
         st.altair_chart(benchmark.bins(frame, layout.ink()), alt="cells in each bin")
     with right:
         st.markdown(text.calibration(table))
-    widgets.table(table, tables_views.calibration_columns(), "calibration", opens="run", keys=ids)
+    widgets.table(table, models_tables.calibration_columns(), "calibration", opens="run", keys=ids)
     layout.caption(*text.calibration_caption(table, rows, queries.date_of(rows["run_id"])))
 
 
@@ -123,7 +123,7 @@ def significance(picks: Picks, *, simulated: bool) -> None:
     if picks["strategy"] != board.ANY:
         view["strategy"] = picks["strategy"]
     try:
-        found = queries_views.compare(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
+        found = models_queries.compare(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
     except InvalidInput as error:
         layout.nothing_yet(str(error), error.remedy, "scdrugmap benchmark run --plan benchmarks/plans/smoke.toml")
         return
@@ -136,17 +136,17 @@ def significance(picks: Picks, *, simulated: bool) -> None:
     st.altair_chart(chart, alt="mean ranks and the critical difference")
     layout.caption(*text.significance_caption(found, picks))
     st.markdown("##### Paired tests", help=glossary.tip("critical difference"))
-    tests = tables_views.tests(frames.compared(found, names))
-    widgets.table(tests, tables_views.tests_columns(), "tests", height="content" if tests.height < 12 else 420)
+    tests = models_tables.tests(frames.compared(found, names))
+    widgets.table(tests, models_tables.tests_columns(), "tests", height="content" if tests.height < 12 else 420)
     if found.dropped.height:
         with st.expander(f"Left out of the comparison: {found.dropped.height}"):
-            widgets.table(found.dropped, tables_views.dropped_columns(), "dropped")
+            widgets.table(found.dropped, models_tables.dropped_columns(), "dropped")
 
 
 def priced(rows: pl.DataFrame, picks: Picks) -> pl.DataFrame:
     """Return the entries in view whose model's speed was measured; fewer than two are no comparison."""
     frame = frames.costed(
-        filters.named(rows), queries_views.speeds(), higher_is_better=queries.metric(picks["metric"]).higher_is_better
+        filters.named(rows), models_queries.speeds(), higher_is_better=queries.metric(picks["metric"]).higher_is_better
     )
     return frame if frame["model"].n_unique() > 1 else frame.clear()
 
@@ -164,5 +164,5 @@ def cost(frame: pl.DataFrame, picks: Picks) -> None:
     st.altair_chart(chart, alt=f"{picks['metric']} against cells a second")
     layout.caption(*text.cost_caption(frame, picks))
     with st.expander(f"All {frame.height} entries as a table", icon=":material/table_rows:"):
-        columns = tables_views.costs_columns(picks["metric"])
-        widgets.table(tables_views.costs(frame), columns, "costs", opens="run", keys=frame["run_id"].to_list())
+        columns = models_tables.costs_columns(picks["metric"])
+        widgets.table(models_tables.costs(frame), columns, "costs", opens="run", keys=frame["run_id"].to_list())

@@ -8,8 +8,8 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app.models import filters, frames, tables, text
-from scdrugmap.app.models import queries as queries_views
-from scdrugmap.app.models import tables as tables_views
+from scdrugmap.app.models import queries as models_queries
+from scdrugmap.app.models import tables as models_tables
 from scdrugmap.app.ui import board as entries
 from scdrugmap.app.ui import glossary, layout, queries, sentence, widgets
 from scdrugmap.plots import base, scores
@@ -34,9 +34,9 @@ def ranking(rows: pl.DataFrame, picks: Mapping[str, str]) -> None:
     date, samples = queries.date_of(rows["run_id"]), queries.samples_of(rows["run_id"])
     layout.caption(*text.ranking_caption(rows, picks, date, queries.rule(key), samples))
     view = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
-    won = queries_views.won(queries.SHOWN[picks["metric"]], shots=frames.words_of(picks["shots"]), **view)
+    won = models_queries.won(queries.SHOWN[picks["metric"]], shots=frames.words_of(picks["shots"]), **view)
     columns = tables.ranking_columns(picks["metric"])
-    shown = tables.ranking(filters.named(rows), queries.models(), won, queries_views.speeds())
+    shown = tables.ranking(filters.named(rows), queries.models(), won, models_queries.speeds())
     widgets.table(shown, columns, "ranking", opens="run", keys=rows["run_id"].to_list())
     st.caption("Choose a row to open its card: every metric, each data set, all seeds, and the record of its run.")
 
@@ -54,7 +54,7 @@ def split_matters(board: pl.DataFrame, picks: Mapping[str, str]) -> None:
             "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini --split-by sample",
         )
         return
-    both = frames.with_gaps(both.sort("n", descending=True, maintain_order=True), queries_views.gaps(key))
+    both = frames.with_gaps(both.sort("n", descending=True, maintain_order=True), models_queries.gaps(key))
     groups = list(both.group_by("on", "safe_name", maintain_order=True))
     for (on, safe_name), part in widgets.first(groups, "sets of cells", SETS):
         rows = filters.named(part)
@@ -63,9 +63,9 @@ def split_matters(board: pl.DataFrame, picks: Mapping[str, str]) -> None:
         date, samples = queries.date_of(rows["run_id"]), queries.samples_of(rows["run_id"])
         layout.caption(*sentence.headline_caption(rows, metric, date, queries.rule(key), samples))
         with st.expander("Leakage gaps with their intervals", icon=":material/table_rows:"):
-            columns = tables_views.gaps_columns(metric, str(safe_name))
+            columns = models_tables.gaps_columns(metric, str(safe_name))
             keys = rows["run_id"].to_list()
-            widgets.table(tables_views.gaps(rows), columns, f"gaps {on} {safe_name}", opens="run", keys=keys)
+            widgets.table(models_tables.gaps(rows), columns, f"gaps {on} {safe_name}", opens="run", keys=keys)
             st.caption(text.gap_note(rows))
     st.markdown(sentence.WHY_THE_TWO_DIFFER)
 

@@ -14,7 +14,7 @@ from scdrugmap.app.ui.format import count, duration, number
 from scdrugmap.app.ui.queries import TITLES, commands_for, fit_command, has_reference, models, settings
 from scdrugmap.models import MODELS
 from scdrugmap.models.speed import Speed, speeds
-from scdrugmap.plots import cells as charts_cells
+from scdrugmap.plots import cells as cell_plots
 from scdrugmap.prediction.reference.fit import references
 
 _SCHEMA = dict.fromkeys(("model", "name", "label", "caption"), pl.String)
@@ -121,7 +121,7 @@ def _cells(job_id: str, path: str, stamp: int) -> pl.DataFrame:
     mine = [name for name in frame.columns if name not in places.columns]
     rank = (frame["p_resistant"].rank("average") - 0.5) / max(frame.height, 1)
     return pl.concat([places, frame.select(mine)], how="horizontal").with_columns(
-        rank.alias(charts_cells.RANK), pl.col(pl.Categorical, pl.Enum).cast(pl.String)
+        rank.alias(cell_plots.RANK), pl.col(pl.Categorical, pl.Enum).cast(pl.String)
     )
 
 
@@ -134,7 +134,7 @@ def colours(frame: pl.DataFrame) -> dict[str, str]:
     """Return what the map may be coloured by: words on screen -> column."""
     first = {
         "P(resistant)": "p_resistant",
-        "rank of P(resistant) here": charts_cells.RANK,
+        "rank of P(resistant) here": cell_plots.RANK,
         "prediction": "response",
         "novelty": "novelty",
         "cluster": "cluster",

@@ -14,7 +14,6 @@ from scdrugmap.app.jobs import service as jobs
 from scdrugmap.app.jobs.store import JobStatus
 from scdrugmap.app.predict import prompt_form
 from scdrugmap.app.predict import queries as predict_queries
-from scdrugmap.app.predict import queries as queries_predict
 from scdrugmap.app.predict import text as predict_text
 from scdrugmap.app.ui import format, glossary, layout, queries, widgets
 
@@ -126,7 +125,7 @@ def choose(status: JobStatus) -> None:
     """Ask for a model that is ready here, and run it; say of the others what they need."""
     if any(check["level"] == "stop" for check in status.checks) or not (status.upload_kept or status.simulated):
         return
-    ready, remotes = queries_predict.predictors(), endpoints.remotes(queries.settings())
+    ready, remotes = predict_queries.predictors(), endpoints.remotes(queries.settings())
     able = {f"{remote.card.key}/": remote for remote in remotes if not remote.reason}
     st.subheader("3 · Choose", anchor=False)
     if ready.is_empty():
@@ -140,7 +139,7 @@ def choose(status: JobStatus) -> None:
     for remote in remotes:
         if remote.reason:
             _off(remote)
-    others = queries_predict.waiting()
+    others = predict_queries.waiting()
     if others.height:
         with st.expander(f"{others.height} more models need weights or a reference", icon=":material/download:"):
             for row in others.iter_rows(named=True):
@@ -168,7 +167,7 @@ def _predictor(status: JobStatus, ready: pl.DataFrame, able: Mapping[str, endpoi
     keys = [*(ready["model"] + "/" + ready["name"]), *able]
     labels = [*ready["label"], *(endpoints.label(remote.card) for remote in able.values())]
     n_cells = int(status.input.get("n_cells", 0))
-    captions = [f"{row['caption']} {queries_predict.time_needed(row['model'], n_cells)}"
+    captions = [f"{row['caption']} {predict_queries.time_needed(row['model'], n_cells)}"
                 for row in ready.iter_rows(named=True)]  # fmt: skip
     captions += [f"{remote.card.summary} The endpoint decides how long it takes." for remote in able.values()]
     wanted = [key for key in keys if key.startswith(f"{status.options.get('model') or widgets.opened('model')}/")]

@@ -12,7 +12,7 @@ from scdrugmap.app.jobs.store import JobStatus
 from scdrugmap.app.predict import queries as predict_queries
 from scdrugmap.app.predict import report, steps, tables, text
 from scdrugmap.app.ui import format, glossary, layout, score_table, sentence, widgets
-from scdrugmap.plots import cells as charts_cells
+from scdrugmap.plots import cells as cell_plots
 
 
 def draw(status: JobStatus) -> None:
@@ -113,7 +113,7 @@ def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) ->
     names = {
         title: name for title, name in predict_queries.colours(cells).items() if cells[name].null_count() < cells.height
     }
-    shown = charts_cells.sample_cells(cells)
+    shown = cell_plots.sample_cells(cells)
     left, right = st.columns([3, 2], gap="large")
     with left:
         if shown.is_empty():
@@ -121,11 +121,11 @@ def cell_map(status: JobStatus, cells: pl.DataFrame, summary: dict[str, Any]) ->
             return
         title = widgets.choose("Colour by", list(names), "colour")
         st.altair_chart(
-            charts_cells.cell_map(shown, names[title], title, ink), alt=f"UMAP of the cells, coloured by {title}"
+            cell_plots.cell_map(shown, names[title], title, ink), alt=f"UMAP of the cells, coloured by {title}"
         )
     with right:
         cut = widgets.threshold()
-        st.altair_chart(charts_cells.histogram(cells, cut, ink), alt="distribution of P(resistant)")
+        st.altair_chart(cell_plots.histogram(cells, cut, ink), alt="distribution of P(resistant)")
         st.markdown(text.spread(cells["p_resistant"], cut))
     is_asked = "asked" in summary["provenance"]
     layout.caption(
@@ -152,7 +152,7 @@ def groups(summary: dict[str, Any]) -> None:
             st.markdown(f"No {name} has a cell with an answer.")
             continue
         st.markdown(f"**By {name}**")
-        st.altair_chart(charts_cells.shares(frame.head(text.GROUPS), ink), alt=f"share predicted resistant by {name}")
+        st.altair_chart(cell_plots.shares(frame.head(text.GROUPS), ink), alt=f"share predicted resistant by {name}")
         units = sentence.listed(sorted(frame["unit"].unique().to_list()))
         layout.caption(
             f"share of cells with P(resistant) ≥ {format.number(summary['threshold'])}, {frame.height} {name}s",

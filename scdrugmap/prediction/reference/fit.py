@@ -27,7 +27,7 @@ from scdrugmap.evaluation.cells.cell_table import tabulate
 from scdrugmap.evaluation.splits import protocols
 from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models.core.encoder import Encoder
-from scdrugmap.prediction.reference import held_out as heldout
+from scdrugmap.prediction.reference import held_out as hold_out
 from scdrugmap.prediction.reference.calibration import fit_calibration
 from scdrugmap.prediction.reference.card import ReferenceCard
 from scdrugmap.prediction.reference.novelty import Novelty, fit_novelty
@@ -111,9 +111,9 @@ def fit_reference(
         raise InvalidInput(f"A reference cannot be called '{name}'.", "Use letters, digits, dots and dashes.")
     cells = _gather(collections, encoder, cache, progress)
     resistant, studies = cells.resistant, cells.obs["study"].to_numpy(dtype=str)
-    folds = heldout.score_held_out(cells.parts, cells.obs, cells.embedding, encoder, head, seed)
+    folds = hold_out.score_held_out(cells.parts, cells.obs, cells.embedding, encoder, head, seed)
     calibration, report = fit_calibration(*(part[folds.scored] for part in (folds.raw, resistant, folds.unit_of)))
-    held_out = heldout.measure(folds, report.p_held_out, cells.obs)
+    held_out = hold_out.measure(folds, report.p_held_out, cells.obs)
     novelty = fit_novelty(cells.embedding, cells.obs["sample"].to_numpy(dtype=str), studies, seed=seed)
     chosen = balanced_sample(resistant, studies, seed=seed)
     final = make_head(head, seed=seed).fit(cells.embedding[chosen], cells.obs["response"].to_numpy()[chosen])
