@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import polars as pl
 import pytest
@@ -18,9 +19,11 @@ from scdrugmap.evaluation.metrics.bootstrap import BootstrapWeights, bootstrap
 from scdrugmap.evaluation.metrics.metrics import score
 from scdrugmap.evaluation.metrics.reliability import reliability
 from scdrugmap.evaluation.splits.cross_validate import CrossValidation
+from scdrugmap.evaluation.splits.protocols import splits
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.prediction.reference.calibration import losses
 from scdrugmap.prediction.reference.fit import fit_reference
+from scdrugmap.prediction.reference.held_out import score_held_out
 from scdrugmap.prediction.summary import share_interval
 from scdrugmap.prompting.examples import draw_examples
 from scdrugmap.prompting.settings import PromptSettings
@@ -169,3 +172,55 @@ def test_cells_of_one_sample_have_wilsons_interval_wherever_their_share_is_told(
     expected = binomtest(count, n).proportion_ci(0.95, method="wilson")
     assert (part["low"], part["high"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert (row["low"], row["high"]) == (part["low"], part["high"])
+
+
+def several(**columns: str) -> list[AnnData]:
+    """Three data sets of 40 cells: two of one study, of which one is sensitive only, and one of another study."""
+    whole = simulate(n_cells=120, n_genes=400, n_samples=12, n_datasets=3, n_studies=3, effect=2.0)
+    parts = [whole[whole.obs["dataset"] == name].copy() for name in whole.obs["dataset"].unique()]
+    for part, study in zip(parts, ("GSE1", "GSE1", "GSE2"), strict=True):
+        for column, value in {"study": study, **columns}.items():
+            part.obs[column] = value
+    parts[0] = parts[0][response(parts[0]) == "sensitive"].copy()
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("columns", "held_out", "question"),
+    [
+        ({}, "study", {"protocol": "cross-data", "split_by": "study"}),
+        ({"study": "GSE1"}, "dataset", {"protocol": "cross-data", "split_by": "dataset"}),
+        ({"study": "GSE1", "dataset": "a", "sample": "s"}, "cell", {"protocol": "pooled", "split_by": "cell"}),
+    ],
+)
+def test_a_reference_is_tested_on_the_folds_of_an_evaluation(columns, held_out, question, monkeypatch):
+    parts = several(**columns)
+    whole = anndata.concat(parts, uns_merge="first") if len(columns) > 1 else None
+    of = LabelledData.of(load_labelled([whole] if whole else parts))
+    names = tuple(source.name for source in of.sources)
+    folds = CrossValidation.of(Experiment("hvg", "logistic", names, **question), of)
+    seen = []
+
+    def spy(cells, embedding, encoder, head, seed, split):
+        seen.append((split.train.tolist(), split.test.tolist()))
+        return np.full(len(split.test), 0.5, dtype=np.float32)
+
+    monkeypatch.setattr("scdrugmap.prediction.reference.held_out._score_one", lambda _, *rest: spy(*rest))
+    found = score_held_out([source.adata for source in of.sources], of.table, np.zeros((len(of.table), 1)), None, "", 0)
+    assert found.unit == held_out
+    assert seen == [(split.train.tolist(), split.test.tolist()) for split in folds.splits if not split.reason]
+    assert len(seen) >= 2
+
+
+def test_a_unit_that_leaves_one_class_to_learn_from_is_held_out_by_neither():
+    parts = several()
+    parts[2].obs["study"] = "GSE1"
+    parts[1].obs["study"] = "GSE2"  # the only one with both classes
+    parts[2] = parts[2][response(parts[2]) == "sensitive"].copy()
+    of = LabelledData.of(load_labelled(parts))
+    reasons = {split.name: bool(split.reason) for split in splits(of.table, "cross-data", "study", 5, 0)}
+    assert reasons == {"GSE1": False, "GSE2": True}
+    embedding = np.random.default_rng(0).normal(size=(len(of.table), 3)).astype(np.float32)
+    found = score_held_out(parts, of.table, embedding, load_model("scgpt-mini", device="cpu"), "logistic", 0)
+    assert found.unit == "sample"  # of studies, and of data sets, only sensitive cells could be scored
+    assert found.scored.all()

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from scdrugmap.data.dedupe import cell_hashes
 from scdrugmap.data.simulate import simulate
 from scdrugmap.errors import InvalidInput, LabelsMissing, ReferenceMissing, UnknownName
+from scdrugmap.evaluation.cells.cell_table import tabulate
 from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models import MODELS, load_model
 from scdrugmap.models.checkpoints.baseline import refit
@@ -102,8 +104,8 @@ def test_no_head_sees_the_study_that_it_is_scored_on(labelled, encoder, monkeypa
 
     monkeypatch.setattr(heldout, "make_head", lambda name, seed: Spy())
     monkeypatch.setattr(heldout, "_refitted", lambda parts, encoder, train: rows[:, None])
-    obs = pd.concat([part.obs for part in labelled], ignore_index=True)
-    heldout.score_held_out(labelled, obs, rows[:, None], encoder, "logistic", 0)
+    cells = tabulate(labelled, [cell_hashes(part) for part in labelled])
+    heldout.score_held_out(labelled, cells, rows[:, None], encoder, "logistic", 0)
     assert len(seen) == 3
     assert all(trained and not trained & scored for trained, scored in seen)
 

@@ -1,6 +1,7 @@
 """Which cells train and which test. A split is two index arrays; cells are never changed or added by it.
 
-Splits depend on the cells, the protocol and the seed, never on the model: all models of a comparison share them.
+Splits depend on the cells, the protocol and the seed, never on the model: all models of a comparison share them. The
+held-out score of a reference, and the calibration that is measured on it, are split here too.
 """
 
 from __future__ import annotations
@@ -63,8 +64,12 @@ def splits(
         if (shots or 0) > reserve:
             message = f"{shots} shots a class cannot be taken from a reserve of {reserve}."
             raise InvalidInput(message, "Set reserve to the largest number of shots of the comparison.")
+        _require_whole_units(split_by)
         few = FewShot(shots or 0, reserve, seed)
-        return list(_transfer(table, split_by, train, few) if train else _leave_one_out(table, split_by, few))
+        if train:
+            return list(_transfer(table, split_by, train, few))
+        _require_several(table, split_by)
+        return list(leave_one_out(table, split_by, few))
     if train or reserve or shots is not None:
         message = "Shots, a reserve and data sets that only train are for cross-data: pooled folds test every cell."
         raise InvalidInput(message, "Use protocol='cross-data', or leave them out.")
@@ -129,18 +134,21 @@ def _require(part: np.ndarray | None, split_by: str) -> np.ndarray:
     return part
 
 
-def _leave_one_out(table: CellMetadata, split_by: str, few: FewShot) -> Iterator[Split]:
-    _require_whole_units(split_by)
-    units = table.units(split_by)
-    names = np.unique(units)
-    if len(names) < 2:
-        message = f"There is one {UNIT_WORDS[split_by]} only ('{names[0]}'), so none can be left out."
-        raise InvalidInput(message, "Add data sets of other studies, or use protocol='pooled'.")
-    for name in names:
-        test = _rows(table, np.flatnonzero(units == name))
-        side = np.flatnonzero(units != name)
-        train = _without(table, side, test)
-        yield _split(table, str(name), train, test, few, len(side) - len(train))
+def held_out_units(units: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield each unit, of (n_cells,) str, by name: its name, the places of the cells of all others, and of its own."""
+    for name in np.unique(units):
+        yield str(name), np.flatnonzero(units != name), np.flatnonzero(units == name)
+
+
+def leave_one_out(table: CellMetadata, split_by: str, few: FewShot | None = None) -> Iterator[Split]:
+    """Hold each unit out once: it tests with all its cells but those of its reserve, and the others train.
+
+    What it holds is left out of their cells. A split has a `reason` where one class is left to learn from.
+    """
+    for name, others, own in held_out_units(table.units(split_by)):
+        test = _rows(table, own)
+        train = _without(table, others, test)
+        yield _split(table, name, train, test, few or FewShot(), len(others) - len(train))
 
 
 def _transfer(table: CellMetadata, split_by: str, names: Sequence[str], few: FewShot) -> Iterator[Split]:
@@ -149,7 +157,6 @@ def _transfer(table: CellMetadata, split_by: str, names: Sequence[str], few: Few
     Where that would leave one class only (sets of one study often share their untreated cells), each test set has a
     training side of its own, without its own cells.
     """
-    _require_whole_units(split_by)
     known = np.unique(table.dataset).tolist()
     tested = [name for name in known if name not in names]
     if unknown := sorted(set(names) - set(known)):
@@ -202,6 +209,13 @@ def _require_whole_units(split_by: str) -> None:
     if split_by not in ("dataset", "study"):
         message = f"The protocol cross-data cannot be split by {split_by}: it leaves out whole data sets or studies."
         raise InvalidInput(message, "Use split_by='dataset' or 'study', or protocol='pooled'.")
+
+
+def _require_several(table: CellMetadata, split_by: str) -> None:
+    names = np.unique(table.units(split_by))
+    if len(names) < 2:
+        message = f"There is one {UNIT_WORDS[split_by]} only ('{names[0]}'), so none can be left out."
+        raise InvalidInput(message, "Add data sets of other studies, or use protocol='pooled'.")
 
 
 def _rows(table: CellMetadata, rows: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.metrics.metrics import expected_calibration_error
+from scdrugmap.evaluation.splits.protocols import held_out_units
 
 Method = Literal["temperature", "isotonic"]
 FloatArray = NDArray[np.float64]
@@ -162,9 +163,8 @@ def _nested(
 ) -> NDArray[np.float32]:
     """Calibrate each study by what the others taught; a lone study by itself (the report says so)."""
     calibrated = np.empty(len(raw), dtype=np.float32)
-    for name in np.unique(groups):
-        test = groups == name
-        train = ~test if len(np.unique(truth[~test])) == 2 else np.ones_like(test)
+    for _, others, test in held_out_units(groups):
+        train = others if len(np.unique(truth[others])) == 2 else np.arange(len(raw))
         calibrated[test] = _fit(method, raw[train], truth[train], groups[train], sharpen=sharpen).apply(raw[test])
     return calibrated
 

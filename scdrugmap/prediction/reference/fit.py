@@ -23,7 +23,7 @@ from scdrugmap.data.dedupe import cell_keys
 from scdrugmap.data.labels import RESISTANT, SENSITIVE, read_labels
 from scdrugmap.embeddings.compute import embed_cells
 from scdrugmap.errors import InvalidInput, LabelsMissing
-from scdrugmap.evaluation.cells.cell_table import tabulate
+from scdrugmap.evaluation.cells.cell_table import CellMetadata, tabulate
 from scdrugmap.evaluation.splits import protocols
 from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models.core.encoder import Encoder
@@ -64,6 +64,7 @@ class Collection:
     """Labelled, deduplicated cells of all data sets, with their embedding."""
 
     parts: tuple[AnnData, ...]  # data sets in the order given, cells as kept
+    table: CellMetadata  # of the kept cells
     obs: pd.DataFrame  # response, dataset, study, sample, patient_or_line of every kept cell, (n_cells, 5)
     embedding: NDArray[np.float32]  # (n_cells, D)
     hashes: NDArray[np.bytes_]  # of the content of those cells that it tells apart, (at most n_cells,)
@@ -111,7 +112,7 @@ def fit_reference(
         raise InvalidInput(f"A reference cannot be called '{name}'.", "Use letters, digits, dots and dashes.")
     cells = _gather(collections, encoder, cache, progress)
     resistant, studies = cells.resistant, cells.obs["study"].to_numpy(dtype=str)
-    folds = hold_out.score_held_out(cells.parts, cells.obs, cells.embedding, encoder, head, seed)
+    folds = hold_out.score_held_out(cells.parts, cells.table, cells.embedding, encoder, head, seed)
     calibration, report = fit_calibration(*(part[folds.scored] for part in (folds.raw, resistant, folds.unit_of)))
     held_out = hold_out.measure(folds, report.p_held_out, cells.obs)
     novelty = fit_novelty(cells.embedding, cells.obs["sample"].to_numpy(dtype=str), studies, seed=seed)
@@ -172,7 +173,8 @@ def _gather(collections: Sequence[AnnData], encoder: Encoder, cache: Path | None
         [np.asarray(embed_cells(part, encoder, cache=cache, progress=progress)) for part in parts]
     )
     hashes = np.concatenate([part.hashes for part in keys])[mine & np.concatenate([part.identifiable for part in keys])]
-    return Collection(tuple(parts), obs.reset_index(drop=True), embedding, hashes, copies + contrary)
+    obs = obs.reset_index(drop=True)
+    return Collection(tuple(parts), table.take(kept), obs, embedding, hashes, copies + contrary)
 
 
 def _labelled(adata: AnnData) -> AnnData:

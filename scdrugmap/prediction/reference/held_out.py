@@ -1,8 +1,8 @@
 """How a reference does on studies that it has not seen: the honest number on its card.
 
 Each study is held out in turn: a head fitted on the others scores it. With a single study its data sets, samples or,
-at worst, cells are held out instead, and the card says which. A baseline whose genes and loadings are fitted is
-refitted on each training side, so that the held-out study teaches it nothing.
+at worst, cells are held out instead, and the card says which. The splits are those of the evaluation. A baseline whose
+genes and loadings are fitted is refitted on each training side, so that the held-out study teaches it nothing.
 
 The headline is AUROC over pairs of cells of the *same* held-out study: pairs across studies would reward telling
 studies apart. Only studies in which both classes stand in two patients or lines or more enter it: elsewhere label and
@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import StratifiedKFold
 
 from scdrugmap.data.labels import RESISTANT
-from scdrugmap.errors import LabelsMissing
+from scdrugmap.evaluation.cells.cell_table import CellMetadata
 from scdrugmap.evaluation.metrics.bootstrap import bootstrap
 from scdrugmap.evaluation.metrics.metrics import constants, score
+from scdrugmap.evaluation.splits.protocols import Split, leave_one_out, splits
 from scdrugmap.evaluation.strategies.heads import make_head
 from scdrugmap.models.checkpoints.baseline import refit
 from scdrugmap.models.core.encoder import Encoder
@@ -59,7 +59,7 @@ class OutOfFoldScores:
 
 def score_held_out(
     parts: Sequence[AnnData],
-    obs: pd.DataFrame,
+    cells: CellMetadata,
     embedding: NDArray[np.float32],
     encoder: Encoder,
     head: str,
@@ -67,20 +67,20 @@ def score_held_out(
 ) -> OutOfFoldScores:
     """Score each unit by a head that has not seen it; the coarsest unit that leaves both classes to learn from.
 
-    `obs` and `embedding`, (n_cells, D), stand for the cells of `parts` one after another.
+    `cells`, distinct ones, and `embedding`, (n_cells, D), stand for the cells of `parts` one after another. Raises
+    `LabelsMissing` where a class has one cell only.
     """
-    labels = obs["response"].to_numpy()
     for unit in (*UNITS, "cell"):
-        unit_of = _units(obs, labels, unit, seed)
-        raw = np.full(len(obs), np.nan, dtype=np.float32)
-        for name in np.unique(unit_of):
-            test = unit_of == name
-            if len(set(labels[~test])) == 2:
-                raw[test] = _score_one(parts, obs, embedding, encoder, head, seed, test)
-        scored = np.isfinite(raw)
-        if len(set(labels[scored])) == 2:
-            return OutOfFoldScores(unit, unit_of, raw)
-    raise LabelsMissing("There are too few labelled cells to hold any out.", "Add labelled cells of both classes.")
+        folds = list(leave_one_out(cells, unit)) if unit in UNITS else splits(cells, "pooled", "cell", _FOLDS, seed)
+        unit_of = np.full(len(cells), "", dtype=object)
+        raw = np.full(len(cells), np.nan, dtype=np.float32)
+        for split in folds:
+            unit_of[split.test] = split.name
+            if not split.reason:
+                raw[split.test] = _score_one(parts, cells, embedding, encoder, head, seed, split)
+        if len(set(cells.label[np.isfinite(raw)])) == 2:
+            break
+    return OutOfFoldScores(unit, unit_of.astype(str), raw)
 
 
 def measure(folds: OutOfFoldScores, p_held_out: ArrayLike, obs: pd.DataFrame) -> dict[str, Any]:
@@ -157,35 +157,20 @@ def _verdict(headline: dict[str, Any], unit: str, *, confounded: bool) -> str:
     return f"{verdict}{caveat if confounded else ''}."
 
 
-def _units(obs: pd.DataFrame, labels: NDArray[np.object_], unit: str, seed: int) -> NDArray[np.str_]:
-    if unit == "sample":
-        return (obs["study"] + "/" + obs["sample"]).to_numpy(dtype=str)
-    if unit != "cell":
-        return obs[unit].to_numpy(dtype=str)
-    smallest = min(int((labels == label).sum()) for label in set(labels))
-    folds = np.zeros(len(labels), dtype=int)
-    if smallest >= 2:
-        splitter = StratifiedKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
-        for number, (_, test) in enumerate(splitter.split(np.zeros(len(labels)), labels.astype(str))):
-            folds[test] = number
-    return folds.astype(str)
-
-
 def _score_one(
     parts: Sequence[AnnData],
-    obs: pd.DataFrame,
+    cells: CellMetadata,
     embedding: NDArray[np.float32],
     encoder: Encoder,
     head: str,
     seed: int,
-    test: NDArray[np.bool_],
+    split: Split,
 ) -> NDArray[np.float32]:
     if encoder.card.fitted:
-        embedding = _refitted(parts, encoder, ~test)
-    labels, studies = obs["response"].to_numpy(), obs["study"].to_numpy(dtype=str)
-    train = np.flatnonzero(~test)
-    chosen = train[balanced_sample(labels[train] == RESISTANT, studies[train], seed=seed)]
-    return make_head(head, seed=seed).fit(embedding[chosen], labels[chosen]).predict_proba(embedding[test])
+        embedding = _refitted(parts, encoder, np.isin(np.arange(len(cells)), split.train))
+    labels, train = cells.label, split.train
+    chosen = train[balanced_sample(labels[train] == RESISTANT, cells.study[train], seed=seed)]
+    return make_head(head, seed=seed).fit(embedding[chosen], labels[chosen]).predict_proba(embedding[split.test])
 
 
 def _refitted(parts: Sequence[AnnData], encoder: Encoder, train: NDArray[np.bool_]) -> NDArray[np.float32]:
