@@ -15,42 +15,15 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from house_rules import EVALUATION, LAYERS, PACKAGE
+from places import ROOT
 
 from scdrugmap import version
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "scdrugmap"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = sorted((ROOT / "pages").glob("*.py"))
 LONG_FUNCTION, LONG_MODULE, MOST_MODULES = 40, 300, 14
 
-# A folder may import the folders named beside it; root modules are free to all.
-LAYERS = {
-    "data": set(),
-    "models": set(),
-    "plots": set(),
-    "embeddings": {"data", "models"},
-    "prompting": {"data", "models"},
-    "evaluation": {"data", "models", "embeddings", "prompting", "plots"},
-    "prediction": {"data", "models", "embeddings", "prompting", "evaluation"},
-    "app": {"data", "models", "embeddings", "prompting", "plots", "evaluation", "prediction"},
-    "cli": {"data", "models", "embeddings", "prompting", "evaluation", "prediction"},
-}
-# The same inside evaluation, where `experiment` and `benchmark` are modules of their own.
-EVALUATION = {
-    "experiment": set(),
-    "cells": set(),
-    "metrics": set(),
-    "results": {"experiment", "metrics"},
-    "strategies": {"experiment", "cells", "metrics"},
-    "splits": {"experiment", "cells", "metrics", "results", "strategies"},
-    "run": {"experiment", "cells", "metrics", "results", "strategies", "splits"},
-    "plan": {"experiment", "cells", "metrics", "results", "strategies", "splits", "run"},
-    "analysis": {"experiment", "metrics", "results"},
-    "report": {"experiment", "metrics", "results", "analysis", "plan"},
-    "audit": {"cells", "metrics", "splits"},
-    "benchmark": {"experiment", "cells", "results", "run", "plan"},
-}
 # And inside the app: a page's folder never imports another page's.
 SHARED = {"pages", "ui", "jobs", "cells"}
 VISITORS = {"models": {"runs"}}  # a run's card opens over the leaderboard

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_architecture import EVALUATION, LAYERS, PACKAGE
+from house_rules import EVALUATION, LAYERS, PACKAGE
 
 ROOT = PACKAGE.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "scdrugmap"
 
 

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from scdrugmap.app.pages import PAGES
 from scdrugmap.data.simulate import simulate
 from scdrugmap.settings import Settings, default_cache, site
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("scdrugmap", "app.py", "pages", ".streamlit", "cache/results", "pyproject.toml", "setup.py", "README.md",
            "LICENSE", "requirements.txt")  # fmt: skip
 N_CELLS = 60
