@@ -36,7 +36,7 @@ BUILD = "from setuptools.build_meta import build_wheel; build_wheel('..')"
 USE = """
 import dataclasses, json
 import scdrugmap as sdm
-from scdrugmap.app import queries_predict
+from scdrugmap.app.predict import queries
 from scdrugmap.app.pages import PAGES
 from scdrugmap.settings import Settings, site
 from streamlit.testing.v1 import AppTest
@@ -54,7 +54,7 @@ cells = sdm.read_h5ad("tumour.h5ad")
 sdm.predict(cells, model="hvg-pca")
 print(json.dumps({
     "package": sdm.__file__, "settings": dataclasses.asdict(Settings.from_env()), "pages": shown,
-    "predictors": queries_predict.predictors()["model"].to_list(), "p_resistant": cells.obs["p_resistant"].to_list(),
+    "predictors": queries.predictors()["model"].to_list(), "p_resistant": cells.obs["p_resistant"].to_list(),
 }, default=str))
 """
 

@@ -56,7 +56,7 @@ def response(adata: AnnData) -> np.ndarray:
 
 
 def prompt_settings() -> PromptSettings:
-    return PromptSettings.of(MODELS["gpt-4o-mini"], {"top_k": 5})
+    return PromptSettings.from_card(MODELS["gpt-4o-mini"], {"top_k": 5})
 
 
 def test_an_evaluation_drops_copies_and_all_cells_of_contrary_labels(pair):
@@ -90,7 +90,7 @@ def test_a_cell_that_has_both_labels_is_no_example_of_either(pair):
         np.r_[0, np.flatnonzero(response(cells) != rare), np.flatnonzero(response(cells) == rare)[1:8]]
     ].copy()
     how = {"judged": pair[1], "settings": prompt_settings(), "seed": 0}
-    assert len(draw_examples(cells, 8, **how).told) == 2 * 8
+    assert len(draw_examples(cells, 8, **how).examples) == 2 * 8
     dense = cells.X.toarray()
     dense[1] = dense[0]  # of the other label
     cells.X = sp.csr_matrix(dense)
