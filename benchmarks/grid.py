@@ -39,7 +39,7 @@ def make_grid(settings: Settings, *, small: bool) -> Grid:
     cells = {"n_cells": 160 if small else 600, "n_genes": 300 if small else 1000, "n_samples": 8, "effect": 1.0}
     ask = {"models": ["hvg", "scgpt-mini"], "heads": {"hvg": ["logistic"], "scgpt-mini": ["mlp", "logistic"]}}
     ask |= {"split_by": ["cell", "sample"], "seeds": list(range(SEEDS[small]))}
-    return Grid.of(Plan(title="Speed", data={"cells": {"simulate": cells}}, ask=[ask]), settings)  # type: ignore[list-item]
+    return Grid.from_plan(Plan(title="Speed", data={"cells": {"simulate": cells}}, ask=[ask]), settings)  # type: ignore[list-item]
 
 
 def seconds(grid: Grid, settings: Settings, workers: str) -> float:

@@ -77,7 +77,7 @@ def benchmark_run(
     if plan is not None:
         if model:
             raise InvalidInput("--model does not go with --plan.", "Say in the plan which models compete.")
-        grid = Grid.of(read_plan(plan), settings, _folder(data), device, weights=_places(weights))
+        grid = Grid.from_plan(read_plan(plan), settings, _folder(data), device, weights=_places(weights))
     else:
         asked: dict[str, Any] = {"models": model or [], "strategies": strategy, "protocol": protocol, "shots": shots}
         asked |= {"split_by": split_by, "facet": facet, "folds": folds, "seeds": seed} | (
@@ -85,7 +85,7 @@ def benchmark_run(
         )
         asked |= {"options": _nested(option, "--option lora.r=4"), "settings": _nested(knob, "--set scgpt.n_bins=51")}
         grid = _grid_of_flags(data or [], asked, settings, device, _places(weights))
-    for line in Preflight.of(grid.plan, grid.experiments, settings).sentences(settings):
+    for line in Preflight.from_plan(grid.plan, grid.experiments, settings).sentences(settings):
         typer.echo(f"! {line}", err=True)
     runs = _watched(grid, settings, workers, device)
     _print_result(grid, runs, as_json=as_json)
@@ -107,7 +107,7 @@ def benchmark_status(
     from scdrugmap.evaluation.plan.grid import Grid
     from scdrugmap.evaluation.plan.plan_file import read_plan
 
-    grid = Grid.of(read_plan(plan), settings, _folder(data), weights=_places(weights), fetch=False, sketch=True)
+    grid = Grid.from_plan(read_plan(plan), settings, _folder(data), weights=_places(weights), fetch=False, sketch=True)
     print_status(grid, settings, as_json=as_json)
 
 
@@ -126,7 +126,7 @@ def benchmark_report(
 
     settings = Settings.from_env()
     given = _places(weights)
-    grid = Grid.of(read_plan(plan), settings, _folder(data), weights=given, fetch=False) if plan else None
+    grid = Grid.from_plan(read_plan(plan), settings, _folder(data), weights=given, fetch=False) if plan else None
     written = write_report(output, settings, grid)
     if as_json:
         print_record({"written": list(map(str, written))}, as_json=True)
@@ -195,7 +195,7 @@ def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[
     from scdrugmap.evaluation.results.store import read_runs
     from scdrugmap.evaluation.run.runner import run_grid
 
-    watch = Watch(grid.experiments, TimeEstimate.of(grid.summaries, read_runs(settings)))
+    watch = Watch(grid.experiments, TimeEstimate.from_summaries(grid.summaries, read_runs(settings)))
     how = {"workers": workers, "device": device, "remarks": grid.plan.remarks, "weights": grid.weights}
     try:
         with watch.shown():

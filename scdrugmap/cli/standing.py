@@ -22,7 +22,7 @@ UNKNOWN = "How long it may take is unknown: no such run was recorded yet."
 
 def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
     """Print the states of a grid's experiments, what is lacking and what failed, with what mends it."""
-    lacking, table = Preflight.of(grid.plan, grid.experiments, settings), grid.status(settings)
+    lacking, table = Preflight.from_plan(grid.plan, grid.experiments, settings), grid.status(settings)
     todo = set(table.filter(pl.col("state") != "done")["run_id"])
     left = [one for one in grid.experiments if one.run_id in todo]
     eta = _eta(grid, left, settings)
@@ -53,5 +53,5 @@ def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
 
 def _eta(grid: Grid, left: list[Experiment], settings: Settings) -> float | None:
     """Return the seconds of one worker, None where a model was never run under its strategy."""
-    pace = TimeEstimate.of(grid.summaries, read_runs(settings))
+    pace = TimeEstimate.from_summaries(grid.summaries, read_runs(settings))
     return pace.total(left) if all(map(pace.knows, left)) else None

@@ -85,8 +85,8 @@ def benchmark(
     """
     settings = settings or Settings.from_env()
     settings = dataclasses.replace(settings, cache=Path(cache)) if cache else settings
-    asked = {"protocol": protocol, "split_by": split_by, "facet": facet, "folds": folds, "seed": seed}
-    question = Experiment("", "", (), train=tuple(train), **asked)  # type: ignore[arg-type]
+    design = {"protocol": protocol, "split_by": split_by, "facet": facet, "folds": folds, "seed": seed}
+    question = Experiment("", "", (), train=tuple(train), **design)  # type: ignore[arg-type]
     known = summaries(datasets, settings)
     given = placed(weights or {}, models)
     experiments = expand_grid(
@@ -95,7 +95,7 @@ def benchmark(
     with reporting(progress, len(experiments), "experiment") as tell:
         how = {"workers": workers, "device": device, "remarks": remarks, "weights": given}
         done = run_grid(experiments, known, settings, ended=lambda run, new: tell(1), **how)  # type: ignore[arg-type]
-    runs = [done[one.run_id] for one in experiments]
+    runs = [done[experiment.run_id] for experiment in experiments]
     _say_what_failed(runs)
     return scores_of(runs)
 
@@ -103,8 +103,10 @@ def benchmark(
 def _say_what_failed(runs: Sequence[Run]) -> None:
     failed = [run for run in runs if run.outcome.state == "failed"]
     for run in failed:
-        asked = run.experiment
-        log.warning("%s + %s on %s: %s", asked.model, asked.head, " + ".join(asked.datasets), run.outcome.reason)
+        experiment = run.experiment
+        log.warning(
+            "%s + %s on %s: %s", experiment.model, experiment.head, " + ".join(experiment.datasets), run.outcome.reason
+        )
     if failed and len(failed) == len(runs):
         outcome = failed[0].outcome
         if is_bug(outcome):

@@ -207,7 +207,7 @@ def _provenance(
     card, coverage = fitted.card, encoder.coverage(cells)
     headline = {key: value for key, value in card.headline.items() if value is not None and key != "units"}
     units = np.array(card.headline["units"], dtype=object)
-    found = cells.uns["scdrugmap"].get("input", {})
+    recorded = cells.uns["scdrugmap"].get("input", {})
     return {
         "model": encoder.card.key,
         "weights_hash": encoder.weights_hash,
@@ -223,7 +223,7 @@ def _provenance(
         "calibration": card.calibration["method"],
         "novelty_threshold": fitted.novelty.threshold,
         "threshold": THRESHOLD,
-        "input": {key: value for key, value in found.items() if not key.startswith("checks")},
+        "input": {key: value for key, value in recorded.items() if not key.startswith("checks")},
         "simulated": bool(cells.uns["scdrugmap"].get("simulated", False)),
         "n_cells_in_reference": int(fitted.taught_by(cells).sum()),
         "n_genes_matched": int(coverage.n_matched),

@@ -106,12 +106,12 @@ def ask_cells(
     asker = PromptRunner(settings, folder=prompts_folder(cache), seed=seed, max_cost=terms.max_cost)
     texts = cell_texts(cells, settings)
     drawn = terms.draw(cells, settings, seed)
-    told = drawn.examples if drawn else ()
-    estimate = asker.estimate(texts, told)
+    examples = drawn.examples if drawn else ()
+    estimate = asker.estimate(texts, examples)
     asker.budget.admit(estimate)
     _agree(terms.consent, estimate)
     on_stage("ask")
-    answers = asker.ask(texts, told, progress=progress)
+    answers = asker.ask(texts, examples, progress=progress)
     on_stage("map")
     projection = _laid_out(cells, cache, seed)
     provenance = _provenance(asker, answers, card, cells, projection)
@@ -160,7 +160,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """Where the numbers come from, as nested scalars that h5ad can hold."""
     budget, settings = asker.budget, asker.settings
-    found = cells.uns["scdrugmap"].get("input", {})
+    recorded = cells.uns["scdrugmap"].get("input", {})
     return {
         "model": card.key,
         "asked": {
@@ -183,7 +183,7 @@ def _provenance(
         "novelty": NO_NOVELTY,
         "held_out": {"protocol": "none", "verdict": NOT_TESTED},
         "threshold": THRESHOLD,
-        "input": {key: value for key, value in found.items() if not key.startswith("checks")},
+        "input": {key: value for key, value in recorded.items() if not key.startswith("checks")},
         "simulated": bool(cells.uns["scdrugmap"].get("simulated", False)),
         "n_cells_in_reference": 0,
         "map": f"{projection.method} of {MAP_MODEL}",

@@ -96,8 +96,8 @@ def summary(adata: AnnData) -> dict[str, Any]:
     p = adata.obs["p_resistant"].to_numpy()
     samples = adata.obs[column].astype(str).to_numpy() if column else None
     answered = np.isfinite(p)
-    told = "novel" in adata.obs  # a model that was asked tells no novelty
-    novel = adata.obs["novel"].to_numpy(dtype=bool) if told else np.zeros(len(p), dtype=bool)
+    has_novelty = "novel" in adata.obs  # a model that was asked tells no novelty
+    novel = adata.obs["novel"].to_numpy(dtype=bool) if has_novelty else np.zeros(len(p), dtype=bool)
     nobody = np.zeros(len(p), dtype=bool)
 
     def share(flags: NDArray[np.bool_], among: NDArray[np.bool_]) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def summary(adata: AnnData) -> dict[str, Any]:
         "n_failed": int((~answered).sum()),
         "threshold": THRESHOLD,
         "resistant": share(p >= THRESHOLD, answered),
-        "resistant_known": share(p >= THRESHOLD, answered & ~novel if told else nobody),
-        "novel": share(novel, answered if told else nobody),
+        "resistant_known": share(p >= THRESHOLD, answered & ~novel if has_novelty else nobody),
+        "novel": share(novel, answered if has_novelty else nobody),
         "by_sample": _table(adata.obs, column, None) if column else [],
         "by_cluster": _table(adata.obs, "cluster", samples),
         "metrics": label_metrics(adata.obs, samples, int(provenance["n_cells_in_reference"])),
@@ -172,7 +172,7 @@ def _table(obs: pd.DataFrame, column: str, samples: NDArray[np.str_] | None) -> 
         cells = group[np.isfinite(p[group])]
         share = share_interval(p[cells] >= THRESHOLD, samples[cells] if samples is not None else None)
         means = {"mean_p_resistant": float(p[cells].mean()) if len(cells) else None}
-        for mean, told in (("share_novel", "novel"), ("mean_novelty", "novelty")):
-            means[mean] = float(obs[told].to_numpy()[group].mean()) if told in obs else None
+        for mean, key in (("share_novel", "novel"), ("mean_novelty", "novelty")):
+            means[mean] = float(obs[key].to_numpy()[group].mean()) if key in obs else None
         rows.append({"group": name, **share, **means, "n_failed": len(group) - len(cells)})
     return rows

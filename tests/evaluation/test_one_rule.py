@@ -60,8 +60,8 @@ def prompt_settings() -> PromptSettings:
 
 
 def test_an_evaluation_drops_copies_and_all_cells_of_contrary_labels(pair):
-    of = LabelledData.of(load_labelled(pair))
-    folds = CrossValidation.of(Experiment("hvg", "logistic", ("set-0", "set-1")), of)
+    of = LabelledData.from_datasets(load_labelled(pair))
+    folds = CrossValidation.from_experiment(Experiment("hvg", "logistic", ("set-0", "set-1")), of)
     assert set(range(120)) - set(folds.rows.tolist()) == {60 + SHARED, 60 + NEARLY_EMPTY_COPY, CONTRARY, 60 + CONTRARY}
     assert folds.removed == 4
 
@@ -196,9 +196,9 @@ def several(**columns: str) -> list[AnnData]:
 def test_a_reference_is_tested_on_the_folds_of_an_evaluation(columns, held_out, question, monkeypatch):
     parts = several(**columns)
     whole = anndata.concat(parts, uns_merge="first") if len(columns) > 1 else None
-    of = LabelledData.of(load_labelled([whole] if whole else parts))
+    of = LabelledData.from_datasets(load_labelled([whole] if whole else parts))
     names = tuple(source.name for source in of.sources)
-    folds = CrossValidation.of(Experiment("hvg", "logistic", names, **question), of)
+    folds = CrossValidation.from_experiment(Experiment("hvg", "logistic", names, **question), of)
     seen = []
 
     def spy(cells, embedding, encoder, head, seed, split):
@@ -217,7 +217,7 @@ def test_a_unit_that_leaves_one_class_to_learn_from_is_held_out_by_neither():
     parts[2].obs["study"] = "GSE1"
     parts[1].obs["study"] = "GSE2"  # the only one with both classes
     parts[2] = parts[2][response(parts[2]) == "sensitive"].copy()
-    of = LabelledData.of(load_labelled(parts))
+    of = LabelledData.from_datasets(load_labelled(parts))
     reasons = {split.name: bool(split.reason) for split in splits(of.table, "cross-data", "study", 5, 0)}
     assert reasons == {"GSE1": False, "GSE2": True}
     embedding = np.random.default_rng(0).normal(size=(len(of.table), 3)).astype(np.float32)

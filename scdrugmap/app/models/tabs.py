@@ -129,7 +129,7 @@ def significance(picks: Picks, *, simulated: bool) -> None:
         return
     ranks, names = frames.ranks(found, queries.models())
     st.caption(text.follows("all but the facet and the cells", "each data set by itself"))
-    for sentence in found.said:
+    for sentence in found.remarks:
         st.markdown(sentence)
     groups = [[names[entry] for entry in group] for group in found.groups]
     chart = benchmark.critical_difference(ranks, groups, found.critical_difference, layout.ink())

@@ -73,5 +73,5 @@ def won(scores: pl.DataFrame, metric: str, **where: object) -> pl.DataFrame:
     )
     met = pl.col("met")
     each = rows.group_by(*entry, "dataset").agg(won=pl.col("won").filter(met).mean(), met=met.any())
-    found = each.group_by(entry).agg(won=pl.col("won").sum(), scored=pl.len(), compared=pl.col("met").sum())
-    return found.sort("won", *entry, descending=[True, *[False] * len(entry)], nulls_last=True)
+    counts = each.group_by(entry).agg(won=pl.col("won").sum(), scored=pl.len(), compared=pl.col("met").sum())
+    return counts.sort("won", *entry, descending=[True, *[False] * len(entry)], nulls_last=True)

@@ -85,7 +85,7 @@ def leakage_gap(
     values: list[np.ndarray] = []  # each (metrics, tables, weightings)
     for part in itertools.chain([as_they_are], draw(index, draws, rng)):
         scored = [part.on(sensitive, p, folds=folds) for p, folds in predicted]
-        values.append(np.array([[getattr(one, key) for one in scored] for key in keys]))
+        values.append(np.array([[getattr(scores, key) for scores in scored] for key in keys]))
     joined = np.concatenate(values, axis=2)
     high, low = joined[:, : len(leaky)].mean(axis=1), joined[:, len(leaky) :].mean(axis=1)  # (metrics, weightings)
     n_seeds = min(len(leaky), len(safe))
@@ -134,15 +134,15 @@ def gaps(
         *(chosen(name, value) for name, value in where.items()),
     )
     rows = rows.unique(["run_id"], maintain_order=True)
-    found: list[dict[str, object]] = []
-    for key, own in rows.group_by(*ENTRY, *CELLS, "train", "simulated", maintain_order=True):
+    differences: list[dict[str, object]] = []
+    for key, entry_rows in rows.group_by(*ENTRY, *CELLS, "train", "simulated", maintain_order=True):
         about = dict(zip((*ENTRY, *CELLS, "train", "simulated"), key, strict=True))
-        runs = {str(name): part["run_id"].to_list() for (name,), part in own.group_by("split_by")}
+        runs = {str(name): part["run_id"].to_list() for (name,), part in entry_rows.group_by("split_by")}
         safe = [name for name in SAFE_SPLITS if name in runs]
         for split_by in safe if "cell" in runs else ():
-            about |= {"split_by": split_by, "strictest": split_by == safe[0], "n": own["n"].max()}
-            found += [about | gap for gap in _gaps(runs["cell"], runs[split_by], predictions, metrics, draws)]
-    table = pl.DataFrame([{name: row.get(name) for name in GAPS} for row in found], schema=GAPS)
+            about |= {"split_by": split_by, "strictest": split_by == safe[0], "n": entry_rows["n"].max()}
+            differences += [about | gap for gap in _gaps(runs["cell"], runs[split_by], predictions, metrics, draws)]
+    table = pl.DataFrame([{name: row.get(name) for name in GAPS} for row in differences], schema=GAPS)
     return table.sort("metric", *CELLS, "split_by", "gap", nulls_last=True)
 
 
@@ -151,11 +151,11 @@ def _gaps(
 ) -> list[dict[str, object]]:
     """Return the gap of each metric between two lists of runs, or why there is none."""
     try:
-        found = leakage_gap([read(run) for run in leaky], [read(run) for run in safe], metrics, draws=draws)
+        differences = leakage_gap([read(run) for run in leaky], [read(run) for run in safe], metrics, draws=draws)
     except (InvalidInput, UnknownName) as error:
         return [{"metric": METRICS[metric].key, "unit": "", "reason": str(error)} for metric in metrics]
     rows: list[dict[str, object]] = []
-    for gap in found:
+    for gap in differences:
         up = METRICS[gap.metric].higher_is_better
         low, high = (gap.low, gap.high) if up else (-gap.high, -gap.low)
         numbers = {"by_cell": gap.leaky, "safe": gap.safe, "gap": gap.value if up else -gap.value}

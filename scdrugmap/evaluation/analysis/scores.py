@@ -44,10 +44,10 @@ def side(column: str) -> pl.Expr:
 
 def require_one(rows: pl.DataFrame, column: str) -> None:
     """Raise `InvalidInput` where a column has several values, whose scores do not compare."""
-    found = rows[column].unique().sort().to_list()
-    if len(found) > 1:
-        message = f"The scores are of several values of {column}: {', '.join(map(repr, found))}. They do not compare."
-        raise InvalidInput(message, f"Choose one, e.g. {column}={found[0]!r}.")
+    values = rows[column].unique().sort().to_list()
+    if len(values) > 1:
+        message = f"The scores are of several values of {column}: {', '.join(map(repr, values))}. They do not compare."
+        raise InvalidInput(message, f"Choose one, e.g. {column}={values[0]!r}.")
 
 
 def labelled(rows: pl.DataFrame) -> pl.DataFrame:
@@ -58,9 +58,9 @@ def labelled(rows: pl.DataFrame) -> pl.DataFrame:
     """
     entry = ["model", "head", "strategy"]
     where = [*entry, *(name for name in VIEW if name in rows.columns)]
-    told = {name: over for name, over in (("variant", entry), ("design", where)) if name in rows.columns}
-    named = rows.select(*where, *told).unique(maintain_order=True)  # few beside the rows: a metric each
-    parts = [_apart(named, name, over) for name, over in told.items()]
+    columns = {name: over for name, over in (("variant", entry), ("design", where)) if name in rows.columns}
+    named = rows.select(*where, *columns).unique(maintain_order=True)  # few beside the rows: a metric each
+    parts = [_apart(named, name, over) for name, over in columns.items()]
     texts = [", ".join(part for part in both if part) for both in zip(*parts, strict=True)]
     label = named.with_columns(label=pl.Series(texts, dtype=pl.String))
     return rows.join(label, on=named.columns, how="left", nulls_equal=True, maintain_order="left")
@@ -69,22 +69,22 @@ def labelled(rows: pl.DataFrame) -> pl.DataFrame:
 def _apart(rows: pl.DataFrame, column: str, over: Sequence[str]) -> list[str]:
     """Return of each row the parts of a column that not all rows with equal `over` have."""
     keys = rows.select(pl.struct(over).rank("dense").alias("key"))["key"]  # a number: lists are no keys of a dict
-    asked = [(key, frozenset((text or "").split("; "))) for key, text in zip(keys, rows[column], strict=True)]
+    keyed = [(key, frozenset((text or "").split("; "))) for key, text in zip(keys, rows[column], strict=True)]
     common: dict[int, frozenset[str]] = {}
-    for key, parts in set(asked):
+    for key, parts in set(keyed):
         common[key] = common.get(key, parts) & parts
     texts = rows[column].fill_null("").to_list()
     return [
         ", ".join(part for part in text.split("; ") if part not in common[key])
-        for text, (key, _) in zip(texts, asked, strict=True)
+        for text, (key, _) in zip(texts, keyed, strict=True)
     ]
 
 
 def with_constant(rows: pl.DataFrame) -> pl.DataFrame:
     """Add `constant`: what the constant classifier of each row's metric scores at the row's prevalence."""
     pairs = rows.select("metric", "prevalence").unique()
-    found = [None if share is None else METRICS[metric].constant(share) for metric, share in pairs.iter_rows()]
-    known = pairs.with_columns(constant=pl.Series(found, dtype=pl.Float64))
+    constants = [None if share is None else METRICS[metric].constant(share) for metric, share in pairs.iter_rows()]
+    known = pairs.with_columns(constant=pl.Series(constants, dtype=pl.Float64))
     return rows.join(known, on=["metric", "prevalence"], how="left", nulls_equal=True, maintain_order="left")
 
 

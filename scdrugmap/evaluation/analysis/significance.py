@@ -57,7 +57,7 @@ class Comparison:
     critical_difference: float  # of mean ranks (Nemenyi)
     groups: tuple[tuple[str, ...], ...]  # largest sets of entries that Nemenyi's test does not tell apart
     dropped: pl.DataFrame  # columns of `blocks.DROPPED`
-    said: tuple[str, ...]  # what a reader must know, as sentences
+    remarks: tuple[str, ...]  # what a reader must know, as sentences
 
     @property
     def n_datasets(self) -> int:
@@ -79,7 +79,7 @@ def compare_blocks(table: ScoreMatrix, *, alpha: float = ALPHA, draws: int = DRA
     chi_square, p_friedman = _friedman(table, k)
     pairs = _pairs(table, ranks, order, nemenyi, alpha)
     smallest = math.ldexp(1.0, 1 - n)
-    found = Comparison(
+    comparison = Comparison(
         metric=table.metric,
         datasets=table.datasets,
         alpha=alpha,
@@ -92,9 +92,9 @@ def compare_blocks(table: ScoreMatrix, *, alpha: float = ALPHA, draws: int = DRA
         critical_difference=critical_difference(k, n, alpha),
         groups=_groups([table.names[i] for i in order], nemenyi[np.ix_(order, order)], alpha),
         dropped=table.dropped,
-        said=(),
+        remarks=(),
     )
-    return Comparison(**{**vars(found), "said": tuple(_say(found))})
+    return Comparison(**{**vars(comparison), "remarks": tuple(_remarks(comparison))})
 
 
 def ranks_of(table: ScoreMatrix) -> np.ndarray:
@@ -113,8 +113,8 @@ def _friedman(table: ScoreMatrix, k: int) -> tuple[float | None, float | None]:
         return None, None
     if (table.values == table.values[:, :1]).all():  # nothing differs: scipy would divide zero by zero
         return 0.0, 1.0
-    found = stats.friedmanchisquare(*table.values.T)
-    return float(found.statistic), float(found.pvalue)
+    test = stats.friedmanchisquare(*table.values.T)
+    return float(test.statistic), float(test.pvalue)
 
 
 def _nemenyi(table: ScoreMatrix, k: int) -> np.ndarray:
@@ -210,34 +210,35 @@ def _ranking(table: ScoreMatrix, ranks: np.ndarray, draws: int, seed: int) -> pl
 
 def _groups(names: list[str], p: np.ndarray, alpha: float) -> tuple[tuple[str, ...], ...]:
     """Return the longest runs of entries, in the order of their mean ranks, whose ends do not differ."""
-    found: list[tuple[int, int]] = []
+    groups: list[tuple[int, int]] = []
     for start in range(len(names)):
         stop = max(end for end in range(start, len(names)) if p[start, end] > alpha or end == start)
-        if stop > start and (not found or stop > found[-1][1]):
-            found.append((start, stop))
-    return tuple(tuple(names[start : stop + 1]) for start, stop in found)
+        if stop > start and (not groups or stop > groups[-1][1]):
+            groups.append((start, stop))
+    return tuple(tuple(names[start : stop + 1]) for start, stop in groups)
 
 
-def _say(found: Comparison) -> list[str]:
-    n, title, few = found.n_datasets, METRICS[found.metric].title, found.smallest_p_holm > found.alpha
-    said = [f"{found.ranks.height} entries compared by {title} over {n} data sets."]
+def _remarks(comparison: Comparison) -> list[str]:
+    n, title = comparison.n_datasets, METRICS[comparison.metric].title
+    few = comparison.smallest_p_holm > comparison.alpha
+    remarks = [f"{comparison.ranks.height} entries compared by {title} over {n} data sets."]
     if few:
-        said.append(
-            f"With {n} data sets the smallest possible p of Wilcoxon's test is {found.smallest_p:.2g}, and "
-            f"{found.smallest_p_holm:.2g} after correction for {found.pairs.height} pairs: no difference between two "
-            "entries can be shown, however large. That none is shown says nothing about their being alike."
+        remarks.append(
+            f"With {n} data sets the smallest possible p of Wilcoxon's test is {comparison.smallest_p:.2g}, and "
+            f"{comparison.smallest_p_holm:.2g} after correction for {comparison.pairs.height} pairs: no difference "
+            "between two entries can be shown, however large. That none is shown says nothing about their being alike."
         )
-    if found.p_friedman is not None:
-        shown = found.p_friedman <= found.alpha
-        said.append(
-            f"Friedman's test: chi-square {found.chi_square:.2f}, p = {found.p_friedman:.2g}: the entries "
+    if comparison.p_friedman is not None:
+        shown = comparison.p_friedman <= comparison.alpha
+        remarks.append(
+            f"Friedman's test: chi-square {comparison.chi_square:.2f}, p = {comparison.p_friedman:.2g}: the entries "
             f"{'are not all alike' if shown else 'are not shown to differ at all, so that no pair should be read'}."
         )
-    if found.dropped.height:
-        by = dict(found.dropped.group_by("what").len().rows())
+    if comparison.dropped.height:
+        by = dict(comparison.dropped.group_by("what").len().rows())
         left = " and ".join(f"{count} {what}{'s' * (count > 1)}" for what, count in sorted(by.items()))
-        said.append(f"Left out, since they were not scored everywhere: {left.replace('entrys', 'entries')}.")
-    return said
+        remarks.append(f"Left out, since they were not scored everywhere: {left.replace('entrys', 'entries')}.")
+    return remarks
 
 
 def agreement(
@@ -257,9 +258,9 @@ def agreement(
             tables[value] = score_matrix(rows, metric, simulated=simulated, **{**where, over: value})
         except InvalidInput:
             continue
-    found = [(str(a), str(b), *_tau(tables[a], tables[b])) for a, b in itertools.combinations(tables, 2)]
+    taus = [(str(a), str(b), *_tau(tables[a], tables[b])) for a, b in itertools.combinations(tables, 2)]
     schema = {"a": pl.String, "b": pl.String, "tau": pl.Float64, "p": pl.Float64, "n_entries": pl.Int64}
-    return pl.DataFrame(found, schema={**schema, "n_datasets": pl.Int64}, orient="row")
+    return pl.DataFrame(taus, schema={**schema, "n_datasets": pl.Int64}, orient="row")
 
 
 def _tau(a: ScoreMatrix, b: ScoreMatrix) -> tuple[float | None, float | None, int, int]:
@@ -274,8 +275,8 @@ def _tau(a: ScoreMatrix, b: ScoreMatrix) -> tuple[float | None, float | None, in
         sides.append(np.round(stats.rankdata(values, axis=1).mean(axis=0), 9))
     if any(len(set(side.tolist())) < 2 for side in sides):
         return None, None, len(entries), len(datasets)
-    found = stats.kendalltau(*sides)
-    return float(found.statistic), float(found.pvalue), len(entries), len(datasets)
+    test = stats.kendalltau(*sides)
+    return float(test.statistic), float(test.pvalue), len(entries), len(datasets)
 
 
 def _common(side: ScoreMatrix, datasets: list[str], entries: list[str]) -> list[tuple[list[str], list[str]]]:

@@ -67,16 +67,16 @@ def matrix(
     """
     rows = _pairs(scores, metric, simulated=simulated, **where)
     require_one(rows, "variant")
-    found = _measured(rows, metric)
+    measured = _measured(rows, metric)
     if failed is not None:
-        found = pl.concat([found, _failed(failed, found, **where)], how="diagonal")
-    names = list(datasets) if datasets is not None else sorted({*found["train"], *found["test"]})
+        measured = pl.concat([measured, _failed(failed, measured, **where)], how="diagonal")
+    names = list(datasets) if datasets is not None else sorted({*measured["train"], *measured["test"]})
     grid = pl.DataFrame({"train": names}, schema={"train": pl.String}).join(
         pl.DataFrame({"test": names}, schema={"test": pl.String}), how="cross"
     )
-    own = pl.col("train") == pl.col("test")
-    state = pl.when(own).then(pl.lit("itself")).otherwise(pl.lit("not run"))
-    table = grid.join(found, on=["train", "test"], how="left", maintain_order="left")
+    diagonal = pl.col("train") == pl.col("test")
+    state = pl.when(diagonal).then(pl.lit("itself")).otherwise(pl.lit("not run"))
+    table = grid.join(measured, on=["train", "test"], how="left", maintain_order="left")
     return table.with_columns(pl.col("state").fill_null(state), pl.col("reason").fill_null("")).select(
         *(pl.col(name).cast(kind) for name, kind in MATRIX.items())
     )
@@ -84,8 +84,8 @@ def matrix(
 
 def entries(scores: pl.DataFrame, *, simulated: bool = False) -> pl.DataFrame:
     """Return the entries that have pairs: the columns of `ENTRY`, `split_by`, `pairs` (how many)."""
-    one = scores.filter(pl.col("metric") == pl.col("metric").first())  # a run has a row of every metric
-    rows = _pairs(one, None, simulated=simulated)
+    runs = scores.filter(pl.col("metric") == pl.col("metric").first())  # a run has a row of every metric
+    rows = _pairs(runs, None, simulated=simulated)
     keys = [*ENTRY, "split_by"]
     return rows.group_by(keys).agg(pairs=pl.struct("others", "dataset").n_unique()).sort(keys, nulls_last=True)
 
@@ -100,8 +100,8 @@ def margins(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     sides = []
     for side in ("train", "test"):
         names = table.select(name=side).unique(maintain_order=True)
-        own = table.filter(state="measured").group_by(name=side).agg(*means)
-        joined = names.join(own, on="name", how="left", maintain_order="left")
+        measured = table.filter(state="measured").group_by(name=side).agg(*means)
+        joined = names.join(measured, on="name", how="left", maintain_order="left")
         sides.append(joined.with_columns(pl.col("pairs").fill_null(0)))
     return sides[0], sides[1]
 
@@ -177,7 +177,7 @@ def _measured(rows: pl.DataFrame, metric: str, keys: Sequence[str] = ()) -> pl.D
         seeds=pl.len(),
         run_id=pl.col("run_id").sort_by("seed").first(),
     )
-    one = (pl.col("prevalence") == 0) | (pl.col("prevalence") == 1) | pl.col("value").is_null()
+    one_class = (pl.col("prevalence") == 0) | (pl.col("prevalence") == 1) | pl.col("value").is_null()
     return with_constant(means).select(
         *keys,
         train="others",
@@ -192,16 +192,16 @@ def _measured(rows: pl.DataFrame, metric: str, keys: Sequence[str] = ()) -> pl.D
         prevalence="prevalence",
         seeds="seeds",
         run_id="run_id",
-        state=pl.when(one).then(pl.lit("one class")).otherwise(pl.lit("measured")),
-        reason=pl.when(one).then(pl.lit("The tested cells are of one class.")).otherwise(pl.lit("")),
+        state=pl.when(one_class).then(pl.lit("one class")).otherwise(pl.lit("measured")),
+        reason=pl.when(one_class).then(pl.lit("The tested cells are of one class.")).otherwise(pl.lit("")),
     )
 
 
-def _failed(runs: pl.DataFrame, found: pl.DataFrame, **where: object) -> pl.DataFrame:
+def _failed(runs: pl.DataFrame, measured: pl.DataFrame, **where: object) -> pl.DataFrame:
     """Return the pairs that no run could score: those of failed runs, and what done runs left out."""
     picked = (chosen(name, value) for name, value in where.items() if name in runs.columns)
-    one = (pl.col("train").list.len() == 1) & (pl.col("protocol") == "cross-data")
-    rows = runs.filter(one, *picked).with_columns(pl.col("train").list.first())
+    single = (pl.col("train").list.len() == 1) & (pl.col("protocol") == "cross-data")
+    rows = runs.filter(single, *picked).with_columns(pl.col("train").list.first())
     failed = rows.filter(state="failed").select("run_id", "train", "reason", test="datasets").explode("test")
     left = rows.filter(state="done").select("run_id", "train", "unscored").explode("unscored").drop_nulls("unscored")
     pairs = pl.concat([failed, left.unnest("unscored").select(failed.columns)])
@@ -210,7 +210,7 @@ def _failed(runs: pl.DataFrame, found: pl.DataFrame, **where: object) -> pl.Data
         state = pl.when(pl.col("reason").str.contains(words, literal=True)).then(pl.lit(name)).otherwise(state)
     pairs = pairs.filter(pl.col("train") != pl.col("test")).with_columns(state=state)
     pairs = pairs.unique(["train", "test"], keep="first", maintain_order=True)
-    return pairs.join(found, on=["train", "test"], how="anti")
+    return pairs.join(measured, on=["train", "test"], how="anti")
 
 
 def _similar(table: pl.DataFrame, names: list[str]) -> list[str]:

@@ -74,8 +74,8 @@ def audit(
         message = f"There is no facet called '{facet}'."
         raise InvalidInput(message, f"Known: {', '.join(FACETS)}.")
     settings = settings or Settings.from_env()
-    cards = [DATASETS[str(one)] for one in sources if _is_card(one, settings)]
-    cells = _cells([one for one in sources if not _is_card(one, settings)], facet, settings)
+    cards = [DATASETS[str(source)] for source in sources if _is_card(source, settings)]
+    cells = _cells([source for source in sources if not _is_card(source, settings)], facet, settings)
     datasets = pl.concat([_datasets(cells), _of_cards(cards, facet)])
     shared = in_common(cells)
     groups = _groups(cells, facet)
@@ -224,10 +224,10 @@ def _splits(group: str, cells: pl.DataFrame, seed: int) -> list[dict[str, object
         row: dict[str, object] = {"group": group, "protocol": protocol, "split_by": split_by, "possible": False}
         row |= {"folds": 0, "reason": "", "warnings": []}
         try:
-            found, row["warnings"] = _tried(cells, protocol, split_by, seed)
-            scored = [split for split in found if not split.reason]
+            splits, row["warnings"] = _tried(cells, protocol, split_by, seed)
+            scored = [split for split in splits if not split.reason]
             row |= {"possible": bool(scored), "folds": len(scored)}
-            row["reason"] = "; ".join(f"{split.name}: {split.reason}" for split in found if split.reason)
+            row["reason"] = "; ".join(f"{split.name}: {split.reason}" for split in splits if split.reason)
         except ScDrugMapError as error:
             row["reason"] = str(error)
         rows.append(row)
@@ -240,5 +240,5 @@ def _tried(cells: pl.DataFrame, protocol: str, split_by: str, seed: int) -> tupl
         columns[unit] = cells.select(pl.concat_str("study", unit, separator=": ")).to_series().to_numpy().astype(str)
     table = CellMetadata(**columns, label=cells["label"].to_numpy().astype(object), content=cells["content"].to_numpy())
     kept = table.take(protocols.distinct(table)[0])
-    found = protocols.splits(kept if protocol == "pooled" else table, protocol, split_by, 5, seed)
-    return found, protocols.warnings(kept, split_by)
+    splits = protocols.splits(kept if protocol == "pooled" else table, protocol, split_by, 5, seed)
+    return splits, protocols.warnings(kept, split_by)

@@ -39,12 +39,12 @@ def find(
     cards: Sequence[DatasetCard],
 ) -> list[Finding]:
     """Return the findings, gravest first; tables are those of `audit.Audit`."""
-    found = [*_classes(datasets), *_shared(shared), *_labels(confounding, splits), *_cards(cards, datasets)]
+    findings = [*_classes(datasets), *_shared(shared), *_labels(confounding, splits), *_cards(cards, datasets)]
     checked = datasets.filter(source="cells")["dataset"].to_list()
-    if len(checked) > 1 and not any(one.kind == "shared cells" for one in found):
-        said = f"No cell stands in two of the {len(checked)} data sets, by content."
-        found.append(Finding("good", "shared cells", "all", tuple(checked), said))
-    return sorted(found, key=lambda one: ORDER.index(one.level))
+    if len(checked) > 1 and not any(finding.kind == "shared cells" for finding in findings):
+        text = f"No cell stands in two of the {len(checked)} data sets, by content."
+        findings.append(Finding("good", "shared cells", "all", tuple(checked), text))
+    return sorted(findings, key=lambda finding: ORDER.index(finding.level))
 
 
 def _classes(datasets: pl.DataFrame) -> Iterator[Finding]:
@@ -53,38 +53,38 @@ def _classes(datasets: pl.DataFrame) -> Iterator[Finding]:
         cells = {label: row[label] for label in ("sensitive", "resistant")}
         absent = [label for label, n in cells.items() if not n]
         if len(absent) == 2:
-            said = f"{name} has no labelled cell: it can be predicted, but neither train nor be scored."
+            text = f"{name} has no labelled cell: it can be predicted, but neither train nor be scored."
         elif absent:
             have = f"{row['sensitive'] + row['resistant']:,}"
-            said = f"{name} has no {absent[0]} cell among {have}: others can be tested on it, without an AUROC."
+            text = f"{name} has no {absent[0]} cell among {have}: others can be tested on it, without an AUROC."
         elif min(cells.values()) < FEW_CELLS:
             few = " and ".join(f"{n} {label}" for label, n in cells.items() if n < FEW_CELLS)
-            said = f"{name} has {few} cells only: its scores hang on a handful."
+            text = f"{name} has {few} cells only: its scores hang on a handful."
         else:
             continue
-        yield Finding("caution", "classes", name, (name,), said)
+        yield Finding("caution", "classes", name, (name,), text)
 
 
 def _shared(shared: pl.DataFrame) -> Iterator[Finding]:
     """Yield what data sets have in common: one finding for all that hang together, not one for each pair."""
     for row in shared.filter(pl.col("a") == pl.col("b")).iter_rows(named=True):
         contrary = f"; {row['contrary']:,} of them carry both labels and are left out" if row["contrary"] else ""
-        said = f"{row['a']} holds {_counted(row['cells'], 'copy')} of its own cells; each counts once{contrary}."
-        yield Finding("caution", "copies", row["a"], (row["a"],), said)
+        text = f"{row['a']} holds {_counted(row['cells'], 'copy')} of its own cells; each counts once{contrary}."
+        yield Finding("caution", "copies", row["a"], (row["a"],), text)
     pairs = shared.filter(pl.col("a") != pl.col("b"))
     for names, rows in _together(pairs.filter(pl.col("cells") > 0)):
         yield Finding("problem", "shared cells", " + ".join(names), names, _copies(names, rows))
     for names, rows in _together(pairs.filter((pl.col("samples") > 0) | (pl.col("patients_or_lines") > 0))):
         units = {"sample": rows["samples"], "patient or line": rows["patients_or_lines"]}
         have = " and ".join(_ranged(n, word) for word, n in units.items() if n.max())
-        said = f"{_listed(names)} share {have}: to leave one of them out is not to leave these out. Split by study."
-        yield Finding("caution", "shared units", " + ".join(names), names, said)
+        text = f"{_listed(names)} share {have}: to leave one of them out is not to leave these out. Split by study."
+        yield Finding("caution", "shared units", " + ".join(names), names, text)
     for names, rows in _together(pairs.filter(pl.col("same_barcodes") > MANY_BARCODES * pl.col("smaller"))):
-        said = (
+        text = (
             f"{_listed(names)}, of one study, share {_ranged(rows['same_barcodes'], 'barcode')} on cells whose values "
             "differ: they may be the same cells, processed otherwise, which no check of content finds. Split by study."
         )
-        yield Finding("caution", "shared cells", " + ".join(names), names, said)
+        yield Finding("caution", "shared cells", " + ".join(names), names, text)
 
 
 def _together(pairs: pl.DataFrame) -> Iterator[tuple[tuple[str, ...], pl.DataFrame]]:
@@ -100,24 +100,24 @@ def _together(pairs: pl.DataFrame) -> Iterator[tuple[tuple[str, ...], pl.DataFra
 def _copies(names: tuple[str, ...], rows: pl.DataFrame) -> str:
     share = max(cells / smaller for cells, smaller in rows.select("cells", "smaller").iter_rows())
     of = "the smaller set" if rows.height == 1 else "a smaller set at most"
-    said = f"{_listed(names)} share {_ranged(rows['cells'], 'cell')} ({share:.0%} of {of})"
+    text = f"{_listed(names)} share {_ranged(rows['cells'], 'cell')} ({share:.0%} of {of})"
     if contrary := rows["contrary"].sum():
-        said += f", {contrary:,} of them under contrary labels, which are left out where the sets are pooled"
-    return f"{said}. A run here keeps copies on one side; other code would train on what it tests."
+        text += f", {contrary:,} of them under contrary labels, which are left out where the sets are pooled"
+    return f"{text}. A run here keeps copies on one side; other code would train on what it tests."
 
 
 def _labels(confounding: pl.DataFrame, splits: pl.DataFrame) -> Iterator[Finding]:
     for (name,), rows in confounding.group_by("group", maintain_order=True):
         group = str(name)
-        own = splits.filter(group=group, protocol="pooled", possible=False)
-        reasons = dict(own.select("split_by", "reason").iter_rows())
-        told: set[tuple[int, ...]] = set()
+        impossible = splits.filter(group=group, protocol="pooled", possible=False)
+        reasons = dict(impossible.select("split_by", "reason").iter_rows())
+        counted: set[tuple[int, ...]] = set()
         for row in rows.iter_rows(named=True):
             what = (row["units"], row["units_sensitive"], row["units_resistant"])
-            if what not in told:  # a sample a patient: said once
-                told.add(what)
-                level, said = _label(row, reasons)
-                yield Finding(level, "label", group, (group,), f"{group}: {said}")
+            if what not in counted:  # a sample a patient: said once
+                counted.add(what)
+                level, text = _label(row, reasons)
+                yield Finding(level, "label", group, (group,), f"{group}: {text}")
 
 
 def _label(row: dict[str, Any], reasons: dict[str, str]) -> tuple[Level, str]:
@@ -127,17 +127,17 @@ def _label(row: dict[str, Any], reasons: dict[str, str]) -> tuple[Level, str]:
     if not mixed and 1 in (s, r):
         sides = {"sensitive": s, "resistant": r}
         alone = " and ".join(f"all {label} cells are of one {word}" for label, n in sides.items() if n == 1)
-        said = f"label = {word}: {alone}. A split by cell tells {units} apart, and a split by {word} cannot be made."
-        return "problem", said
+        text = f"label = {word}: {alone}. A split by cell tells {units} apart, and a split by {word} cannot be made."
+        return "problem", text
     if not mixed:
         few = f", but with {min(s, r)} of a class its interval says little" if min(s, r) < FEW_UNITS else ""
-        said = f"each of {row['units']} {units} has one label ({s} sensitive, {r} resistant): a split by cell rewards "
-        return "caution", f"{said}recognising {units}. A split by {word} is fair{few}."
+        text = f"each of {row['units']} {units} has one label ({s} sensitive, {r} resistant): a split by cell rewards "
+        return "caution", f"{text}recognising {units}. A split by {word} is fair{few}."
     if row["unit"] in reasons:
         return "caution", f"it cannot be split by {word}. {reasons[row['unit']]}"
     if row["auroc"] > CHANCE:
-        said = f"of {row['units']} {units} {mixed} hold both classes, yet recognising the {word} alone gives AUROC "
-        return "caution", f"{said}{row['auroc']:.2f} where it is not held out."
+        text = f"of {row['units']} {units} {mixed} hold both classes, yet recognising the {word} alone gives AUROC "
+        return "caution", f"{text}{row['auroc']:.2f} where it is not held out."
     return "good", f"labels do not go with the {word}: recognising it gives AUROC {row['auroc']:.2f}."
 
 
@@ -146,25 +146,25 @@ def _cards(cards: Sequence[DatasetCard], datasets: pl.DataFrame) -> Iterator[Fin
     for (study,), rows in datasets.group_by("study", maintain_order=True):
         keys = tuple(rows["dataset"].to_list())
         if len(keys) > 1 and names & set(keys):
-            said = f"{', '.join(keys)} are of one study ({study}): they may share patients and cells. Split by study."
-            yield Finding("caution", "card", str(study), keys, said)
+            text = f"{', '.join(keys)} are of one study ({study}): they may share patients and cells. Split by study."
+            yield Finding("caution", "card", str(study), keys, text)
     for _, arms in itertools.groupby(sorted(cards, key=_arms), key=_arms):
         group = list(arms)
         if group[0].shares_controls_with:
             n = group[0].shared_sensitive_cells
             count = "their" if n is None else f"{n:,}"
             keys = _arms(group[0])
-            said = f"{', '.join(keys)} share {count} sensitive cells by their cards; not checked."
-            yield Finding("problem", "card", group[0].study, keys, said)
+            text = f"{', '.join(keys)} share {count} sensitive cells by their cards; not checked."
+            yield Finding("problem", "card", group[0].study, keys, text)
     for card in cards:
         if card.confounded:
-            said = f"{card.key}, by its card: {card.warnings[0]}"
-            yield Finding("problem" if "sample" in card.confounded else "caution", "card", card.key, (card.key,), said)
+            text = f"{card.key}, by its card: {card.warnings[0]}"
+            yield Finding("problem" if "sample" in card.confounded else "caution", "card", card.key, (card.key,), text)
     if cards:
         keys = tuple(sorted(names))
         have = "its cells are" if len(keys) == 1 else "their cells are"
-        said = f"{', '.join(keys)}: {have} not on this machine, so that nothing was checked."
-        yield Finding("unknown", "card", "all", keys, said)
+        text = f"{', '.join(keys)}: {have} not on this machine, so that nothing was checked."
+        yield Finding("unknown", "card", "all", keys, text)
 
 
 def _arms(card: DatasetCard) -> tuple[str, ...]:
@@ -174,8 +174,8 @@ def _arms(card: DatasetCard) -> tuple[str, ...]:
 def _ranged(counts: pl.Series, word: str) -> str:
     """Return "3 cells", or "2 to 5 cells a pair" where pairs differ, "3 cells a pair" where several agree."""
     low, high = int(counts.min()), int(counts.max())  # type: ignore[arg-type]
-    said = _counted(high, word) if low == high else f"{low:,} to {_counted(high, word)}"
-    return f"{said} a pair" if len(counts) > 1 else said
+    text = _counted(high, word) if low == high else f"{low:,} to {_counted(high, word)}"
+    return f"{text} a pair" if len(counts) > 1 else text
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -46,18 +46,18 @@ def in_common(cells: pl.DataFrame) -> pl.DataFrame:
         .group_by("a", b="a")
         .agg(cells=(pl.col("n") - 1).sum(), contrary=pl.when(apart).then("n").otherwise(0).sum())
     )
-    found = pl.concat([copies, inside], how="diagonal")
+    shared = pl.concat([copies, inside], how="diagonal")
     for unit, column in (("sample", "samples"), ("patient_or_line", "patients_or_lines")):
         pairs = _common(cells, ["study", unit]).group_by("a", "b").agg(pl.len().alias(column))
-        found = found.join(pairs, on=["a", "b"], how="full", coalesce=True)
-    found = found.join(_barcodes(cells), on=["a", "b"], how="full", coalesce=True)
+        shared = shared.join(pairs, on=["a", "b"], how="full", coalesce=True)
+    shared = shared.join(_barcodes(cells), on=["a", "b"], how="full", coalesce=True)
     sizes = dict(cells.group_by("dataset").len().rows())
     smaller = pl.Series(
-        "smaller", [min(sizes[a], sizes[b]) for a, b in found.select("a", "b").iter_rows()], dtype=pl.Int64
+        "smaller", [min(sizes[a], sizes[b]) for a, b in shared.select("a", "b").iter_rows()], dtype=pl.Int64
     )
-    found = found.with_columns(smaller)
+    shared = shared.with_columns(smaller)
     return (
-        found.select(pl.col(name).cast(kind) for name, kind in SHARED.items())
+        shared.select(pl.col(name).cast(kind) for name, kind in SHARED.items())
         .with_columns(pl.col(pl.Int64).fill_null(0))
         .sort("a", "b")
     )
@@ -67,8 +67,8 @@ def _common(cells: pl.DataFrame, keys: list[str], label: pl.Expr | None = None) 
     """Return what two data sets have in common, one row a pair and value of `keys`, with a label of each as x and y."""
     label = pl.lit("") if label is None else label
     several = cells.group_by(keys).agg(pl.col("dataset").n_unique()).filter(pl.col("dataset") > 1).select(keys)
-    own = cells.join(several, on=keys, how="semi").group_by(*keys, "dataset").agg(label.first().alias("x"))
-    pairs = own.rename({"dataset": "a"}).join(own.rename({"dataset": "b", "x": "y"}), on=keys)
+    copies = cells.join(several, on=keys, how="semi").group_by(*keys, "dataset").agg(label.first().alias("x"))
+    pairs = copies.rename({"dataset": "a"}).join(copies.rename({"dataset": "b", "x": "y"}), on=keys)
     return pairs.filter(pl.col("a") < pl.col("b"))
 
 

@@ -87,7 +87,7 @@ class DatasetSummary:
         return self.facets[facet]
 
     @classmethod
-    def of(cls, source: LabelledDataset) -> DatasetSummary:
+    def from_dataset(cls, source: LabelledDataset) -> DatasetSummary:
         """Say what is known of loaded cells."""
         obs = source.adata.obs
         return cls(
@@ -103,7 +103,7 @@ class DatasetSummary:
         )
 
     @classmethod
-    def of_card(cls, key: str) -> DatasetSummary:
+    def from_card(cls, key: str) -> DatasetSummary:
         """Say what the catalogue knows of a data set whose cells need not be here; `content` is empty."""
         card = DATASETS[key]
         facts = {"tissue": card.tissue, "cancer_type": card.cancer_type, "drug_type": card.drug_type}
@@ -132,7 +132,7 @@ def _summaries(origin: str | Path | AnnData, settings: Settings) -> tuple[list[D
         tuples = [{name: tuple(plain[name]) for name in ("studies", "classes")} for plain in listed]
         return [DatasetSummary(**plain | more, origin=origin) for plain, more in zip(listed, tuples, strict=True)], None
     sources = load_labelled([origin], settings)
-    made = [DatasetSummary.of(source) for source in sources]
+    made = [DatasetSummary.from_dataset(source) for source in sources]
     if note is not None:
         write_once(note, json.dumps([_plain(summary) for summary in made], indent=1) + "\n")
     return made, LoadedCells(origin, sources, settings, note)

@@ -68,17 +68,17 @@ def load_labelled(datasets: Iterable[Loadable], settings: Settings | None = None
     return by_name([source for origin in datasets for source in _sources(origin, settings)])
 
 
-def by_name(found: Sequence[Named]) -> list[Named]:
+def by_name(datasets: Sequence[Named]) -> list[Named]:
     """Return data sets, or their summaries, ordered by name; raise `InvalidInput` for one name twice and for none."""
-    names = [one.name for one in found]
+    names = [dataset.name for dataset in datasets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         message = f"Two of the data sets are called '{twice[0]}'."
         raise InvalidInput(message, "Give each its own name in obs['dataset'], or name it once.")
-    if not found:
+    if not datasets:
         message = "No data set was named."
         raise InvalidInput(message, "Give a key of the catalogue, a file or an AnnData with obs['response'].")
-    return sorted(found, key=lambda one: one.name)
+    return sorted(datasets, key=lambda dataset: dataset.name)
 
 
 def _sources(origin: Loadable, settings: Settings | None) -> Iterable[LabelledDataset]:
@@ -91,14 +91,14 @@ def _sources(origin: Loadable, settings: Settings | None) -> Iterable[LabelledDa
     marks = adata.uns.get("scdrugmap", {})
     value_type = str(marks.get("input", {}).get("value_type", "counts"))
     for name in np.unique(names):
-        own = adata[labelled & (names == name)].copy()
-        if not own.n_obs:
+        cells = adata[labelled & (names == name)].copy()
+        if not cells.n_obs:
             message = f"'{name}' has no labelled cell among its {int((names == name).sum())}."
             raise LabelsMissing(message, "Fill obs['response'] with 'sensitive' and 'resistant'.")
-        hashes = cell_hashes(own)
-        mark = fingerprint(own, hashes)
+        hashes = cell_hashes(cells)
+        mark = fingerprint(cells, hashes)
         simulated = bool(marks.get("simulated", False)) or str(name).startswith(SIMULATED)
-        yield LabelledDataset(str(name), origin, own, hashes, mark, content_of(own, mark), value_type, simulated)
+        yield LabelledDataset(str(name), origin, cells, hashes, mark, content_of(cells, mark), value_type, simulated)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ class LabelledData:
     table: CellMetadata
 
     @classmethod
-    def of(cls, sources: Sequence[LabelledDataset]) -> LabelledData:
+    def from_datasets(cls, sources: Sequence[LabelledDataset]) -> LabelledData:
         """Put data sets together; raise `InvalidInput` where their values are of different kinds."""
         kinds = {source.value_type == "zscore" for source in sources}
         if len(kinds) > 1:
@@ -136,14 +136,14 @@ class LabelledData:
         if len(self.sources) == 1:
             return self.sources[0].adata
         names = [source.name for source in self.sources]
-        found = anndata.concat([source.adata for source in self.sources], join="inner", keys=names, index_unique=":")
-        found.uns["scdrugmap"] = {"input": {"value_type": self.sources[0].value_type}}
-        if found.n_vars < LEAST_SHARED_GENES:
-            message = f"The data sets {', '.join(names)} share {found.n_vars} genes only."
+        joined = anndata.concat([source.adata for source in self.sources], join="inner", keys=names, index_unique=":")
+        joined.uns["scdrugmap"] = {"input": {"value_type": self.sources[0].value_type}}
+        if joined.n_vars < LEAST_SHARED_GENES:
+            message = f"The data sets {', '.join(names)} share {joined.n_vars} genes only."
             raise InvalidInput(
                 message, f"A baseline needs {LEAST_SHARED_GENES} shared genes; leave one of the sets out."
             )
-        return found
+        return joined
 
 
 _last: dict[tuple[str, ...], LabelledData] = {}
@@ -162,5 +162,5 @@ def labelled_data(
             message = "A data set has changed since the experiment was planned."
             raise InvalidInput(message, "Plan the benchmark again.")
         _last.clear()
-        _last[contents] = LabelledData.of(sources)
+        _last[contents] = LabelledData.from_datasets(sources)
     return _last[contents]

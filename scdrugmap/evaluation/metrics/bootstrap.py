@@ -95,12 +95,12 @@ def bootstrap(
     sensitive, p = _checked(labels, p_resistant)
     unit, index = resampling_unit(labels, groups)
     keys = list(METRICS) if metrics is None else [METRICS[key].key for key in metrics]
-    found: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+    samples: dict[str, list[np.ndarray]] = {key: [] for key in keys}
     for part in draw(index, draws, np.random.default_rng(seed)):
         cells = part.on(sensitive, p, threshold, folds)
         for key in keys:
-            found[key].append(getattr(cells, key))
-    values = {key: np.concatenate(parts) for key, parts in found.items()}
+            samples[key].append(getattr(cells, key))
+    values = {key: np.concatenate(parts) for key, parts in samples.items()}
     missing = {key: int(np.isnan(value).sum()) for key, value in values.items()}
     return Intervals(
         unit=unit,

@@ -173,9 +173,9 @@ class CellBootstrap(_Metrics):
     def auprc(self) -> np.ndarray:
         """Average precision of the sensitive class, cells ranked by falling P(sensitive)."""
         sensitive, resistant = self._steps(np.arange(len(self.sensitive)))
-        found, drawn = np.cumsum(sensitive, axis=1), np.cumsum(sensitive + resistant, axis=1)
-        area = (sensitive * np.nan_to_num(divide(found, drawn))).sum(axis=1)
-        return np.where(self._both, divide(area, found[:, -1]), np.nan)
+        hits, drawn = np.cumsum(sensitive, axis=1), np.cumsum(sensitive + resistant, axis=1)
+        area = (sensitive * np.nan_to_num(divide(hits, drawn))).sum(axis=1)
+        return np.where(self._both, divide(area, hits[:, -1]), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,12 +211,12 @@ class ClusterBootstrap(_Metrics):
         width = min(n_steps, max(1, _BLOCK // n_units))
         for start in range(0, n_steps, width):
             first, last = np.searchsorted(step, [start, start + width])
-            at, own, sides = step[first:last] - start, unit[first:last], sensitive[first:last]
-            found = np.bincount(at[sides] * n_units + own[sides], minlength=width * n_units).reshape(width, n_units)
-            lower = below + np.cumsum(found, axis=0) - found / 2  # sensitive cells of each unit below each score
-            resistant = sp.csr_matrix((np.ones((~sides).sum()), (own[~sides], at[~sides])), shape=(n_units, width))
+            at, units, sides = step[first:last] - start, unit[first:last], sensitive[first:last]
+            counts = np.bincount(at[sides] * n_units + units[sides], minlength=width * n_units).reshape(width, n_units)
+            lower = below + np.cumsum(counts, axis=0) - counts / 2  # sensitive cells of each unit below each score
+            resistant = sp.csr_matrix((np.ones((~sides).sum()), (units[~sides], at[~sides])), shape=(n_units, width))
             pairs += (resistant @ lower).T
-            below += found.sum(axis=0)
+            below += counts.sum(axis=0)
         return pairs
 
     @property

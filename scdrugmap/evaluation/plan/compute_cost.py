@@ -26,13 +26,13 @@ def work(experiments: Iterable[Experiment], known: Mapping[str, DatasetSummary])
     """Return the cells to embed by model and strategy, a trained cell counted as `BACKWARD`; `known` goes by name."""
     embedded: dict[tuple[str, str, object], set[str]] = defaultdict(set)
     cells: dict[tuple[str, str], float] = defaultdict(float)
-    for asked in experiments:
-        if asked.model in BASELINES:
+    for experiment in experiments:
+        if experiment.model in BASELINES:
             continue
-        if asked.strategy == "lora":
-            cells[asked.model, asked.strategy] += _lora_cells(asked, known)
+        if experiment.strategy == "lora":
+            cells[experiment.model, experiment.strategy] += _lora_cells(experiment, known)
         else:
-            embedded[asked.model, asked.strategy, asked.settings] |= set(asked.datasets)
+            embedded[experiment.model, experiment.strategy, experiment.settings] |= set(experiment.datasets)
     for (model, strategy, _), names in embedded.items():
         cells[model, strategy] += _cells(names, known)
     return dict(cells)
@@ -41,17 +41,17 @@ def work(experiments: Iterable[Experiment], known: Mapping[str, DatasetSummary])
 def _cells(names: Iterable[str], known: Mapping[str, DatasetSummary]) -> int:
     """Count the cells of data sets: those of the catalogue by its rules for shared ones, others as they are."""
     names = list(names)
-    own = sum(known[name].n_cells for name in names if name not in DATASETS)
-    return own + cell_count([name for name in names if name in DATASETS]).total
+    n_given = sum(known[name].n_cells for name in names if name not in DATASETS)
+    return n_given + cell_count([name for name in names if name in DATASETS]).total
 
 
-def _lora_cells(asked: Experiment, known: Mapping[str, DatasetSummary]) -> float:
-    total, options = _cells(asked.datasets, known), LoraOptions.of(asked.options)
-    if asked.train:
-        train = _cells(asked.train, known)
+def _lora_cells(experiment: Experiment, known: Mapping[str, DatasetSummary]) -> float:
+    total, options = _cells(experiment.datasets, known), LoraOptions.from_options(experiment.options)
+    if experiment.train:
+        train = _cells(experiment.train, known)
         sides = [(train, total - train)]
     else:
-        n = _folds(asked, known)
+        n = _folds(experiment, known)
         sides = [(total - total // n, total // n)] * n if n > 1 else []  # one unit: it is recorded as impossible
     held = 1 / VALIDATION_FOLDS[0]
     return sum(
@@ -60,10 +60,10 @@ def _lora_cells(asked: Experiment, known: Mapping[str, DatasetSummary]) -> float
     )
 
 
-def _folds(asked: Experiment, known: Mapping[str, DatasetSummary]) -> int:
-    studies = {study for name in asked.datasets for study in known[name].studies}
-    units = {"dataset": len(asked.datasets), "study": len(studies)}.get(asked.split_by, asked.folds)
-    return min(units, asked.folds) if asked.protocol == "pooled" else units
+def _folds(experiment: Experiment, known: Mapping[str, DatasetSummary]) -> int:
+    studies = {study for name in experiment.datasets for study in known[name].studies}
+    units = {"dataset": len(experiment.datasets), "study": len(studies)}.get(experiment.split_by, experiment.folds)
+    return min(units, experiment.folds) if experiment.protocol == "pooled" else units
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class ComputeEstimate:
 
 def estimate(of: Work, *, on_gpu: bool) -> ComputeEstimate:
     """Return what some work takes at the speeds that were measured at published size, on a GPU or on one CPU core."""
-    measured = [one for one in speeds() if (one.device != "cpu") == on_gpu]
-    rates = {one.model: one.cells_per_s for one in measured}
+    measured = [speed for speed in speeds() if (speed.device != "cpu") == on_gpu]
+    rates = {speed.model: speed.cells_per_s for speed in measured}
     hours = sum(cells / rates[model] / 3600 for (model, _), cells in of.items() if model in rates)
-    devices = dict.fromkeys("one CPU core" if one.device == "cpu" else one.device for one in measured)
+    devices = dict.fromkeys("one CPU core" if speed.device == "cpu" else speed.device for speed in measured)
     unknown = dict.fromkeys(model for model, _ in of if model not in rates)
     return ComputeEstimate(hours, " or ".join(devices), tuple(unknown))

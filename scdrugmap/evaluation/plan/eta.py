@@ -22,9 +22,9 @@ class TimeEstimate:
     _cells: dict[tuple[str, ...], int] = field(default_factory=lambda: defaultdict(int))
 
     @classmethod
-    def of(cls, known: Iterable[DatasetSummary], measured: pl.DataFrame | None = None) -> TimeEstimate:
+    def from_summaries(cls, known: Iterable[DatasetSummary], measured: pl.DataFrame | None = None) -> TimeEstimate:
         """Know the size of data sets and what was measured before, rows of `read_runs`."""
-        pace = cls({one.content: one.n_cells for one in known})
+        pace = cls({summary.content: summary.n_cells for summary in known})
         for row in measured.to_dicts() if measured is not None else ():
             if row["state"] == "done":
                 pace._learn((row["strategy"], row["model"], row["head"]), row["seconds"], row["n_cells"])
@@ -32,31 +32,31 @@ class TimeEstimate:
 
     def learn(self, run: Run) -> None:
         """Take in what an experiment took."""
-        asked = run.experiment
+        experiment = run.experiment
         if run.outcome.state == "done":
-            kind = (asked.strategy, asked.model, asked.head)
-            self._learn(kind, run.environment.seconds, self._size(asked))
+            kind = (experiment.strategy, experiment.model, experiment.head)
+            self._learn(kind, run.environment.seconds, self._size(experiment))
 
-    def seconds(self, asked: Experiment) -> float | None:
+    def seconds(self, experiment: Experiment) -> float | None:
         """Return how long an experiment may take; None where nothing was measured."""
-        kind = (asked.strategy, asked.model, asked.head)
+        kind = (experiment.strategy, experiment.model, experiment.head)
         for near in (kind, kind[:2], kind[:1], ()):
             if self._cells.get(near):
-                return self._seconds[near] / self._cells[near] * self._size(asked)
+                return self._seconds[near] / self._cells[near] * self._size(experiment)
         return None
 
-    def knows(self, asked: Experiment) -> bool:
+    def knows(self, experiment: Experiment) -> bool:
         """Tell whether the experiment's own model was measured under its strategy; all else is a guess."""
-        return bool(self._cells.get((asked.strategy, asked.model)))
+        return bool(self._cells.get((experiment.strategy, experiment.model)))
 
     def total(self, todo: Iterable[Experiment]) -> float | None:
         """Return how long experiments may take one after another; None where nothing was measured."""
-        each = [self.seconds(one) for one in todo]
-        known = [one for one in each if one is not None]
+        each = [self.seconds(experiment) for experiment in todo]
+        known = [seconds for seconds in each if seconds is not None]
         return sum(known) if len(known) == len(each) else None
 
-    def _size(self, asked: Experiment) -> int:
-        return sum(self.cells.get(content, 0) for content in asked.contents)
+    def _size(self, experiment: Experiment) -> int:
+        return sum(self.cells.get(content, 0) for content in experiment.contents)
 
     def _learn(self, kind: tuple[str, ...], seconds: float, cells: int) -> None:
         for near in (kind, kind[:2], kind[:1], ()):

@@ -74,7 +74,7 @@ def expand_grid(
     hashes = {model: _weights(model, device, settings[model], given.get(model), fetch=fetch) for model in models}
     crossed = question.protocol == "cross-data"
     question = dataclasses.replace(question, reserve=max(shots) if crossed else 0)
-    found = [
+    experiments = [
         dataclasses.replace(
             question,
             model=model,
@@ -92,7 +92,7 @@ def expand_grid(
             groups(sources, question.facet).items(), entries, shots if crossed else (None,)
         )
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(experiments))
 
 
 def groups(sources: Sequence[DataSet], facet: str) -> Mapping[str, list[DataSet]]:
@@ -133,7 +133,7 @@ def _entries(
         if strategy not in STRATEGIES:
             message = f"There is no strategy '{strategy}'."
             raise InvalidInput(message, f"Known: {', '.join(STRATEGIES)}.")
-    found = []
+    entries = []
     for model in models:
         can = possible(model)
         taken = [strategy for strategy in strategies if strategy in can]
@@ -142,22 +142,22 @@ def _entries(
             raise InvalidInput(message, f"Possible for it: {', '.join(can)}.")
         for strategy in taken:
             chosen = _heads_of(model, heads) if strategy == "freeze" else STRATEGY_HEADS[strategy]
-            found += [(model, head, strategy) for head in chosen]
-    return found
+            entries += [(model, head, strategy) for head in chosen]
+    return entries
 
 
 def _heads_of(model: str, heads: Sequence[str] | Mapping[str, Sequence[str]] | None) -> Sequence[str]:
-    asked = heads.get(model) if isinstance(heads, Mapping) else heads
-    if asked is None or model == CONSTANT:
+    chosen = heads.get(model) if isinstance(heads, Mapping) else heads
+    if chosen is None or model == CONSTANT:
         return BASELINES.get(model, MODEL_HEADS)
-    return [HEADS[head].key for head in asked]
+    return [HEADS[head].key for head in chosen]
 
 
 def _options(strategy: str, head: str, given: GivenSettings) -> Options:
     """Return what was given for the strategy and, where the head was chosen, for the head."""
     mine = dict(given.get(strategy, {}))
     if strategy == "lora":
-        LoraOptions.of(sorted_options(mine))  # a slip of the pen is said before anything is run
+        LoraOptions.from_options(sorted_options(mine))  # a slip of the pen is said before anything is run
     return sorted_options(mine | dict(given.get(head, {})) if strategy == "freeze" else mine)
 
 
@@ -175,20 +175,20 @@ def placed(weights: Mapping[str, str | Path], models: Iterable[str]) -> dict[str
     Raises `UnknownName` for a model that there is not, `InvalidInput` for one that does not take part or has no
     weights, and `WeightsMissing` for a folder that is not there.
     """
-    asked = list(dict.fromkeys(models))
-    found = {}
+    used = list(dict.fromkeys(models))
+    places = {}
     for model, where in weights.items():
         if model == CONSTANT or MODELS[model].fitted or MODELS[model].prompted:
             message = f"'{model}' has no weights that could lie in '{where}'."
             raise InvalidInput(message, f"Leave out --weights {model}=...")
-        if model not in asked:
+        if model not in used:
             message = f"Weights are given for '{model}', which nobody asks for."
-            raise InvalidInput(message, f"Asked are: {', '.join(asked)}.")
+            raise InvalidInput(message, f"Asked are: {', '.join(used)}.")
         folder = Path(where).expanduser()
         if not (folder.is_dir() or HUB_ID.fullmatch(str(where))):
             locate(MODELS[model], where, Settings.from_env().weights)  # raises, in its own words
-        found[model] = str(folder.resolve() if folder.is_dir() else where)
-    return found
+        places[model] = str(folder.resolve() if folder.is_dir() else where)
+    return places
 
 
 def _weights(model: str, device: str, settings: Options, given: str | None, *, fetch: bool) -> str:

@@ -16,7 +16,7 @@ from scdrugmap.evaluation.plan.plan_file import UNNAMED, Ask, Plan, _keys
 
 def catalogue(plan_: Plan) -> dict[str, list[DatasetSummary]]:
     """Return what the catalogue knows of the data of a plan that names keys only: for reading a plan without cells."""
-    return {name: [DatasetSummary.of_card(key) for key in _keys(one)] for name, one in plan_.data.items()}
+    return {name: [DatasetSummary.from_card(key) for key in _keys(data)] for name, data in plan_.data.items()}
 
 
 def expand(
@@ -27,22 +27,22 @@ def expand(
     A value of a facet that has too few data sets or studies for cross-data is left out: there is nothing to ask.
     Raises what `expand_grid` raises, naming the question.
     """
-    found: list[Experiment] = []
+    experiments: list[Experiment] = []
     for number, ask in enumerate(plan_.ask, 1):
         try:
-            found += _expand(ask, known, device, how)
+            experiments += _expand(ask, known, device, how)
         except ScDrugMapError as error:
             raise type(error)(f"ask {number}: {error}", error.remedy) from error
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(experiments))
 
 
 def _expand(
     ask: Ask, known: Mapping[str, Sequence[DatasetSummary]], device: str, how: Mapping[str, Any]
 ) -> list[Experiment]:
-    asked = {one.name: one for name in (ask.data or known) for one in known[name]}
-    sources = sorted(asked.values(), key=lambda one: one.name)
-    found = []
-    for part in [[one] for one in sources] if ask.apart else [sources]:
+    by_name = {dataset.name: dataset for name in (ask.data or known) for dataset in known[name]}
+    sources = sorted(by_name.values(), key=lambda dataset: dataset.name)
+    experiments = []
+    for part in [[dataset] for dataset in sources] if ask.apart else [sources]:
         for facet, split_by, seed in itertools.product(ask.facet, ask.split_by, ask.seeds):
             base = Experiment(
                 "", "", (), protocol=ask.protocol, split_by=split_by, facet=facet, folds=ask.folds, seed=seed
@@ -54,8 +54,10 @@ def _expand(
                     knobs=knobs, options=options, **how,
                 )  # fmt: skip
                 named = ask.called if ask.called and facet == "all" else ""
-                found += [dataclasses.replace(one, facet_value=named) if named else one for one in more]
-    return found
+                experiments += [
+                    dataclasses.replace(experiment, facet_value=named) if named else experiment for experiment in more
+                ]
+    return experiments
 
 
 def _questions(
@@ -63,14 +65,14 @@ def _questions(
 ) -> Iterable[tuple[list[DatasetSummary], Experiment]]:
     """Yield each group of data sets with what trains in it."""
     for value, group in groups(sources, base.facet).items():
-        names = [one.name for one in group]
-        units = {study for one in group for study in one.studies} if base.split_by == "study" else set(names)
+        names = [dataset.name for dataset in group]
+        units = {study for dataset in group for study in dataset.studies} if base.split_by == "study" else set(names)
         if base.facet != "all" and (value == UNNAMED or (base.protocol == "cross-data" and len(units) < 2)):
             continue
         if not ask.train:
             yield group, base
         elif ask.train == "each":
-            able = [one.name for one in group if len(one.classes) != 1]  # one class alone teaches nothing
+            able = [dataset.name for dataset in group if len(dataset.classes) != 1]  # one class alone teaches nothing
             yield from ((group, dataclasses.replace(base, train=(name,))) for name in able)
         else:
             train = tuple(name for name in names if name in _training(ask.train, sources, known))
@@ -85,12 +87,12 @@ def _training(
     train: str | list[str], sources: Sequence[DatasetSummary], known: Mapping[str, Sequence[DatasetSummary]]
 ) -> set[str]:
     if train == "primary":
-        return {one.name for one in sources if one.collection == "primary"}
-    names = {one.name for one in sources}
-    found: set[str] = set()
+        return {dataset.name for dataset in sources if dataset.collection == "primary"}
+    names = {dataset.name for dataset in sources}
+    chosen: set[str] = set()
     for name in train:
         if name not in known and name not in names:
             message = f"train names '{name}', which is neither a table of [data] nor a data set of the question."
             raise InvalidInput(message, f"Possible: {', '.join((*known, *sorted(names)))}.")
-        found |= {one.name for one in known[name]} if name in known else {name}
-    return found
+        chosen |= {dataset.name for dataset in known[name]} if name in known else {name}
+    return chosen

@@ -30,7 +30,7 @@ class Grid:
     weights: Mapping[str, str] = field(default_factory=dict)  # by model: folders or Hub ids for the cards' sources
 
     @classmethod
-    def of(
+    def from_plan(
         cls,
         plan: Plan,
         settings: Settings,
@@ -54,8 +54,10 @@ class Grid:
             require_cells(plan, settings)
         known = {}
         for name, origins in resolve(plan, folder).items():
-            here = [one for one in origins if not (isinstance(one, str) and one in missing)]
-            cards = [DatasetSummary.of_card(one) for one in origins if isinstance(one, str) and one in missing]
+            here = [origin for origin in origins if not (isinstance(origin, str) and origin in missing)]
+            cards = [
+                DatasetSummary.from_card(origin) for origin in origins if isinstance(origin, str) and origin in missing
+            ]
             known[name] = [*(summaries(here, settings) if here else ()), *cards]
         return cls.over(plan, known, device, weights=weights, fetch=fetch)
 
@@ -71,9 +73,9 @@ class Grid:
     ) -> Grid:
         """Expand a plan over data sets that are known by the name of their table."""
         named: dict[str, DatasetSummary] = {}
-        for one in (one for table in known.values() for one in table):
-            if named.setdefault(one.name, one).content != one.content:
-                message = f"Two of the plan's data sets are called '{one.name}' and hold other cells."
+        for summary in (summary for table in known.values() for summary in table):
+            if named.setdefault(summary.name, summary).content != summary.content:
+                message = f"Two of the plan's data sets are called '{summary.name}' and hold other cells."
                 raise InvalidInput(message, "Give each its own name in obs['dataset'].")
         given = placed(weights or {}, (model for ask in plan.ask for model in ask.models))
         experiments = expand(plan, known, device, weights=given, fetch=fetch)
@@ -83,13 +85,13 @@ class Grid:
         """Return one row an experiment, in the plan's order: what is asked, its state, reason and seconds."""
         made = {row["run_id"]: row for row in read_runs(settings).to_dicts()}
         rows = []
-        for one in self.experiments:
-            run = made.get(one.run_id, {})
+        for experiment in self.experiments:
+            run = made.get(experiment.run_id, {})
             rows.append(
                 {
-                    **{name: getattr(one, name) for name in ASKED},
-                    "datasets": list(one.datasets),
-                    "train": list(one.train),
+                    **{name: getattr(experiment, name) for name in ASKED},
+                    "datasets": list(experiment.datasets),
+                    "train": list(experiment.train),
                     "state": run.get("state", "to do"),
                     "reason": run.get("reason", ""),
                     "remedy": run.get("remedy", ""),

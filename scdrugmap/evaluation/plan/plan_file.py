@@ -166,16 +166,16 @@ def read_plan(path: Path) -> Plan:
 
 def first_error(error: ValidationError) -> str:
     """Say the first thing that is wrong: key, value, what is possible."""
-    found = error.errors()[0]
-    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in found["loc"])
-    if found["type"] == "extra_forbidden":
+    details = error.errors()[0]
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in details["loc"])
+    if details["type"] == "extra_forbidden":
         tables: dict[str, type[PlanTable]] = {"ask": Ask, "data": Data}
-        known = tables[str(found["loc"][0])] if len(found["loc"]) > 1 else Plan
+        known = tables[str(details["loc"][0])] if len(details["loc"]) > 1 else Plan
         possible_keys = ", ".join(name for name in known.model_fields if name != "folder")
         return f"'{place}' is not a key of a plan. Possible: {possible_keys}."
-    said = found["msg"].removeprefix("Value error, ").rstrip(".")
-    given = "" if isinstance(found["input"], dict) else f" = {found['input']!r}"
-    return f"{place}{given}: {said}." if place else f"{said}."
+    text = details["msg"].removeprefix("Value error, ").rstrip(".")
+    given = "" if isinstance(details["input"], dict) else f" = {details['input']!r}"
+    return f"{place}{given}: {text}." if place else f"{text}."
 
 
 def resolve(plan_: Plan, folder: Path | None = None) -> dict[str, list[str | Path | AnnData]]:
@@ -183,18 +183,18 @@ def resolve(plan_: Plan, folder: Path | None = None) -> dict[str, list[str | Pat
 
     `folder` is searched for files before the plan's own. Raises `InvalidInput` for a file that is nowhere.
     """
-    return {name: list(_resolve(name, one, plan_, folder)) for name, one in plan_.data.items()}
+    return {name: list(_resolve(name, data, plan_, folder)) for name, data in plan_.data.items()}
 
 
 def _resolve(name: str, data: Data, plan_: Plan, folder: Path | None) -> Iterable[str | Path | AnnData]:
     yield from _keys(data)
     for pattern in data.files:
         places = [place for place in (folder, plan_.folder) if place]
-        found = next((hits for place in places if (hits := sorted(place.glob(pattern)))), [])
-        if not found:
+        paths = next((hits for place in places if (hits := sorted(place.glob(pattern)))), [])
+        if not paths:
             message = f"data.{name}.files: there is no '{pattern}' in {' or '.join(map(str, places))}."
             raise InvalidInput(message, "Say where the files are, with --data FOLDER.")
-        yield from found
+        yield from paths
     if data.simulate is not None:
         yield _simulated(name, data.simulate)
 
@@ -213,8 +213,8 @@ def _simulated(name: str, arguments: Mapping[str, Any]) -> AnnData:
     except (TypeError, InvalidInput) as error:
         message = f"data.{name}.simulate: {error}"
         raise InvalidInput(message, "scdrugmap.data.simulate.simulate documents the arguments.") from error
-    one = adata.obs["dataset"].nunique() == 1
+    single = adata.obs["dataset"].nunique() == 1
     for column in ("dataset", "study", "sample", "patient_or_line"):
         names = adata.obs[column].astype(str).str.replace("simulated", f"simulated-{name}", n=1)
-        adata.obs[column] = f"{SIMULATED}{name}" if one and column == "dataset" else names
+        adata.obs[column] = f"{SIMULATED}{name}" if single and column == "dataset" else names
     return adata

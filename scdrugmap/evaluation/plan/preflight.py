@@ -31,11 +31,13 @@ class Preflight:
     consent: Mapping[str, int]
 
     @classmethod
-    def of(cls, plan: Plan, experiments: Sequence[Experiment], settings: Settings) -> Preflight:
+    def from_plan(cls, plan: Plan, experiments: Sequence[Experiment], settings: Settings) -> Preflight:
         """Look at a plan's keys and experiments; what was recorded before is not asked."""
-        needy = Counter(one.model for one in experiments if not one.weights and _has_weights(one.model))
-        asked = Counter(one.model for one in experiments if one.strategy == "prompt")
-        consent = asked if not os.environ.get(MAX_COST) else Counter()
+        needy = Counter(
+            experiment.model for experiment in experiments if not experiment.weights and _has_weights(experiment.model)
+        )
+        prompted = Counter(experiment.model for experiment in experiments if experiment.strategy == "prompt")
+        consent = prompted if not os.environ.get(MAX_COST) else Counter()
         return cls(absent(plan, settings), len(_keys(plan)), dict(needy), dict(consent))
 
     def sentences(self, settings: Settings) -> Iterator[str]:
@@ -68,15 +70,15 @@ def estimate_hours(experiments: Sequence[Experiment], known: Mapping[str, Datase
     of = work(experiments, known)
     if not of:
         return ""
-    found = estimate(of, on_gpu=cards() > 0)
-    unknown = f" Not in it, as no speed is known: {', '.join(found.unknown)}." if found.unknown else ""
-    said = f"Embedding and LoRA may take {found.hours:,.1f} h on {found.device}." if found.device else ""
+    cost = estimate(of, on_gpu=cards() > 0)
+    unknown = f" Not in it, as no speed is known: {', '.join(cost.unknown)}." if cost.unknown else ""
+    text = f"Embedding and LoRA may take {cost.hours:,.1f} h on {cost.device}." if cost.device else ""
     mend = "For other speeds: python benchmarks/cost.py PLAN --rate MODEL=CELLS_PER_SECOND (docs/reproducing.md)."
-    return f"{said}{unknown} {mend}".strip()
+    return f"{text}{unknown} {mend}".strip()
 
 
 def _keys(plan: Plan) -> list[str]:
-    return list(dict.fromkeys(one.name for table in catalogue(plan).values() for one in table))
+    return list(dict.fromkeys(dataset.name for table in catalogue(plan).values() for dataset in table))
 
 
 def _has_weights(model: str) -> bool:

@@ -105,7 +105,7 @@ def comparison(compared: Comparison) -> list[str | MarkdownTable]:
     title, p = METRICS[compared.metric].title, compared.p_friedman
     friedman = "" if p is None else f" Friedman's test over all entries: p = {p:.3g}."
     difference = f" Nemenyi's critical difference of mean ranks is {compared.critical_difference:.2f}."
-    summary = f"{title} over {compared.n_datasets} data sets.{friedman}{difference} {' '.join(compared.said)}"
+    summary = f"{title} over {compared.n_datasets} data sets.{friedman}{difference} {' '.join(compared.remarks)}"
     ranks = [
         [row["entry"], f"{row['mean_rank']:.2f}", number(row["mean"]), number(row["median"]), f"{row['won']:.3g}"]
         for row in compared.ranks.to_dicts()

@@ -129,8 +129,8 @@ class Run:
         """Read a record; refuse a form that this version does not know."""
         plain = json.loads(text)
         if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
-            found = plain.get("schema") if isinstance(plain, dict) else None
-            message = f"A run record has schema {found!r}; this version reads schema {SCHEMA}."
+            schema = plain.get("schema") if isinstance(plain, dict) else None
+            message = f"A run record has schema {schema!r}; this version reads schema {SCHEMA}."
             raise InvalidInput(message, "Use the scDrugMap version that wrote it, or run the experiment again.")
         outcome, where = plain["outcome"], plain["environment"]
         if "simulated" in where:

@@ -56,6 +56,6 @@ def score_all(rows: pl.DataFrame, train: Iterable[str], *, draws: int = DRAWS) -
     if len(names) > 1:
         alone = (rows.filter(pl.col("dataset") == name) for name in names)
         parts += [
-            score_fold(own, f"dataset:{name}", train, draws=draws) for name, own in zip(names, alone, strict=True)
+            score_fold(part, f"dataset:{name}", train, draws=draws) for name, part in zip(names, alone, strict=True)
         ]
     return parts

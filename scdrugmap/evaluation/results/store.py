@@ -129,8 +129,8 @@ def read_predictions(run_id: str, settings: Settings | None = None) -> pl.DataFr
 
 def read_runs(settings: Settings | None = None) -> pl.DataFrame:
     """Return one row a run, failed ones included: what was asked, its state and reason, warnings, date and seconds."""
-    found = {run.run_id: run for root in reversed(_roots(settings)) for run in runs(root)}
-    return pl.DataFrame([_summary(run) for run in found.values()], schema=_SUMMARY, orient="row").sort("run_id")
+    by_id = {run.run_id: run for root in reversed(_roots(settings)) for run in runs(root)}
+    return pl.DataFrame([_summary(run) for run in by_id.values()], schema=_SUMMARY, orient="row").sort("run_id")
 
 
 _SUMMARY: dict[str, Any] = {
@@ -157,27 +157,30 @@ _SUMMARY: dict[str, Any] = {
 
 
 def _summary(run: Run) -> tuple[object, ...]:
-    asked, came = run.experiment, run.outcome
-    unscored = [{"test": name, "reason": part.reason} for part in came.parts if part.reason for name in part.test]
+    experiment, outcome = run.experiment, run.outcome
+    unscored = [{"test": name, "reason": part.reason} for part in outcome.parts if part.reason for name in part.test]
     return (
-        *(run.run_id, asked.model, asked.strategy, asked.shots, asked.head, asked.protocol, asked.split_by),
-        *(asked.facet, asked.facet_value, list(asked.datasets), list(asked.train), asked.seed),
-        *(asked.variant, asked.design),
-        *(came.state, came.reason, came.remedy, list(came.warnings)),
-        *(came.n_cells, came.n_samples, came.duplicates_removed, run.environment.date, run.environment.seconds),
+        *(run.run_id, experiment.model, experiment.strategy, experiment.shots, experiment.head),
+        *(experiment.protocol, experiment.split_by, experiment.facet, experiment.facet_value),
+        *(list(experiment.datasets), list(experiment.train), experiment.seed),
+        *(experiment.variant, experiment.design),
+        *(outcome.state, outcome.reason, outcome.remedy, list(outcome.warnings)),
+        *(outcome.n_cells, outcome.n_samples, outcome.duplicates_removed),
+        *(run.environment.date, run.environment.seconds),
         unscored,
-        run.is_simulated(asked.datasets),
+        run.is_simulated(experiment.datasets),
     )
 
 
 def _rows(run: Run, part: FoldScores) -> Iterator[tuple[object, ...]]:
-    asked = run.experiment
-    before = (run.run_id, asked.model, asked.strategy, asked.shots, asked.head, asked.protocol, asked.split_by)
-    where = (asked.facet, asked.facet_value, list(part.train), list(part.test), part.fold, asked.seed)
-    more = ("measured", run.is_simulated((*part.train, *part.test)), asked.variant, asked.design)
+    experiment = run.experiment
+    before = (run.run_id, experiment.model, experiment.strategy, experiment.shots, experiment.head)
+    view = (experiment.protocol, experiment.split_by, experiment.facet, experiment.facet_value)
+    where = (list(part.train), list(part.test), part.fold, experiment.seed)
+    more = ("measured", run.is_simulated((*part.train, *part.test)), experiment.variant, experiment.design)
     for metric in METRICS:
         measured = (part.values.get(metric), part.low.get(metric), part.high.get(metric))
-        yield (*before, *where, metric, *measured, part.n, part.prevalence, *more)
+        yield (*before, *view, *where, metric, *measured, part.n, part.prevalence, *more)
 
 
 def _scores_below(root: Path) -> pl.DataFrame:

@@ -40,24 +40,24 @@ def evaluate(
     of the card's source. `Cancelled` passes through.
     """
     start = time.perf_counter()
-    said = tuple(f"{name}: {text}" for name, text in (remarks or {}).items() if name in experiment.datasets)
-    said += _seen_before(experiment.model, material)
+    notes = tuple(f"{name}: {text}" for name, text in (remarks or {}).items() if name in experiment.datasets)
+    notes += _seen_before(experiment.model, material)
     learner: Strategy | None = None
     predictions = None
     try:
-        folds = CrossValidation.of(experiment, material)
+        folds = CrossValidation.from_experiment(experiment, material)
         how: dict[str, Any] = {"device": device, "cache": cache, "progress": progress, "weights": weights}
         learner = make_strategy(experiment, material, folds=folds.scored_rows(), **how)
-        outcome, predictions = folds.score(learner, said)
+        outcome, predictions = folds.score(learner, notes)
     except errors.Cancelled:
         raise
     except errors.ScDrugMapError as error:
-        outcome = _failed(error, material, said)
+        outcome = _failed(error, material, notes)
     # A bug, or memory that ran out, must not end a grid of hundreds: it is recorded as failed, like any other reason,
     # its traceback goes to the log, and a later run tries it again. Nothing is swallowed: this is the loop's boundary.
     except Exception as error:
         log.exception("%s with %s ended in a bug", experiment.model, experiment.strategy)
-        outcome = _failed(error, material, said)
+        outcome = _failed(error, material, notes)
     where = environment(
         device=learner.device if learner else "",
         precision=learner.precision if learner else "",
@@ -78,10 +78,10 @@ def _seen_before(model: str, material: LabelledData) -> tuple[str, ...]:
     return tuple(f"seen before: {model} was pretrained on cells of {study}" for study in studies)
 
 
-def _failed(error: Exception, material: LabelledData, said: tuple[str, ...]) -> Outcome:
+def _failed(error: Exception, material: LabelledData, notes: tuple[str, ...]) -> Outcome:
     return Outcome(
         "failed",
-        warnings=said,
+        warnings=notes,
         n_cells=len(material.table),
         n_samples=material.table.n_samples(),
         value_type=material.value_type,

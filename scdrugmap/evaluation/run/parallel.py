@@ -106,7 +106,9 @@ def _on_dask(
     from distributed import KilledWorker, as_completed
 
     with _client(address) as client:
-        declared = any(one["resources"].get(GPU) for one in client.scheduler_info(n_workers=-1)["workers"].values())
+        declared = any(
+            worker["resources"].get(GPU) for worker in client.scheduler_info(n_workers=-1)["workers"].values()
+        )
         slots: dict[str, Any] = {"resources": {GPU: 1}} if gpu and declared else {}
         futures = {client.submit(_alone, function, task, pure=False, **slots): task for task in tasks.values()}
         try:

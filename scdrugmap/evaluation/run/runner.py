@@ -83,24 +83,24 @@ class Embedding:
 
 def perform(task: Task) -> Run:
     """Do a task, record it, and return the record; one that is recorded as done is only read."""
-    asked, place = task.experiment, task.place
+    experiment, place = task.experiment, task.place
     with _busy:
-        run = find_done(asked.run_id, place.settings)
+        run = find_done(experiment.run_id, place.settings)
         if run is not None:
             return run
         predictions = None
         try:
-            material = labelled_data(asked.contents, _opened(task.datasets), place.settings)
+            material = labelled_data(experiment.contents, _opened(task.datasets), place.settings)
         except ScDrugMapError as error:
             run = _failed(task, error)
         else:
             run, predictions = evaluate(
-                asked,
+                experiment,
                 material,
                 cache=place.settings.embeddings,
                 device=place.find(),
                 remarks=task.remarks,
-                weights=place.weights.get(asked.model),
+                weights=place.weights.get(experiment.model),
             )
         write_run(place.settings.results, run, predictions)
         return run
@@ -140,7 +140,7 @@ def run_grid(
     included, is recorded as failed and the others go on. The table of scores is derived anew at the end, also after an
     interruption, which passes through: the same call goes on where it stopped.
     """
-    found: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
     place = RunContext(settings, device, own_gpu=parallel.backend(workers) == "processes", weights=dict(weights or {}))
     outlines = list(outlines)
     origins = _origins(outlines, place, workers)
@@ -150,18 +150,20 @@ def run_grid(
         for experiment in in_order(experiments):
             run = find_done(experiment.run_id, settings)
             if run is None:
-                datasets = tuple({id(one): one for one in (origins[key] for key in experiment.contents)}.values())
+                datasets = tuple(
+                    {id(origin): origin for origin in (origins[key] for key in experiment.contents)}.values()
+                )
                 simulated = tuple(name for name in experiment.datasets if name in marked)
                 todo.append(Task(experiment, datasets, place, dict(remarks or {}), simulated))
             else:
-                found[run.run_id] = run
+                runs[run.run_id] = run
                 ended(run, False)
         for run in _work(todo, origins, workers):
-            found[run.run_id] = run
+            runs[run.run_id] = run
             ended(run, True)
     finally:
         write_scores(settings.results)
-    return found
+    return runs
 
 
 def _work(todo: list[Task], origins: Mapping[str, Origin], workers: str) -> Iterator[Run]:
@@ -178,22 +180,30 @@ def _work(todo: list[Task], origins: Mapping[str, Origin], workers: str) -> Iter
 def in_order(experiments: Iterable[Experiment]) -> list[Experiment]:
     """Return experiments with those on the same cells together, and of these those of one model."""
     todo = list(dict.fromkeys(experiments))
-    cells = {contents: i for i, contents in enumerate(dict.fromkeys(one.contents for one in todo))}
-    models = {model: i for i, model in enumerate(dict.fromkeys((one.model, one.settings) for one in todo))}
-    return sorted(todo, key=lambda one: (cells[one.contents], models[one.model, one.settings], one.strategy))
+    cells = {contents: i for i, contents in enumerate(dict.fromkeys(experiment.contents for experiment in todo))}
+    models = {
+        model: i
+        for i, model in enumerate(dict.fromkeys((experiment.model, experiment.settings) for experiment in todo))
+    }
+
+    def place(experiment: Experiment) -> tuple[int, int, str]:
+        model = models[experiment.model, experiment.settings]
+        return cells[experiment.contents], model, experiment.strategy
+
+    return sorted(todo, key=place)
 
 
 def _origins(outlines: Iterable[DatasetSummary], place: RunContext, workers: str) -> dict[str, Origin]:
     """Return by content where the cells of each data set are had by who works on them."""
-    found: dict[str, Origin] = {}
+    by_content: dict[str, Origin] = {}
     for outline in outlines:
         if outline.loaded is not None and workers == "1":
-            found[outline.content] = outline.loaded
+            by_content[outline.content] = outline.loaded
         elif isinstance(outline.origin, str | Path) or workers == "1":
-            found[outline.content] = outline.origin
-        elif outline.content not in found:
-            found |= {one.content: store(one, place.settings) for one in load_labelled([outline.origin])}
-    return found
+            by_content[outline.content] = outline.origin
+        elif outline.content not in by_content:
+            by_content |= {source.content: store(source, place.settings) for source in load_labelled([outline.origin])}
+    return by_content
 
 
 def _opened(datasets: Iterable[Origin]) -> Iterator[Loadable]:
@@ -204,11 +214,11 @@ def _opened(datasets: Iterable[Origin]) -> Iterator[Loadable]:
 def _ahead(tasks: Iterable[Task], origins: Mapping[str, Origin]) -> list[Embedding]:
     """Return each data set that some experiments read embedded by some model, once."""
     wanted = {
-        (asked.model, asked.settings, content): task.place
+        (experiment.model, experiment.settings, content): task.place
         for task in tasks
-        for asked in [task.experiment]
-        for content in asked.contents
-        if asked.strategy == "freeze"
+        for experiment in [task.experiment]
+        for content in experiment.contents
+        if experiment.strategy == "freeze"
     }
     return [Embedding(*key, origins[key[2]], place) for key, place in wanted.items()]
 

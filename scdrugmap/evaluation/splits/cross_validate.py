@@ -50,7 +50,7 @@ class CrossValidation:
         )
 
     @classmethod
-    def of(cls, experiment: Experiment, material: LabelledData) -> CrossValidation:
+    def from_experiment(cls, experiment: Experiment, material: LabelledData) -> CrossValidation:
         """Drop copies, then split; raises where the protocol is not possible on these cells."""
         kept, copies, contrary = protocols.distinct(material.table)
         notes = protocols.warnings(material.table.take(kept), experiment.split_by)
@@ -82,7 +82,7 @@ class CrossValidation:
             if not split.reason:
                 yield FoldRows(self.rows[split.train], self.cells.label[split.train], self.rows[split.test])
 
-    def score(self, learner: Strategy, said: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
+    def score(self, learner: Strategy, warnings: tuple[str, ...]) -> tuple[Outcome, pl.DataFrame]:
         """Fit and score every fold; return the outcome and the predictions of all scored cells."""
         scored = [split for split in self.splits if not split.reason]
         if not scored:
@@ -95,13 +95,13 @@ class CrossValidation:
             parts[split.name] = self._part(split, tables[split.name])
         predictions = pl.concat([tables[split.name] for split in scored])
         train = np.unique(np.concatenate([self.cells.dataset[split.train] for split in scored]))
-        found = [*score_all(predictions, train), *parts.values()]
-        if found[0].unit == "cell":
+        scores = [*score_all(predictions, train), *parts.values()]
+        if scores[0].unit == "cell":
             notes |= dict.fromkeys(["interval over cells: there are too few samples, so that it is too narrow"])
         outcome = Outcome(
             "done",
-            tuple(found),
-            warnings=(*said, *notes),
+            tuple(scores),
+            warnings=(*warnings, *notes),
             duplicates_removed=self.removed,
             n_cells=len(self.cells),
             n_samples=self.cells.n_samples(),

@@ -103,8 +103,8 @@ def _spared_samples(
 def _short(name: str, k: int, label: str, n: int, target: CellMetadata, whole: bool) -> str:
     total = int(np.count_nonzero(target.label == label))
     how = "at most half, in whole samples" if whole else "at most half"
-    asked = f"{_counted(k, 'shot')} a class cannot be had" if k else "No shot could be had"
-    return f"{asked}: {n} of the {_counted(total, f'{label} cell')} of '{name}' can be set aside ({how})."
+    lack = f"{_counted(k, 'shot')} a class cannot be had" if k else "No shot could be had"
+    return f"{lack}: {n} of the {_counted(total, f'{label} cell')} of '{name}' can be set aside ({how})."
 
 
 def _counted(n: int, thing: str) -> str:
@@ -117,10 +117,10 @@ def _notes(
     what = _counted(len(target) - len(test), "cell")
     if spared is not None:
         what = f"{_counted(len(spared), 'whole sample')} ({what})"
-    found = [f"set aside for shots: {what} of '{name}'; {_counted(len(test), 'cell')} are tested"]
+    notes = [f"set aside for shots: {what} of '{name}'; {_counted(len(test), 'cell')} are tested"]
     for unit, word in (("sample", "samples"), ("patient_or_line", "patients or lines")):
         units = target.units(unit)
         if np.isin(units[shots], units[test]).any():
-            found.append(f"leaks: shots and tested cells of '{name}' share {word}")
+            notes.append(f"leaks: shots and tested cells of '{name}' share {word}")
             break
-    return found
+    return notes

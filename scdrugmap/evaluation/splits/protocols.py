@@ -83,7 +83,7 @@ def _pooled_folds(table: CellMetadata, split_by: str, folds: int, seed: int) -> 
     if units is None:
         return _require(_folds(table.label, None, folds, seed), split_by)
     per_class = _units_per_class(table, split_by)
-    fewest = min(len(found) for found in per_class.values())
+    fewest = min(len(members) for members in per_class.values())
     for k in dict.fromkeys((min(folds, len(np.unique(units))), fewest)):
         for attempt in range(ATTEMPTS):
             part = _folds(table.label, units, k, seed + 1000 * attempt)
@@ -100,7 +100,7 @@ def _units_per_class(table: CellMetadata, split_by: str) -> dict[str, np.ndarray
     if len(np.unique(units)) == 1:
         message = f"All {len(table)} cells are of one {word} ('{units[0]}'): none can be held out."
         raise LabelsMissing(message, remedy)
-    alone = {label: found[0] for label, found in per_class.items() if len(found) == 1}
+    alone = {label: members[0] for label, members in per_class.items() if len(members) == 1}
     if alone:
         label, unit = next(iter(alone.items()))
         mixed = set(per_class["sensitive"]) & set(per_class["resistant"])
@@ -145,8 +145,8 @@ def leave_one_out(table: CellMetadata, split_by: str, few: FewShot | None = None
 
     What it holds is left out of their cells. A split has a `reason` where one class is left to learn from.
     """
-    for name, others, own in held_out_units(table.units(split_by)):
-        test = _rows(table, own)
+    for name, others, held_out in held_out_units(table.units(split_by)):
+        test = _rows(table, held_out)
         train = _without(table, others, test)
         yield _split(table, name, train, test, few or FewShot(), len(others) - len(train))
 
@@ -189,8 +189,8 @@ def _split(
     aside = set_aside(table.take(target), name, few)
     shots, test = target[aside.shots], target[aside.test]
     side = np.union1d(train, shots) if len(shots) else train
-    found = set(table.label[side])
-    lacking = "" if len(found) == 2 else f"The data sets that train have {' and '.join(found) or 'no'} cells only."
+    labels = set(table.label[side])
+    lacking = "" if len(labels) == 2 else f"The data sets that train have {' and '.join(labels) or 'no'} cells only."
     same = _same_study(table, train, target)
     notes = (f"same study: {same[0].lower()}{same[1:-1]}",) if same else ()
     reason = reason or aside.reason or lacking or ("" if len(test) else f"'{name}' has no cell that could be tested.")
@@ -245,7 +245,7 @@ def validation_rows(table: CellMetadata, split_by: str, seed: int) -> tuple[np.n
 
 def warnings(table: CellMetadata, split_by: str) -> list[str]:
     """Return what a reader must know of the labels before the score: confounding, and what stands on both sides."""
-    found = []
+    notes = []
     units = ["sample", "patient_or_line"]
     if not _divides(table, "sample", "patient_or_line") and not _divides(table, "patient_or_line", "sample"):
         units = ["sample"]  # a sample a patient: said once
@@ -256,11 +256,11 @@ def warnings(table: CellMetadata, split_by: str) -> list[str]:
             continue
         alone = [name for name in ("sensitive", "resistant") if sum(name in label for label in labels.values()) == 1]
         if alone:
-            said = " and ".join(f"all {name} cells are of one {word}" for name in alone)
-            found.append(f"confounded (label = {word}): {said}")
+            classes = " and ".join(f"all {name} cells are of one {word}" for name in alone)
+            notes.append(f"confounded (label = {word}): {classes}")
         if split_by == "cell" or (split_by != unit and _divides(table, split_by, unit)):
-            found.append(f"leaks: every {word} has one label, and a split by {split_by} puts its cells on both sides")
-    return found
+            notes.append(f"leaks: every {word} has one label, and a split by {split_by} puts its cells on both sides")
+    return notes
 
 
 def _divides(table: CellMetadata, split_by: str, unit: str) -> bool:

@@ -159,8 +159,8 @@ class ContextFeatures:
         for source in self.material.sources:
             places = np.flatnonzero((rows >= start) & (rows < start + source.adata.n_obs))
             if len(places):
-                own = source.adata[rows[places] - start].copy()
-                Z[places] = embed_cells(own, self.encoder, cache=self.cache, progress=self.progress)
+                cells = source.adata[rows[places] - start].copy()
+                Z[places] = embed_cells(cells, self.encoder, cache=self.cache, progress=self.progress)
             start += source.adata.n_obs
         return Z
 
@@ -204,9 +204,9 @@ def load_encoder(model: str, device: str, settings: Options = (), weights: str |
 def encoder_of(experiment: Experiment, device: str, weights: str | None = None) -> Encoder | None:
     """Return the encoder of an experiment; raises `WeightsInvalid` where its weights are not the planned ones."""
     encoder = load_encoder(experiment.model, device, experiment.settings, weights)
-    found, planned = weights_of(encoder), experiment.weights
-    if planned and found != planned:
-        message = f"The weights of '{experiment.model}' here ({found[:19]}) are not the planned ones ({planned[:19]})."
+    loaded, planned = weights_of(encoder), experiment.weights
+    if planned and loaded != planned:
+        message = f"The weights of '{experiment.model}' here ({loaded[:19]}) are not the planned ones ({planned[:19]})."
         raise WeightsInvalid(message, "Give every worker the same files at the same path, or plan the benchmark again.")
     return encoder
 

@@ -46,7 +46,7 @@ class FreezeStrategy:
         self.chooses_epoch = HEADS[experiment.head].chooses_epoch
 
     @classmethod
-    def of(
+    def from_experiment(
         cls,
         experiment: Experiment,
         material: LabelledData,
@@ -63,10 +63,10 @@ class FreezeStrategy:
 
     def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> FittedFreeze:
         """Fit the head on the training side's vectors; a baseline's genes and loadings as well."""
-        asked = self.experiment
+        experiment = self.experiment
         view = self.made.learn(train)
         device = self.device if self.device.startswith("cuda") else "cpu"
-        head = make_head(asked.head, seed=asked.seed, device=device, **dict(asked.options))
+        head = make_head(experiment.head, seed=experiment.seed, device=device, **dict(experiment.options))
         head.fit(view.of(train), labels, validation)
         return FittedFreeze(head, view, self._notes(len(train) if validation is None else int((~validation).sum())))
 

@@ -48,7 +48,7 @@ def resistant_of(Z: FeatureMatrix, labels: Iterable[object]) -> np.ndarray:
         message = f"There are {len(resistant)} labels for {len(Z)} cells."
         raise InvalidInput(message, "Give one label a cell.")
     if resistant.all() or not resistant.any():
-        found = "resistant" if resistant.all() and len(resistant) else "sensitive"
-        message = f"All {len(resistant)} training cells are {found}: a head needs both classes."
+        label = "resistant" if resistant.all() and len(resistant) else "sensitive"
+        message = f"All {len(resistant)} training cells are {label}: a head needs both classes."
         raise LabelsMissing(message, "Train on data sets that have sensitive and resistant cells.")
     return resistant

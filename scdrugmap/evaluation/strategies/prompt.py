@@ -56,7 +56,7 @@ class PromptStrategy:
         self._answers: dict[int, PromptResult] = {}
 
     @classmethod
-    def of(
+    def from_experiment(
         cls,
         experiment: Experiment,
         material: LabelledData,
@@ -94,8 +94,8 @@ class PromptStrategy:
         Where no fold can be scored that is nothing; the record says why.
         """
         if self.experiment.shots:
-            told = ((fold, self.examples(fold.train, fold.labels, fold.test)) for fold in folds)
-            parts = [self.asker.estimate(self.texts_of(fold.test), examples) for fold, examples in told]
+            prompted = ((fold, self.examples(fold.train, fold.labels, fold.test)) for fold in folds)
+            parts = [self.asker.estimate(self.texts_of(fold.test), examples) for fold, examples in prompted]
         else:
             sources = sorted({source for fold in folds for source in self.source_of[fold.test].tolist()})
             parts = [self.asker.estimate(self.texts(source)) for source in sources]
@@ -103,12 +103,12 @@ class PromptStrategy:
 
     def examples(self, train: np.ndarray, labels: np.ndarray, tested: np.ndarray) -> list[Example]:
         """Return the training rows of the tested data sets or studies, in a seeded order; none at 0 shots."""
-        asked = self.experiment
-        if not asked.shots:
+        experiment = self.experiment
+        if not experiment.shots:
             return []
-        unit = self.material.table.units("study" if asked.split_by == "study" else "dataset")
-        own = np.isin(unit[train], unit[tested])
-        return in_order(self.texts_of(train[own]), labels[own].tolist(), asked.seed)
+        unit = self.material.table.units("study" if experiment.split_by == "study" else "dataset")
+        beside = np.isin(unit[train], unit[tested])
+        return in_order(self.texts_of(train[beside]), labels[beside].tolist(), experiment.seed)
 
     @property
     def spent(self) -> dict[str, Any]:
@@ -159,11 +159,11 @@ class FittedPrompt:
             p, results = answers.p_resistant, [answers]
         else:
             sources = np.unique(learner.source_of[rows])
-            found = {source: learner.zero_shot(source) for source in sources.tolist()}
+            by_source = {source: learner.zero_shot(source) for source in sources.tolist()}
             p = np.array(
-                [found[learner.source_of[row]].p_resistant[learner.row_of[row]] for row in rows], dtype=np.float32
+                [by_source[learner.source_of[row]].p_resistant[learner.row_of[row]] for row in rows], dtype=np.float32
             )
-            results = list(found.values())
+            results = list(by_source.values())
         self.notes = self._notes(rows, results, len(examples), int(np.isnan(p).sum()))
         return p
 

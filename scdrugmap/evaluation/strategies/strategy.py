@@ -75,7 +75,7 @@ def make_strategy(
     `folds` are those that will be scored, read at most once, by a strategy that must know before the first what all of
     them take.
     """
-    made: Strategy = pkgutil.resolve_name(STRATEGY_CLASSES[experiment.strategy]).of(
+    made: Strategy = pkgutil.resolve_name(STRATEGY_CLASSES[experiment.strategy]).from_experiment(
         experiment, material, folds=folds, device=device, cache=cache, progress=progress, weights=weights
     )
     return made

@@ -177,13 +177,13 @@ def _fit(
         return _fit_isotonic(raw, truth, weights)
     lowest = COLDEST if sharpen else 1.0
     logits = _logit(raw)
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log_t: losses(expit(logits / np.exp(log_t)), truth, weights)["nll"],
         bounds=(np.log(lowest), np.log(HOTTEST)),
         method="bounded",
         options={"xatol": 1e-4},
     )
-    return Calibration("temperature", float(np.clip(np.exp(found.x), lowest, HOTTEST)))
+    return Calibration("temperature", float(np.clip(np.exp(optimum.x), lowest, HOTTEST)))
 
 
 def _fit_isotonic(raw: FloatArray, truth: NDArray[np.bool_], weights: FloatArray) -> Calibration:

@@ -89,8 +89,8 @@ def read_card(folder: Path) -> ReferenceCard:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"'{called(folder)}/{CARD}' is not readable as JSON ({error}).", REFIT) from None
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
-        found = stored.get("schema") if isinstance(stored, dict) else type(stored).__name__
-        raise InvalidInput(f"'{called(folder)}/{CARD}' has schema {found}; this version reads schema {SCHEMA}.", REFIT)
+        schema = stored.get("schema") if isinstance(stored, dict) else type(stored).__name__
+        raise InvalidInput(f"'{called(folder)}/{CARD}' has schema {schema}; this version reads schema {SCHEMA}.", REFIT)
     wanted = {entry.name for entry in fields(ReferenceCard)}
     missing, foreign = sorted(wanted - stored.keys()), sorted(stored.keys() - wanted)
     if missing or foreign:

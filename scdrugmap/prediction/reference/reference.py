@@ -150,17 +150,17 @@ def references(settings: Settings | None = None, model: str | None = None) -> li
 def find_reference(model: str, name: str | None = None, settings: Settings | None = None) -> Path:
     """Return the folder of a reference for `model`: the one called `name`, or the bundled or only one."""
     model = MODELS[model].key
-    found = {
+    folders = {
         path.parent.name: path.parent for root in reversed(_roots(settings)) for path in root.glob(f"{model}/*/{CARD}")
     }
     remedy = f"Fit one: scdrugmap reference fit --model {model} --data FILE"
     if name is not None:
-        if NAME.fullmatch(name) and name in found:
-            return found[name]
-        known = ", ".join(sorted(found)) or "none"
+        if NAME.fullmatch(name) and name in folders:
+            return folders[name]
+        known = ", ".join(sorted(folders)) or "none"
         raise ReferenceMissing(f"There is no reference called '{name}' for '{model}'; there is: {known}.", remedy)
-    bundled = [folder for folder in found.values() if BUNDLED in folder.parents]
-    choice = bundled or list(found.values())
+    bundled = [folder for folder in folders.values() if BUNDLED in folder.parents]
+    choice = bundled or list(folders.values())
     if len(choice) == 1:
         return choice[0]
     if not choice:

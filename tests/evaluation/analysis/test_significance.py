@@ -144,7 +144,7 @@ def test_few_data_sets_say_that_nothing_can_be_shown():
     assert found.smallest_p == 0.125 == found.pairs["p_wilcoxon"].min()
     assert found.smallest_p_holm == pytest.approx(0.375)
     assert not found.pairs["different"].any()
-    assert any("With 4 data sets the smallest possible p" in said for said in found.said)
+    assert any("With 4 data sets the smallest possible p" in said for said in found.remarks)
 
 
 def test_a_clear_order_is_found_and_named():
@@ -215,7 +215,7 @@ def test_what_was_not_run_everywhere_is_left_out_and_named():
     }
     assert table.dropped.filter(name="d3")["reason"].item() == "no score by m1 + mlp"
     found = compare(scores_of(rows), "auroc", **VIEW)
-    assert found.said[-1] == "Left out, since they were not scored everywhere: 2 data sets and 1 entry."
+    assert found.remarks[-1] == "Left out, since they were not scored everywhere: 2 data sets and 1 entry."
 
 
 def test_an_undefined_score_is_a_gap():

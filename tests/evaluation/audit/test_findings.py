@@ -155,7 +155,7 @@ def compared(n: int, difference: float, dropped: int = 0):
         "f1", with_names(entries.with_columns(pl.col("shots").cast(pl.Int64))), tuple(map(str, range(n))), values,
         pl.DataFrame(gone, schema=DROPPED, orient="row"),
     )  # fmt: skip
-    return " ".join(compare_blocks(table, draws=10).said)
+    return " ".join(compare_blocks(table, draws=10).remarks)
 
 
 @pytest.mark.parametrize(("n", "few"), [(6, True), (7, False)], ids=["six data sets", "seven data sets"])

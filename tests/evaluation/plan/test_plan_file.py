@@ -90,7 +90,7 @@ def test_zero_shot_is_asked_of_all_on_the_same_cells_and_each_curve_has_one_rese
 
 
 def test_the_smoke_plan_needs_nothing_but_itself(settings):
-    grid = Grid.of(read_plan(ROOT / "benchmarks" / "plans" / "smoke.toml"), settings, fetch=False)
+    grid = Grid.from_plan(read_plan(ROOT / "benchmarks" / "plans" / "smoke.toml"), settings, fetch=False)
     assert {one.name for one in grid.summaries} == {
         "simulated-cohort", "simulated-trial-1", "simulated-trial-2", "simulated-trial-3"
     }  # fmt: skip

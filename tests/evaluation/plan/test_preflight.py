@@ -103,8 +103,8 @@ def test_work_counts_a_frozen_cell_once_and_a_trained_one_at_every_step():
     lora = Experiment("scgpt", "mlp", strategy="lora", folds=4, options=tuple(sorted(options.items())), **plain)
     trained, checked, tested = 10 * 8 * BACKWARD, 2 * 75, 250  # a tenth of 750 cells chooses the step
     assert work([lora], known) == {("scgpt", "lora"): 4 * (trained + checked + tested)}
-    assert LoraOptions.of(lora.options).budget(675) == 10
-    known |= {key: DatasetSummary.of_card(key) for key in ("gse149214", "gse161801-pi-pre")}
+    assert LoraOptions.from_options(lora.options).budget(675) == 10
+    known |= {key: DatasetSummary.from_card(key) for key in ("gse149214", "gse161801-pi-pre")}
     keys = Experiment("scgpt", "mlp", ("gse149214", "gse161801-pi-pre"))
     assert work([keys], known)["scgpt", "freeze"] == cell_count(keys.datasets).total
 

@@ -35,7 +35,7 @@ def overall(scores, metric="auroc"):
 
 
 def material(*adatas):
-    return LabelledData.of(load_labelled(adatas))
+    return LabelledData.from_datasets(load_labelled(adatas))
 
 
 def experiment(of: LabelledData, **changes):
@@ -261,7 +261,7 @@ class Silent(Broken):
 def test_a_cell_without_an_answer_counts_as_wrong_where_a_strategy_may_have_none():
     of = material(cohort(n_cells=60, n_samples=4))
     question = experiment(of, split_by="cell", folds=5)
-    outcome, predictions = CrossValidation.of(question, of).score(Silent(of=of, may_abstain=True), ())
+    outcome, predictions = CrossValidation.from_experiment(question, of).score(Silent(of=of, may_abstain=True), ())
     wrong = predictions.filter((pl.col("p_resistant") >= 0.5) != (pl.col("label") == "resistant"))
     assert (len(predictions), len(wrong)) == (60, 10)
     assert wrong["p_resistant"].is_between(0.4999, 0.5).all()  # and is sure of none of them
@@ -271,7 +271,7 @@ def test_a_cell_without_an_answer_counts_as_wrong_where_a_strategy_may_have_none
 def test_a_missing_probability_of_any_other_strategy_is_no_score():
     of = material(cohort(n_cells=60, n_samples=4))
     with pytest.raises(InvalidInput, match="P\\(resistant\\) runs from nan to nan"):
-        CrossValidation.of(experiment(of), of).score(Silent(of=of, may_abstain=False), ())
+        CrossValidation.from_experiment(experiment(of), of).score(Silent(of=of, may_abstain=False), ())
 
 
 def test_cancelling_passes_through(settings):

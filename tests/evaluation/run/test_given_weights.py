@@ -72,14 +72,14 @@ def test_weights_named_on_the_command_line_are_used_and_recorded(benchmarked, pl
 
 def test_processes_are_told_where_the_weights_lie(plan, folder, settings, tmp_path):
     plan.write_text(PLAN.replace('["freeze", "lora"]', '["freeze"]'))
-    grid = Grid.of(read_plan(plan), settings, weights={"scgpt": folder})
+    grid = Grid.from_plan(read_plan(plan), settings, weights={"scgpt": folder})
     done = run_grid(grid.experiments, grid.summaries, settings, workers="2", weights=grid.weights)
     assert {run.outcome.state for run in done.values()} == {"done"}
     assert {run.environment.weights for run in done.values()} == {one.weights for one in grid.experiments}
 
 
 def test_other_files_at_the_same_place_are_not_taken_for_those_that_were_planned(plan, folder, settings, cells):
-    grid = Grid.of(read_plan(plan), settings, weights={"scgpt": folder})
+    grid = Grid.from_plan(read_plan(plan), settings, weights={"scgpt": folder})
     other = folder.parent / "other"
     toy_folder(MODELS["scgpt"], cells, other, seed=1)
     done = run_grid(grid.experiments, grid.summaries, settings, weights={"scgpt": str(other)})

@@ -131,8 +131,8 @@ def test_what_cannot_be_run_is_one_line(benchmarked, plan, words, said):
 
 
 def test_a_terminal_sees_a_table_that_counts(plan, settings):
-    grid = Grid.of(read_plan(plan), settings)
-    watch = watching.Watch(grid.experiments, TimeEstimate.of(grid.summaries))
+    grid = Grid.from_plan(read_plan(plan), settings)
+    watch = watching.Watch(grid.experiments, TimeEstimate.from_summaries(grid.summaries))
     watch.console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with watch.shown() as live:
         run_grid(grid.experiments[:1], grid.summaries, settings, ended=watch.ended)

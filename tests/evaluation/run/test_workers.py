@@ -49,7 +49,7 @@ def tiny(folder: Path, models: str = '["constant", "hvg"]', seeds: str = "[0]", 
 
 
 def grid_of(folder: Path, settings: Settings, **changes: str) -> Grid:
-    return Grid.of(read_plan(tiny(folder, **changes)), settings)
+    return Grid.from_plan(read_plan(tiny(folder, **changes)), settings)
 
 
 def cohort(**options) -> AnnData:
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_where_it_stopped(settings, tmp_path):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     before = {path: path.read_bytes() for path in folder.glob("*.json")}
-    grid = Grid.of(read_plan(plan), settings)
+    grid = Grid.from_plan(read_plan(plan), settings)
     assert 0 < len(before) < len(grid.experiments) == 16
     assert grid.status(settings)["state"].value_counts(sort=True).height == 2
     done = run_grid(grid.experiments, grid.summaries, settings)
@@ -346,11 +346,13 @@ def test_what_is_embedded_ahead_is_each_data_set_and_model_once(settings, tmp_pa
 
 def test_a_pace_is_that_of_the_nearest_kind(settings, tmp_path):
     grid = grid_of(tmp_path, settings, models='["constant", "hvg", "hvg-pca"]')
-    pace = TimeEstimate.of(grid.summaries)
+    pace = TimeEstimate.from_summaries(grid.summaries)
     assert pace.total(grid.experiments) is None
     for run in run_grid(grid.experiments[:1], grid.summaries, settings).values():
         pace.learn(run)
     measured = read_runs(settings)["seconds"].item()
     assert pace.seconds(grid.experiments[0]) == pytest.approx(measured)
-    assert TimeEstimate.of(grid.summaries, read_runs(settings)).total(grid.experiments) == pytest.approx(6 * measured)
+    assert TimeEstimate.from_summaries(grid.summaries, read_runs(settings)).total(grid.experiments) == pytest.approx(
+        6 * measured
+    )
     assert [in_words(seconds) for seconds in (None, 40, 600, 9000)] == ["unknown", "40 s", "10 min", "2.5 h"]

@@ -222,7 +222,7 @@ class Learner:
 
 def simulated(n_datasets=3, **options):
     plan = {"n_cells": 360, "n_genes": 250, "n_samples": 12, "n_datasets": n_datasets, "n_studies": n_datasets}
-    return LabelledData.of(load_labelled([simulate(**plan | options)]))
+    return LabelledData.from_datasets(load_labelled([simulate(**plan | options)]))
 
 
 def asked(of, **changes):
@@ -237,7 +237,7 @@ def test_one_fit_serves_all_test_sets_of_one_training_side():
     for shots in (0, 5):
         learner = Learner([])
         question = asked(of, train=("simulated-1",), shots=shots, reserve=5)
-        outcomes[shots], _ = CrossValidation.of(question, of).score(learner, ())
+        outcomes[shots], _ = CrossValidation.from_experiment(question, of).score(learner, ())
         names = [fold for *_, fold in learner.fits]
         assert names == (["transfer"] if not shots else ["simulated-2", "simulated-3"])
     assert outcomes[0].tests == outcomes[5].tests
@@ -253,7 +253,7 @@ def test_data_sets_of_one_class_train_together_with_the_others():
     cells = simulate(n_cells=360, n_genes=250, n_samples=12, n_datasets=3, n_studies=3, effect=4.0)
     dataset, label = cells.obs["dataset"].astype(str), cells.obs["response"].astype(str)
     one_class = {"simulated-2": "sensitive", "simulated-3": "resistant"}  # none of the two could teach alone
-    of = LabelledData.of(
+    of = LabelledData.from_datasets(
         load_labelled(
             [cells[[one_class.get(name, own) == own for name, own in zip(dataset, label, strict=True)]].copy()]
         )
@@ -278,7 +278,7 @@ def test_shots_train_and_never_choose_the_epoch():
     of = simulated()
     learners = {shots: Learner([]) for shots in (0, 5)}
     for shots, learner in learners.items():
-        CrossValidation.of(asked(of, shots=shots, reserve=5), of).score(learner, ())
+        CrossValidation.from_experiment(asked(of, shots=shots, reserve=5), of).score(learner, ())
     for (few, chosen, _), (none, before, _) in zip(learners[5].fits, learners[0].fits, strict=True):
         assert len(few) == len(none) + 10
         assert few[chosen].tolist() == none[before].tolist()
@@ -293,7 +293,7 @@ def test_models_of_one_question_share_their_splits_and_the_record_proves_it():
     assert made[0].outcome.splits == made[1].outcome.splits != ""
     assert made[0].outcome.tests == made[1].outcome.tests != made[0].outcome.splits
     elsewhere = simulated(duplicates=10, seed=1)
-    assert CrossValidation.of(asked(elsewhere), elsewhere).identity("test") != made[0].outcome.tests
+    assert CrossValidation.from_experiment(asked(elsewhere), elsewhere).identity("test") != made[0].outcome.tests
     assert [part.left_out for part in made[0].outcome.parts if part.n_train] == [20, 20, 20]
 
 

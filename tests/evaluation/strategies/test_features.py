@@ -17,7 +17,7 @@ from scdrugmap.models import load_model
 
 def simulated(**options):
     plan = {"n_cells": 120, "n_genes": 2000, "n_samples": 6, "n_datasets": 2, "n_studies": 2}
-    return LabelledData.of(load_labelled([simulate(**plan | options)]))
+    return LabelledData.from_datasets(load_labelled([simulate(**plan | options)]))
 
 
 @dataclasses.dataclass

@@ -46,9 +46,9 @@ def encoder(cohort) -> Encoder:
 
 
 def learner(encoder: Encoder, *adatas: AnnData, cache=None, progress=False, seed=0, **options) -> LoraStrategy:
-    chosen = LoraOptions.of(sorted_options({**QUICK, **options}))
+    chosen = LoraOptions.from_options(sorted_options({**QUICK, **options}))
     asked = Experiment(encoder.card.key, "mlp", ("simulated-1",), strategy="lora", seed=seed)
-    return LoraStrategy(asked, TrainingPool.of(encoder, adatas, chosen, seed), chosen, cache, progress)
+    return LoraStrategy(asked, TrainingPool.from_adatas(encoder, adatas, chosen, seed), chosen, cache, progress)
 
 
 def labels(adata: AnnData) -> np.ndarray:
@@ -339,7 +339,7 @@ def test_cells_that_see_each_other_are_of_one_side_and_one_set(cohort):
 
 
 def test_options_are_checked_before_anything_is_loaded(cohort):
-    of = LabelledData.of(load_labelled([cohort]))
+    of = LabelledData.from_datasets(load_labelled([cohort]))
     for options, error, said in (
         ({"rank": 3}, UnknownName, "has no option 'rank'"),
         ({"r": 0}, InvalidInput, "r=0"),
@@ -353,20 +353,20 @@ def test_options_are_checked_before_anything_is_loaded(cohort):
     ):
         asked = Experiment("scgpt", "mlp", ("simulated-1",), strategy="lora", options=sorted_options(options))
         with pytest.raises(error, match=said) as caught:
-            LoraStrategy.of(asked, of, folds=(), device="cpu", cache=None, progress=False)
+            LoraStrategy.from_experiment(asked, of, folds=(), device="cpu", cache=None, progress=False)
         assert caught.value.remedy
 
 
 @pytest.mark.parametrize("model", ["constant", "hvg-pca"])
 def test_a_model_that_lora_cannot_adapt_is_a_failed_run(model, cohort):
-    of = LabelledData.of(load_labelled([cohort]))
+    of = LabelledData.from_datasets(load_labelled([cohort]))
     run, predictions = evaluate(Experiment(model, "mlp", ("simulated-1",), strategy="lora"), of)
     assert (run.outcome.state, run.outcome.error, predictions) == ("failed", "InvalidInput", None)
     assert "LoRA could adapt" in run.outcome.reason
 
 
 def test_an_experiment_with_the_bundled_model(cohort, settings):
-    of = LabelledData.of(load_labelled([cohort]))
+    of = LabelledData.from_datasets(load_labelled([cohort]))
     asked = Experiment(
         "scgpt-mini",
         "mlp",

@@ -31,7 +31,7 @@ def material():
     cells = [simulate(n_cells=40, n_genes=300, n_samples=4, seed=seed) for seed in (0, 1)]
     for number, adata in enumerate(cells):
         adata.obs["dataset"] = adata.obs["study"] = f"GSE{number + 1}"
-    return LabelledData.of(load_labelled(cells))
+    return LabelledData.from_datasets(load_labelled(cells))
 
 
 def experiment(material, **changes) -> Experiment:
@@ -57,9 +57,9 @@ def run(asked, material, tmp_path):
 
 
 def estimate(asked, material, tmp_path) -> Estimate:
-    folds = list(CrossValidation.of(asked, material).scored_rows())
+    folds = list(CrossValidation.from_experiment(asked, material).scored_rows())
     how = {"device": "cpu", "cache": tmp_path / "embeddings", "progress": False}
-    return PromptStrategy.of(asked, material, folds=folds, **how).estimate(folds)
+    return PromptStrategy.from_experiment(asked, material, folds=folds, **how).estimate(folds)
 
 
 def test_zero_shot_is_asked_once_for_all_splits(material, endpoint, tmp_path, allowed):
@@ -129,7 +129,7 @@ def test_a_benchmark_sends_nothing_without_a_limit(material, endpoint, tmp_path,
 def test_a_model_that_embeds_cannot_be_asked(material, endpoint, allowed):
     asked = replace(experiment(material), model="hvg")
     with pytest.raises(InvalidInput, match="'hvg' embeds cells"):
-        PromptStrategy.of(asked, material, folds=(), device="cpu", cache=None, progress=False)
+        PromptStrategy.from_experiment(asked, material, folds=(), device="cpu", cache=None, progress=False)
 
 
 def test_the_estimate_counts_the_examples_of_every_fold(material, endpoint, tmp_path, allowed):
@@ -151,7 +151,7 @@ def test_where_no_fold_can_be_scored_nothing_is_asked_and_the_record_says_why(sh
     for label, adata in zip(("sensitive", "resistant"), cells, strict=True):
         adata.obs["dataset"] = adata.obs["study"] = f"only-{label}"
         adata.obs["response"] = label
-    one_class = LabelledData.of(load_labelled(cells))
+    one_class = LabelledData.from_datasets(load_labelled(cells))
     asked = experiment(one_class, protocol="cross-data", split_by="dataset", shots=shots, reserve=shots)
     done, predictions = run(asked, one_class, tmp_path)
     assert (done.outcome.state, done.outcome.error, predictions) == ("failed", "LabelsMissing", None)

@@ -101,13 +101,15 @@ def toys(pair: list[AnnData], tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 @pytest.fixture(scope="module")
 def material(pair: list[AnnData]) -> LabelledData:
-    return LabelledData.of(load_labelled(pair))
+    return LabelledData.from_datasets(load_labelled(pair))
 
 
 @pytest.fixture(scope="module")
 def sides(material: LabelledData) -> list[FoldRows]:
     """Both sides of two folds: each data set is the target once, with four of its cells a class told."""
-    folds = CrossValidation.of(experiment("freeze", material, **ASKED["freeze"]["a fitted baseline"]), material)
+    folds = CrossValidation.from_experiment(
+        experiment("freeze", material, **ASKED["freeze"]["a fitted baseline"]), material
+    )
     return list(folds.scored_rows())
 
 
@@ -171,7 +173,7 @@ def with_other_cells(pair: list[AnnData], rows: np.ndarray, *, expression: bool)
             other.X = sparse.csr_matrix(counts)
         changed.append(other)
         start += adata.n_obs
-    return LabelledData.of(load_labelled(changed))
+    return LabelledData.from_datasets(load_labelled(changed))
 
 
 def test_every_strategy_is_held_to_this_contract():

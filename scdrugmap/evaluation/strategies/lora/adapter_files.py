@@ -43,7 +43,7 @@ class Adapted:
 
     def predict(self, adata: AnnData) -> np.ndarray:
         """Return P(resistant), (n_cells,) float32; raises what the encoder raises for values it cannot take."""
-        pool = TrainingPool.of(self.encoder, [adata], self.options, self.seed)
+        pool = TrainingPool.from_adatas(self.encoder, [adata], self.options, self.seed)
         return self.predict_rows(pool, np.arange(len(pool.tokens)))
 
     def predict_rows(self, pool: TrainingPool, rows: np.ndarray) -> np.ndarray:

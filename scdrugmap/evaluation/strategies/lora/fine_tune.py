@@ -57,7 +57,7 @@ class LoraStrategy:
         self.weights = pool.encoder.weights_hash
 
     @classmethod
-    def of(
+    def from_experiment(
         cls,
         experiment: Experiment,
         material: LabelledData,
@@ -73,14 +73,16 @@ class LoraStrategy:
         Raises `UnknownName` and `InvalidInput` for options and models that LoRA cannot be done with, and what the
         encoder raises for values that it cannot take.
         """
-        options, card = LoraOptions.of(experiment.options), MODELS.get(experiment.model)
+        options, card = LoraOptions.from_options(experiment.options), MODELS.get(experiment.model)
         if card is None:
             message = f"'{experiment.model}' has no network that LoRA could adapt."
             raise InvalidInput(message, "Use strategy 'freeze'.")
         Adapters.new(card)  # refuses a model without linears before its weights are looked for
         encoder = encoder_of(experiment, device, weights)
         assert encoder is not None, "only the constant classifier has none"
-        pool = TrainingPool.of(encoder, [source.adata for source in material.sources], options, experiment.seed)
+        pool = TrainingPool.from_adatas(
+            encoder, [source.adata for source in material.sources], options, experiment.seed
+        )
         return cls(experiment, pool, options, cache, progress)
 
     def fit(self, train: np.ndarray, labels: np.ndarray, validation: np.ndarray | None, *, fold: str) -> FittedLora:

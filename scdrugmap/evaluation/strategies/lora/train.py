@@ -43,7 +43,7 @@ class TrainingPool:
     seed: int
 
     @classmethod
-    def of(cls, encoder: Encoder, adatas: Sequence[AnnData], options: LoraOptions, seed: int) -> TrainingPool:
+    def from_adatas(cls, encoder: Encoder, adatas: Sequence[AnnData], options: LoraOptions, seed: int) -> TrainingPool:
         """Tokenize each data set with its own genes; raises what the encoder raises for values it cannot take."""
         used = copy.copy(encoder)  # the same network and tokenizer, in the training's precision
         used.precision = options.precision_on(encoder.device)
@@ -84,14 +84,14 @@ class TrainingPool:
         They are drawn by `rng`, or by the seed and the set of cells, whatever the order of `rows`.
         """
         rng = rng or np.random.default_rng(self.seed)
-        found, n_contexts = np.empty(len(rows), dtype=np.int64), 0
+        contexts, n_contexts = np.empty(len(rows), dtype=np.int64), 0
         for source in np.unique(self.source[rows]):
-            own = np.flatnonzero(self.source[rows] == source)
-            own = rng.permutation(own[np.argsort(rows[own], kind="stable")])
-            for part in np.array_split(own, -(-len(own) // self.context)):
-                found[part] = n_contexts
+            members = np.flatnonzero(self.source[rows] == source)
+            members = rng.permutation(members[np.argsort(rows[members], kind="stable")])
+            for part in np.array_split(members, -(-len(members) // self.context)):
+                contexts[part] = n_contexts
                 n_contexts += 1
-        return found
+        return contexts
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class LoraOptions:
             self._refuse("gradient_checkpointing", "Give true or false.")
 
     @classmethod
-    def of(cls, options: Options) -> LoraOptions:
+    def from_options(cls, options: Options) -> LoraOptions:
         """Lay an experiment's options over the defaults; raises `UnknownName` or `InvalidInput`."""
         known = [field.name for field in fields(cls)]
         for name, _ in options:
