@@ -23,7 +23,7 @@ CHARTS = ["By cancer", "Drug type and tissue", "Timeline"]
 
 def browse(catalogue: pl.DataFrame) -> None:
     rows = ask(catalogue)
-    st.markdown(datasets_text.found(rows, catalogue.height, queries.count_cells(rows).total))
+    st.markdown(datasets_text.catalogue_sentence(rows, catalogue.height, queries.count_cells(rows).total))
     if rows.is_empty():
         layout.nothing_yet("No data set has all of these.", "Take a filter away, or search for another word.")
         return
@@ -71,9 +71,9 @@ def draw(rows: pl.DataFrame) -> None:
 
 
 with layout.page("datasets"):
-    catalogue, asked = queries.catalogue(), widgets.opened("dataset")
-    if asked:
+    catalogue, key = queries.catalogue(), widgets.opened("dataset")
+    if key:
         widgets.back("All data sets", "dataset")
-        view.dataset(datasets_queries.dataset(asked), queries.is_built(asked))
+        view.dataset(datasets_queries.dataset(key), queries.is_built(key))
     else:
         browse(catalogue)

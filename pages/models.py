@@ -24,9 +24,9 @@ def browse() -> None:
     else:
         picks, kinds = filters.leaderboard(board), filters.kinds()
         rows = models_queries.ranking(picks).filter(pl.col("source").is_in(kinds))
-        said = text.looking_at(picks, rows)
-        st.markdown(said)
-        share.view(said, picks)
+        sentence = text.looking_at(picks, rows)
+        st.markdown(sentence)
+        share.view(sentence, picks)
         draw(board, rows, picks, kinds)
     st.subheader("All models", anchor="cards")
     widgets.table(tables.models(known), tables.models_columns(), "cards", opens="model",

@@ -35,8 +35,8 @@ def show(job_id: str) -> None:
 
 
 with layout.page("predict"):
-    asked = widgets.opened("job")
-    if asked:
-        show(asked)
+    key = widgets.opened("job")
+    if key:
+        show(key)
     else:
         steps.bring()

@@ -18,7 +18,7 @@ def browse() -> None:
         return
     picks = transfer_filters.transfer(entries)
     table, group = view.table_of(picks, simulated=simulated)
-    train, test = view.asked()
+    train, test = view.opened_pair()
     if train and test:
         widgets.back("All pairs", "train", "test")
         view.pair(table, train, test, picks)

@@ -46,8 +46,8 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(__version__)
         raise typer.Exit
 

@@ -79,12 +79,12 @@ def benchmark_run(
             raise InvalidInput("--model does not go with --plan.", "Say in the plan which models compete.")
         grid = Grid.from_plan(read_plan(plan), settings, _folder(data), device, weights=_places(weights))
     else:
-        asked: dict[str, Any] = {"models": model or [], "strategies": strategy, "protocol": protocol, "shots": shots}
-        asked |= {"split_by": split_by, "facet": facet, "folds": folds, "seeds": seed} | (
+        fields: dict[str, Any] = {"models": model or [], "strategies": strategy, "protocol": protocol, "shots": shots}
+        fields |= {"split_by": split_by, "facet": facet, "folds": folds, "seeds": seed} | (
             {"heads": head} if head else {}
         )
-        asked |= {"options": _nested(option, "--option lora.r=4"), "settings": _nested(knob, "--set scgpt.n_bins=51")}
-        grid = _grid_of_flags(data or [], asked, settings, device, _places(weights))
+        fields |= {"options": _nested(option, "--option lora.r=4"), "settings": _nested(knob, "--set scgpt.n_bins=51")}
+        grid = _grid_of_flags(data or [], fields, settings, device, _places(weights))
     for line in Preflight.from_plan(grid.plan, grid.experiments, settings).sentences(settings):
         typer.echo(f"! {line}", err=True)
     runs = _watched(grid, settings, workers, device)
@@ -143,7 +143,7 @@ def _folder(data: Sequence[str] | None) -> Path | None:
 
 
 def _grid_of_flags(
-    data: Sequence[str], asked: dict[str, Any], settings: Settings, device: str, weights: dict[str, str]
+    data: Sequence[str], fields: dict[str, Any], settings: Settings, device: str, weights: dict[str, str]
 ) -> Grid:
     """Return the grid of the options of the command line, which are those of a plan's question."""
     from pydantic import ValidationError
@@ -152,10 +152,10 @@ def _grid_of_flags(
     from scdrugmap.evaluation.plan.grid import Grid
     from scdrugmap.evaluation.plan.plan_file import Ask, Plan, first_error
 
-    if not (data and asked["models"]):
+    if not (data and fields["models"]):
         raise InvalidInput("Nothing was asked.", "Give --data and --model, or --plan benchmarks/plans/smoke.toml")
     try:
-        question = Ask(**asked)
+        question = Ask(**fields)
     except ValidationError as error:
         raise InvalidInput(first_error(error), "scdrugmap benchmark run --help lists the options.") from error
     plan = Plan(title="Command line", data={}, ask=[question])
@@ -164,28 +164,28 @@ def _grid_of_flags(
 
 def _places(given: list[str] | None) -> dict[str, str]:
     """Read MODEL=FOLDER pairs."""
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     for pair in given or ():
         model, equals, place = pair.partition("=")
         if not (model and equals and place):
             raise InvalidInput(
                 f"--weights '{pair}' does not say whose they are.", "Write MODEL=FOLDER, e.g. scgpt=scGPT_human"
             )
-        if model in found:
+        if model in places:
             raise InvalidInput(f"--weights names '{model}' twice.", "Give one folder a model.")
-        found[model] = place
-    return found
+        places[model] = place
+    return places
 
 
 def _nested(given: list[str] | None, example: str) -> dict[str, dict[str, Any]]:
     """Read OWNER.NAME=VALUE pairs by owner."""
-    found: dict[str, dict[str, Any]] = {}
+    nested: dict[str, dict[str, Any]] = {}
     for name, value in read_knobs(given).items():
-        owner, dot, own = name.rpartition(".")
+        owner, dot, leaf = name.rpartition(".")
         if not dot:
             raise InvalidInput(f"'{name}' does not say whose it is.", f"Write it as in {example}")
-        found.setdefault(owner, {})[own] = value
-    return found
+        nested.setdefault(owner, {})[leaf] = value
+    return nested
 
 
 def _watched(grid: Grid, settings: Settings, workers: str, device: str) -> dict[str, Run]:
@@ -217,7 +217,7 @@ def _print_result(grid: Grid, runs: dict[str, Run], *, as_json: bool) -> None:
     """Print out-of-fold scores, each with its interval and what the constant classifier has on the same cells."""
     from scdrugmap.evaluation.results.store import scores_of
 
-    scores = scores_of(runs[one.run_id] for one in grid.experiments)
+    scores = scores_of(runs[experiment.run_id] for experiment in grid.experiments)
     if as_json:
         print_rows(scores.to_dicts(), as_json=True)
         return

@@ -99,11 +99,11 @@ def predict(
 
 def _settings(given: list[str] | None, function: Callable[..., object]) -> dict[str, Any]:
     """Read the settings of a model; refuse the names of the function's own arguments, which are options or nothing."""
-    found = read_knobs(given)
-    for name in sorted(found.keys() & inspect.signature(function).parameters.keys()):
+    knobs = read_knobs(given)
+    for name in sorted(knobs.keys() & inspect.signature(function).parameters.keys()):
         message = f"'{name}' cannot be set as a setting of the model here."
         raise InvalidInput(message, "--help lists the options; scdrugmap models show MODEL lists its settings.")
-    return found
+    return knobs
 
 
 @contextlib.contextmanager
@@ -137,11 +137,11 @@ def _agrees(estimate: Estimate, *, yes: bool) -> bool:
     return typer.confirm("Send it?", err=True)
 
 
-def _tell(asked: Mapping[str, Any] | None) -> None:
+def _tell(usage: Mapping[str, Any] | None) -> None:
     """Say what asking a remote model really cost, and how many cells it gave no answer about."""
-    if asked is not None:
-        cost = f"Requests paid: {asked['requests']:,}, for {asked['usd']:.4f} USD."
-        typer.echo(f"{cost} Cells without an answer: {asked['n_failed']:,} of {asked['n_cells']:,}.", err=True)
+    if usage is not None:
+        cost = f"Requests paid: {usage['requests']:,}, for {usage['usd']:.4f} USD."
+        typer.echo(f"{cost} Cells without an answer: {usage['n_failed']:,} of {usage['n_cells']:,}.", err=True)
 
 
 def _need_suffix(output: Path, possible: tuple[str, ...]) -> None:

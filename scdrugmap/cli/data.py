@@ -65,17 +65,19 @@ def data_validate(file: File, as_json: AsJson = False) -> None:
     from scdrugmap.data.io.read import read_h5ad
 
     try:
-        found = read_h5ad(file).uns["scdrugmap"]["input"]
+        report = read_h5ad(file).uns["scdrugmap"]["input"]
     except InvalidInput as error:
         checks = getattr(error, "checks", [])
         _print_checks(((check.level, check.message, check.remedy) for check in checks), as_json=as_json)
         raise
-    columns = (found[f"checks_{name}"] for name in ("level", "message", "remedy"))
+    columns = (report[f"checks_{name}"] for name in ("level", "message", "remedy"))
     _print_checks(zip(*columns, strict=True), as_json=as_json)
 
 
 def _print_checks(checks: Iterable[tuple[str, str, str]], *, as_json: bool) -> None:
-    rows = ({"level": str(level), "check": str(said), "what to do": str(remedy)} for level, said, remedy in checks)
+    rows = (
+        {"level": str(level), "check": str(message), "what to do": str(remedy)} for level, message, remedy in checks
+    )
     print_rows(rows, as_json=as_json)
 
 
@@ -91,23 +93,23 @@ def data_audit(
     from scdrugmap.data.catalog.catalog import DATASETS
     from scdrugmap.evaluation.audit.audit import audit
 
-    found = audit(sources or list(DATASETS), facet=facet)
+    report = audit(sources or list(DATASETS), facet=facet)
     if as_json:
-        print_record(found.to_record(), as_json=True)
+        print_record(report.to_record(), as_json=True)
     else:
-        _print_audit(found)
+        _print_audit(report)
 
 
 _MARKS = {"problem": "x", "caution": "!", "unknown": "?", "good": "v"}
 
 
-def _print_audit(found: Audit) -> None:
+def _print_audit(report: Audit) -> None:
     """Print the data sets, what splits they allow, and the verdicts, gravest first."""
-    print_rows(found.datasets.drop("group").to_dicts(), as_json=False)
+    print_rows(report.datasets.drop("group").to_dicts(), as_json=False)
     typer.echo()
-    rows = found.splits.select("group", "protocol", "split_by", "possible", "folds", "reason")
+    rows = report.splits.select("group", "protocol", "split_by", "possible", "folds", "reason")
     shown = rows.with_columns(possible=rows["possible"].replace_strict({True: "yes", False: "no"}))
     print_rows(shown.to_dicts(), as_json=False)
     typer.echo()
-    for finding in found.findings:
+    for finding in report.findings:
         typer.echo(f"{_MARKS[finding.level]} {finding.said}")

@@ -74,10 +74,10 @@ def models_check(key: Key, weights: WeightsOption = None, device: Device = "auto
 
     encoder = load_model(key, weights, device=device, **read_knobs(knobs))
     cells, kind = simulate(n_cells=8, n_samples=2, seed=0), "simulated cells"
-    found = encoder.coverage(cells)
-    if found.share_counts < found.floor and encoder.tokenizer.genes:
+    coverage = encoder.coverage(cells)
+    if coverage.share_counts < coverage.floor and encoder.tokenizer.genes:
         cells, kind = cells_of_vocabulary(encoder, n_cells=8), "cells made up of the checkpoint's own genes"
-        found = encoder.coverage(cells)
+        coverage = encoder.coverage(cells)
     embedding = encoder.embed(cells)
     print_record(
         {
@@ -85,7 +85,7 @@ def models_check(key: Key, weights: WeightsOption = None, device: Device = "auto
             "weights": encoder.weights_hash,
             "device": str(encoder.device),
             "embedding": f"{embedding.shape[0]} {kind} x {embedding.shape[1]}",
-            "genes found": f"{found.n_matched} of {found.n_genes}",
+            "genes found": f"{coverage.n_matched} of {coverage.n_genes}",
         },
         as_json=False,
     )

@@ -24,13 +24,13 @@ def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
     """Print the states of a grid's experiments, what is lacking and what failed, with what mends it."""
     lacking, table = Preflight.from_plan(grid.plan, grid.experiments, settings), grid.status(settings)
     todo = set(table.filter(pl.col("state") != "done")["run_id"])
-    left = [one for one in grid.experiments if one.run_id in todo]
+    left = [experiment for experiment in grid.experiments if experiment.run_id in todo]
     eta = _eta(grid, left, settings)
     counts = {state: table.filter(state=state).height for state in ("done", "failed", "to do")}
     cached = dict(Counter(entry.key.model for entry in entries(settings.embeddings)))
     if as_json:
-        found = {**counts, "eta_seconds": eta, "cached": cached, "lacking": dataclasses.asdict(lacking)}
-        print_record({**found, "experiments": table.to_dicts()}, as_json=True)
+        standing = {**counts, "eta_seconds": eta, "cached": cached, "lacking": dataclasses.asdict(lacking)}
+        print_record({**standing, "experiments": table.to_dicts()}, as_json=True)
         return
     typer.echo(f"{grid.plan.title}: {', '.join(f'{n} {state}' for state, n in counts.items())}")
     states = [pl.col("state").eq(state).sum().alias(state) for state in counts]
@@ -48,7 +48,7 @@ def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
             "embeddings that are not in the cache come on top."
         )
     elif left:
-        typer.echo(estimate_hours(left, {one.name: one for one in grid.summaries}) or UNKNOWN)
+        typer.echo(estimate_hours(left, {summary.name: summary for summary in grid.summaries}) or UNKNOWN)
 
 
 def _eta(grid: Grid, left: list[Experiment], settings: Settings) -> float | None:

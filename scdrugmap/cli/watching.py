@@ -22,8 +22,8 @@ class Watch:
     """Hears of every experiment that ends. Everything goes to stderr."""
 
     def __init__(self, experiments: Sequence[Experiment], pace: TimeEstimate) -> None:
-        self.left = {one.run_id: one for one in experiments}
-        self.all, self.pace = Counter(_entry(one) for one in experiments), pace
+        self.left = {experiment.run_id: experiment for experiment in experiments}
+        self.all, self.pace = Counter(_entry(experiment) for experiment in experiments), pace
         self.states: dict[str, Counter[tuple[str, str, str]]] = {"done": Counter(), "failed": Counter()}
         self.started, self.worked, self.last = time.monotonic(), 0.0, ""
         self.console = Console(stderr=True)
@@ -71,13 +71,15 @@ class Watch:
         return table
 
     def _line(self, run: Run) -> str:
-        asked, came = run.experiment, run.outcome
-        what = f"{asked.model} + {asked.head}, {asked.strategy}"
-        shots = "" if asked.shots is None else f", {asked.shots} shots"
-        where = f"{asked.protocol} by {asked.split_by}{shots}, seed {asked.seed}, {asked.facet_value}"
-        end = f"{run.environment.seconds:.1f} s" if came.state == "done" else f"FAILED: {came.reason}"
+        experiment, outcome = run.experiment, run.outcome
+        what = f"{experiment.model} + {experiment.head}, {experiment.strategy}"
+        shots = "" if experiment.shots is None else f", {experiment.shots} shots"
+        where = (
+            f"{experiment.protocol} by {experiment.split_by}{shots}, seed {experiment.seed}, {experiment.facet_value}"
+        )
+        end = f"{run.environment.seconds:.1f} s" if outcome.state == "done" else f"FAILED: {outcome.reason}"
         return f"{what}, {where}: {end}"
 
 
-def _entry(asked: Experiment) -> tuple[str, str, str]:
-    return asked.model, asked.head, asked.strategy
+def _entry(experiment: Experiment) -> tuple[str, str, str]:
+    return experiment.model, experiment.head, experiment.strategy

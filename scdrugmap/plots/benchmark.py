@@ -54,9 +54,9 @@ def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     constant = level["constant"][0]
     if constant is None:
         return stack(ink, 340 + ENTRY * len(names), *marks)
-    said = alt.Title(f"dashed: the constant classifier, {constant:.2f}", anchor="start", fontSize=12, color=ink.soft,
-                     fontWeight="normal", offset=8)  # fmt: skip
-    return stack(ink, 360 + ENTRY * len(names), rule, *marks).properties(title=said)
+    title = alt.Title(f"dashed: the constant classifier, {constant:.2f}", anchor="start", fontSize=12, color=ink.soft,
+                      fontWeight="normal", offset=8)  # fmt: skip
+    return stack(ink, 360 + ENTRY * len(names), rule, *marks).properties(title=title)
 
 
 def reliability(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -124,8 +124,10 @@ def critical_difference(ranks: pl.DataFrame, groups: list[list[str]], width: flo
     scale = alt.Scale(domain=[0.7, last + 0.3], nice=False)
     x = alt.X("mean_rank:Q", scale=scale, title="mean rank (1 is the best)",
               axis=alt.Axis(orient="top", values=list(range(1, int(last) + 1)), format="d", grid=True))  # fmt: skip
-    one = "datum.label == 'not told apart 1' ? 'not told apart' : indexof(datum.label, 'not told apart') == 0 ? '' : "
-    named = in_two_lines(rows, 30, before=one)  # the bars share one name, which stands at the first
+    expression = (
+        "datum.label == 'not told apart 1' ? 'not told apart' : indexof(datum.label, 'not told apart') == 0 ? '' : "
+    )
+    named = in_two_lines(rows, 30, before=expression)  # the bars share one name, which stands at the first
     y = alt.Y("title:N", sort=rows, scale=alt.Scale(domain=rows), title=None, axis=alt.Axis(
         labelLimit=LABELS, labelFontSize=13, labelColor=ink.text, **named, grid=False, ticks=False,
         labelFlush=False, labelOverlap=False, domain=False))  # fmt: skip

@@ -84,9 +84,9 @@ def curve(frame: pl.DataFrame, titles: tuple[str, str], level: str, ink: Ink) ->
     line = base.mark_line(strokeWidth=2.4, color=ink.accent, interpolate="linear").encode(
         x=x, y=y, order="step:Q", tooltip=tips
     )
-    said = pl.DataFrame({"x": [1.0], "y": [0.0], "said": [f"dashed: {level}"]})
+    note = pl.DataFrame({"x": [1.0], "y": [0.0], "said": [f"dashed: {level}"]})
     text = (
-        alt.Chart(said)
+        alt.Chart(note)
         .mark_text(align="right", dx=-6, dy=-9, fontSize=12, color=ink.soft)
         .encode(x=x, y=y, text="said:N")
     )

@@ -149,13 +149,13 @@ TIPS = {
 
 def tips(frame: pl.DataFrame, metric: str) -> list[alt.Tooltip]:
     """Return the tooltip of those of `TIPS` that the frame has, scores with two decimals."""
-    found = []
+    tooltips = []
     for name, title in TIPS.items():
         if name in frame.columns:
             kind = frame.schema[name]
             form = ".2f" if kind.is_float() else "," if kind.is_integer() else ""
-            found.append(alt.Tooltip(f"{name}:{'Q' if form else 'N'}", title=title or metric, format=form))
-    return found
+            tooltips.append(alt.Tooltip(f"{name}:{'Q' if form else 'N'}", title=title or metric, format=form))
+    return tooltips
 
 
 def left_out(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:

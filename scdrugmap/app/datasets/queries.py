@@ -12,9 +12,9 @@ def cells_by(rows: pl.DataFrame, column: str) -> pl.DataFrame:
     """Return cells by response and the number of data sets per value of a column; see `charts_catalogue.cells_by`."""
     groups = []
     for (value,), part in rows.group_by(column, maintain_order=True):
-        found = cell_count(part["key"])
-        uncounted = len(found.uncounted)
-        groups.append((str(value), part.height, found.sensitive, found.resistant, uncounted))
+        counts = cell_count(part["key"])
+        uncounted = len(counts.uncounted)
+        groups.append((str(value), part.height, counts.sensitive, counts.resistant, uncounted))
     return pl.DataFrame(groups, schema=["group", "datasets", "sensitive", "resistant", "uncounted"], orient="row")
 
 

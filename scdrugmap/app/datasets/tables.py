@@ -25,8 +25,8 @@ BUILT = "built here"
 
 def values(frame: pl.DataFrame, column: str) -> list[str]:
     """Return what a filter may offer: the different values of a column, or of its lists."""
-    found = frame[column].explode() if frame.schema[column] == pl.List(pl.String) else frame[column]
-    return found.drop_nulls().unique().sort().to_list()
+    entries = frame[column].explode() if frame.schema[column] == pl.List(pl.String) else frame[column]
+    return entries.drop_nulls().unique().sort().to_list()
 
 
 def filtered(

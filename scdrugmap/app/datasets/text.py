@@ -8,7 +8,7 @@ from scdrugmap.app.ui.format import count
 from scdrugmap.data.catalog.catalog import CellCount
 
 
-def found(rows: pl.DataFrame, of: int, cells: int) -> str:
+def catalogue_sentence(rows: pl.DataFrame, of: int, cells: int) -> str:
     """Say how much of the catalogue the filters leave."""
     return (
         f"**{rows.height} of {of}** data sets · **{count(cells)}** cells · **{rows['accession'].n_unique()}** "

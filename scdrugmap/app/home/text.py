@@ -28,15 +28,16 @@ def headline(rows: pl.DataFrame, metric: str) -> str:
     return text
 
 
-def installed(found: Mapping[str, Any], device: str) -> str:
+def installed(summary: Mapping[str, Any], device: str) -> str:
     """Say what is on this machine."""
-    ready, missing, remote = found["ready"], found["missing"], found["remote"]
+    ready, missing, remote = summary["ready"], summary["missing"], summary["remote"]
     rest = f" {len(missing)} need weights." if missing else ""
     rest += f" Asked elsewhere, with a key and at a price: {', '.join(remote)}." if remote else ""
     lines = [
         f"**Computes on** {device}.",
         f"**Ready models:** {', '.join(ready) or 'none'}.{rest}",
-        f"**Data sets built:** {found['built']}.",
-        f"**Measured runs:** {found['runs']}" + (f", the last on {found['measured']}." if found["measured"] else "."),
+        f"**Data sets built:** {summary['built']}.",
+        f"**Measured runs:** {summary['runs']}"
+        + (f", the last on {summary['measured']}." if summary["measured"] else "."),
     ]
     return "  \n".join(lines)

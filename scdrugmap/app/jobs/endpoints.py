@@ -65,7 +65,7 @@ def label(card: ModelCard) -> str:
 
 def lines(estimate: Estimate, about: str = "") -> list[str]:
     """Return what a person agrees to, a sentence each; `about` is what is told beside genes."""
-    found = [
+    sentences = [
         f"To {estimate.host} (model {estimate.model}) go {estimate.sent}.",
         f"Told about the cells: {about}" if about else "Nothing is told about drug, cancer type and tissue.",
         f"{count(estimate.n_cells)} cells in {count(estimate.n_requests)} requests, about "
@@ -75,8 +75,8 @@ def lines(estimate: Estimate, about: str = "") -> list[str]:
         "novelty.",
     ]
     if prompt_options.OWN in about:
-        found[2] += " Cells of which different things are told share no request, so there may be a few more."
-    return found
+        sentences[2] += " Cells of which different things are told share no request, so there may be a few more."
+    return sentences
 
 
 def kept(answers: int) -> list[str]:

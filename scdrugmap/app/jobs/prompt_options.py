@@ -38,10 +38,10 @@ _SETTING = re.compile(r"--set (\w+)(?:=(\S*[\w]))?(?:=\.\.\.)?")
 
 def differing(card: ModelCard, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what differs from the card; another price than the card's is one of today."""
-    found = {name: value for name, value in given.items() if value != card.settings[name]}
-    if any(name in found for name in _PRICES):
-        found["price_date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    return found
+    changed = {name: value for name, value in given.items() if value != card.settings[name]}
+    if any(name in changed for name in _PRICES):
+        changed["price_date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    return changed
 
 
 def checked(card: ModelCard, given: Mapping[str, Any]) -> PromptSettings:
@@ -65,8 +65,8 @@ def problem(word: str, value: str, columns: Collection[str], examples: Collectio
     if value == OBS and word not in columns:
         return f"The file has no column '{word}': write what is to be told, or nothing."
     try:
-        for one in examples if value == OBS else [value]:
-            metadata_line(**{word: one})
+        for example in examples if value == OBS else [value]:
+            metadata_line(**{word: example})
     except ScDrugMapError as error:
         return error.line
     return ""
@@ -92,9 +92,9 @@ def request_text(settings: PromptSettings) -> str:
 def in_the_app(remedy: str) -> str:
     """Put a remedy of the command line into words of the form: `--set top_k=20` becomes "Genes told of a cell" = 20."""
 
-    def field(found: re.Match[str]) -> str:
-        label = f"“{LABELS.get(found[1], found[1])}”"
-        return label if found[2] in (None, "null") else f"{label} = {found[2]}"  # null is a box that is ticked
+    def field(match: re.Match[str]) -> str:
+        label = f"“{LABELS.get(match[1], match[1])}”"
+        return label if match[2] in (None, "null") else f"{label} = {match[2]}"  # null is a box that is ticked
 
     return _SETTING.sub(field, remedy.replace("--max-cost", f"“{LIMIT}”"))
 

@@ -152,11 +152,11 @@ def safe_name(name: str) -> str:
 
 def upload(job: Path) -> Path:
     """Return the path of the job's upload; raises `InvalidInput` when it has been deleted."""
-    found = sorted((job / UPLOAD).iterdir()) if (job / UPLOAD).is_dir() else []
-    if not found:
+    files = sorted((job / UPLOAD).iterdir()) if (job / UPLOAD).is_dir() else []
+    if not files:
         message = "The uploaded file of this job has been deleted."
         raise InvalidInput(message, "Upload it again.")
-    return found[0]
+    return files[0]
 
 
 def drop_upload(job: Path) -> None:

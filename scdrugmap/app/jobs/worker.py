@@ -46,7 +46,7 @@ class Reporter:
         if done >= total or time.monotonic() - self._written >= _INTERVAL:
             self._write(done=int(done), total=int(total))
 
-    def found(self, adata: AnnData) -> None:
+    def keep_input(self, adata: AnnData) -> None:
         """Keep what the loader found in the file."""
         info = adata.uns["scdrugmap"]["input"]
         rows = zip(info["checks_level"], info["checks_message"], info.get("checks_remedy", ()), strict=False)
@@ -98,8 +98,8 @@ def work(job: str, kind: str, options: dict[str, Any], settings: Settings) -> No
         if folder.is_dir():
             report.finish("cancelled")
     except ScDrugMapError as error:
-        found = [_plain(check) for check in getattr(error, "checks", ())]
-        changes: dict[str, Any] = {"checks": tuple(found)} if found else {}
+        checks = [_plain(check) for check in getattr(error, "checks", ())]
+        changes: dict[str, Any] = {"checks": tuple(checks)} if checks else {}
         report.finish("failed", error=str(error), remedy=error.remedy, **changes)
 
 
@@ -110,7 +110,7 @@ def warm_up() -> None:
 
 def _check(report: Reporter) -> None:
     report.stage("read")
-    report.found(_read(report))
+    report.keep_input(_read(report))
     report.finish("checked")
 
 
@@ -120,7 +120,7 @@ def _predict(report: Reporter, options: dict[str, Any], settings: Settings) -> N
 
     report.stage("read")
     adata = _read(report)
-    report.found(adata)
+    report.keep_input(adata)
     chosen = {**options, **options.get("settings", {}), "settings": settings}  # the model's own stand beside ours
     predict(adata, **chosen, cache=report.job / store.EMBEDDINGS, progress=report.progress, on_stage=report.stage)
     report.stage("write")

@@ -114,13 +114,13 @@ def _licence(card: ModelCard) -> None:
 
 def restriction(licence: str) -> str:
     """Return what a licence asks of a user in one sentence; empty where it asks for little more than its name."""
-    said = licence.lower()
-    if "non-commercial" in said:
+    words = licence.lower()
+    if "non-commercial" in words:
         return "**Non-commercial**: these files may not be used in a product or service that earns money."
-    if said.startswith(("not stated", "not known")):
+    if words.startswith(("not stated", "not known")):
         return "**No licence is stated**: without one, ask the authors before you use it for more than reading."
-    if "gpl" in said:
+    if "gpl" in words:
         return "**GPL**: what is built on this and given to others must be given under the GPL as well."
-    if "community" in said:
+    if "community" in words:
         return "**A licence of its own**: read its terms of use, which the download asks you to accept."
     return ""

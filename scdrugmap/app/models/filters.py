@@ -15,14 +15,14 @@ def leaderboard(board: pl.DataFrame) -> dict[str, str]:
         places = [*st.columns(3), *st.columns(3)]
     rows = board
     picks: dict[str, str] = {}
-    asked = (
+    questions = (
         ("protocol", "Protocol", "protocol", "protocol"),
         ("facet", "Facet", "facet", "facet"),
         ("on", "Evaluated on", "on", "data set"),
         ("split_by", "Split by", "split_by", "split by"),
         ("strategy", "Strategy", "strategy", "strategy"),
     )
-    for place, (column, label, key, word) in zip(places, asked, strict=False):
+    for place, (column, label, key, word) in zip(places, questions, strict=False):
         options = _by_evidence(rows, column)
         if column == "strategy" and len(options) > 1:
             options = [entries.ANY, *options]

@@ -39,10 +39,10 @@ def panels(rows: pl.DataFrame, most: int = PANEL) -> list[tuple[str, pl.DataFram
 def with_gaps(both: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
     """Add the interval of the leakage gap to the rows of `boards.pairs`, and the gap in its favour-free direction."""
     key = [*LIKE, "split_by", "on", "design"]
-    found = gaps.with_columns(on=cells()).select(
+    intervals = gaps.with_columns(on=cells()).select(
         *key, gap_low="low", gap_high="high", gap_seeds="seeds", gap_unit="unit"
     )
-    return both.join(found.unique(key, keep="first"), on=key, how="left", maintain_order="left", nulls_equal=True)
+    return both.join(intervals.unique(key, keep="first"), on=key, how="left", maintain_order="left", nulls_equal=True)
 
 
 def stated(rows: pl.DataFrame) -> pl.DataFrame:
@@ -61,11 +61,11 @@ def targets(rows: pl.DataFrame) -> list[str]:
 
 def one_target(rows: pl.DataFrame, target: str) -> pl.DataFrame:
     """Return the curves of one target as `charts_models.few_shot` draws them: the training side of most points."""
-    own = rows.filter(test=target)
+    curves = rows.filter(test=target)
     alone = pl.col("train").list.len() == 0
-    sides = own.filter(~alone).group_by("train").agg(points=pl.len())
+    sides = curves.filter(~alone).group_by("train").agg(points=pl.len())
     most = sides.sort("points", "train", descending=[True, False]).head(1)
-    kept = pl.concat([own.join(most, on="train", how="semi"), own.filter(alone)])
+    kept = pl.concat([curves.join(most, on="train", how="semi"), curves.filter(alone)])
     return _by_strategy(kept.rename({"point": "shots", "shots": "k"}))
 
 
@@ -82,30 +82,31 @@ def _by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(title=pl.format("{}, {}", "title", "strategy"))
 
 
-def calibrated(found: Sequence[tuple[str, Reliability]]) -> pl.DataFrame:
+def calibrated(entries: Sequence[tuple[str, Reliability]]) -> pl.DataFrame:
     """Return the bins of several entries as `charts_models.reliability` draws them; empty bins go."""
-    tables = [one.bins.with_columns(title=pl.lit(title)) for title, one in found]
+    tables = [entry.bins.with_columns(title=pl.lit(title)) for title, entry in entries]
     frame = pl.concat(tables).filter(pl.col("n") > 0)
     return frame.rename({"mean_p": "predicted"})
 
 
-def calibration_table(found: Sequence[tuple[str, Reliability]]) -> pl.DataFrame:
+def calibration_table(entries: Sequence[tuple[str, Reliability]]) -> pl.DataFrame:
     """Return one row an entry: its ECE with interval, its Brier score beside the constant's, whether it is too sure."""
     return pl.DataFrame(
         [
             {
-                "title": title, "ece": one.ece, "low": one.ece_low, "high": one.ece_high, "brier": one.brier,
-                "constant": one.brier_constant, "overconfident": one.overconfident, "n": one.n, "unit": one.unit,
+                "title": title, "ece": entry.ece, "low": entry.ece_low, "high": entry.ece_high, "brier": entry.brier,
+                "constant": entry.brier_constant, "overconfident": entry.overconfident,
+                "n": entry.n, "unit": entry.unit,
             }
-            for title, one in found
+            for title, entry in entries
         ]
     )  # fmt: skip
 
 
-def ranks(found: Comparison, models: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+def ranks(comparison: Comparison, models: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
     """Return the mean ranks with `title`, and the title of each entry by its name in the comparison."""
-    constant = found.ranks.filter(model=CONSTANT).with_columns(title=pl.lit("constant"))
-    rest = _by_strategy(titled(found.ranks, models).drop("label"))
+    constant = comparison.ranks.filter(model=CONSTANT).with_columns(title=pl.lit("constant"))
+    rest = _by_strategy(titled(comparison.ranks, models).drop("label"))
     several = rest["shots"].n_unique() > 1
     if several:
         rest = rest.with_columns(title=pl.format("{}, {} shots", "title", "shots"))
@@ -113,9 +114,9 @@ def ranks(found: Comparison, models: pl.DataFrame) -> tuple[pl.DataFrame, dict[s
     return rows, dict(rows.select("entry", "title").iter_rows())
 
 
-def compared(found: Comparison, names: dict[str, str]) -> pl.DataFrame:
+def compared(comparison: Comparison, names: dict[str, str]) -> pl.DataFrame:
     """Return the table of paired tests, named for the screen, smallest p first."""
-    table = found.pairs.with_columns(pl.col("a", "b").replace(names))
+    table = comparison.pairs.with_columns(pl.col("a", "b").replace(names))
     return table.sort("p_holm", "p_wilcoxon", "median_difference", descending=[False, False, True])
 
 

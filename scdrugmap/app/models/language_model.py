@@ -20,7 +20,7 @@ def facts(card: ModelCard) -> dict[str, str]:
         return {}
     reads = f"the names of its {card.settings['top_k']} most highly expressed genes, highest first"
     if not card.prompted:
-        rates = [one.cells_per_s for one in speeds() if one.model == card.key]
+        rates = [speed.cells_per_s for speed in speeds() if speed.model == card.key]
         return {
             "Reads of a cell": f"{reads}, cut at {count(card.settings['max_length'])} tokens",
             "Memory for its weights": f"{(card.n_parameters or 0) * _FLOAT32 / 1e9:.2g} GB in float32, half of that in "

@@ -59,8 +59,8 @@ def gaps(metric: str) -> pl.DataFrame:
 @st.cache_data(show_spinner="Drawing samples", max_entries=16)
 def _gaps(here: Settings, changed: tuple[int, ...], metric: str) -> pl.DataFrame:
     real = scores().filter(simulated=False)
-    found = leakage_gap.gaps(real, lambda run_id: read_predictions(run_id, here), (metric,))
-    return board.titled(found, models())
+    table = leakage_gap.gaps(real, lambda run_id: read_predictions(run_id, here), (metric,))
+    return board.titled(table, models())
 
 
 def speeds() -> pl.DataFrame:
@@ -85,7 +85,7 @@ def state_of(key: str) -> str:
 
 def seen(card: ModelCard) -> list[str]:
     """Return the data sets of the catalogue whose accession a model saw in pretraining."""
-    return [key for key, one in DATASETS.items() if one.accession in card.pretrained_accessions]
+    return [key for key, dataset in DATASETS.items() if dataset.accession in card.pretrained_accessions]
 
 
 def ranking(picks: Mapping[str, str]) -> pl.DataFrame:

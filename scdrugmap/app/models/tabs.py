@@ -36,9 +36,9 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
         return
     st.caption(text.follows("all but the set of cells", "every set of cells under the facet"))
     span = base.domain(rows, ("value", "ci_low", "ci_high", "constant"))
-    found = widgets.first(frames.panels(rows), "panels", PANELS)
-    for at in range(0, len(found), 2):
-        for place, (name, part) in zip(st.columns(2, gap="large"), found[at : at + 2], strict=False):
+    panels = widgets.first(frames.panels(rows), "panels", PANELS)
+    for at in range(0, len(panels), 2):
+        for place, (name, part) in zip(st.columns(2, gap="large"), panels[at : at + 2], strict=False):
             cells = max(part["n"].drop_nulls(), default=0)
             place.markdown(f"**{format.plain(name)}** · {format.count(cells)} cells")
             drawn = scores.ranking(filters.named(part), picks["metric"], layout.ink(), span)
@@ -85,27 +85,27 @@ def few_shot(picks: Picks, *, simulated: bool) -> None:
 def calibration(rows: pl.DataFrame) -> None:
     """Draw whether P(resistant) of the measured entries in view means what it says."""
     rows = filters.named(rows.filter(pl.col("source") != "reported")).unique("title", keep="first", maintain_order=True)
-    found, ids, missing = [], [], []
+    reliabilities, ids, missing = [], [], []
     if rows.height:
         names = rows["title"].to_list()
         chosen = widgets.several("Models", names, "entries", word="reliability", shown=f"the first {CALIBRATED}")
         chosen = (chosen or names[:CALIBRATED])[:COLOURS]
         for title, run_id in rows.filter(pl.col("title").is_in(chosen)).select("title", "run_id").iter_rows():
             try:
-                found.append((title, models_queries.calibration(run_id)))
+                reliabilities.append((title, models_queries.calibration(run_id)))
                 ids.append(run_id)
             except UnknownName:
                 missing.append(title)
     if missing:
         st.info(f"The predictions of {', '.join(missing)} are not on this machine.", icon=":material/info:")
-    if not found:
+    if not reliabilities:
         layout.nothing_yet(
             "There are no predictions to look at under these choices.",
             "Choices with measured runs have them; reported numbers have none.",
             "scdrugmap benchmark run --data mine.h5ad --model scgpt-mini",
         )
         return
-    frame, table = frames.calibrated(found), frames.calibration_table(found)
+    frame, table = frames.calibrated(reliabilities), frames.calibration_table(reliabilities)
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.altair_chart(benchmark.reliability(frame, layout.ink()), alt="share resistant against P(resistant)")
@@ -123,24 +123,24 @@ def significance(picks: Picks, *, simulated: bool) -> None:
     if picks["strategy"] != board.ANY:
         view["strategy"] = picks["strategy"]
     try:
-        found = models_queries.compare(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
+        comparison = models_queries.compare(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
     except InvalidInput as error:
         layout.nothing_yet(str(error), error.remedy, "scdrugmap benchmark run --plan benchmarks/plans/smoke.toml")
         return
-    ranks, names = frames.ranks(found, queries.models())
+    ranks, names = frames.ranks(comparison, queries.models())
     st.caption(text.follows("all but the facet and the cells", "each data set by itself"))
-    for sentence in found.remarks:
+    for sentence in comparison.remarks:
         st.markdown(sentence)
-    groups = [[names[entry] for entry in group] for group in found.groups]
-    chart = benchmark.critical_difference(ranks, groups, found.critical_difference, layout.ink())
+    groups = [[names[entry] for entry in group] for group in comparison.groups]
+    chart = benchmark.critical_difference(ranks, groups, comparison.critical_difference, layout.ink())
     st.altair_chart(chart, alt="mean ranks and the critical difference")
-    layout.caption(*text.significance_caption(found, picks))
+    layout.caption(*text.significance_caption(comparison, picks))
     st.markdown("##### Paired tests", help=glossary.tip("critical difference"))
-    tests = models_tables.tests(frames.compared(found, names))
+    tests = models_tables.tests(frames.compared(comparison, names))
     widgets.table(tests, models_tables.tests_columns(), "tests", height="content" if tests.height < 12 else 420)
-    if found.dropped.height:
-        with st.expander(f"Left out of the comparison: {found.dropped.height}"):
-            widgets.table(found.dropped, models_tables.dropped_columns(), "dropped")
+    if comparison.dropped.height:
+        with st.expander(f"Left out of the comparison: {comparison.dropped.height}"):
+            widgets.table(comparison.dropped, models_tables.dropped_columns(), "dropped")
 
 
 def priced(rows: pl.DataFrame, picks: Picks) -> pl.DataFrame:

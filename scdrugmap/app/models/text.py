@@ -100,13 +100,14 @@ def calibration_caption(table: pl.DataFrame, rows: pl.DataFrame, date: str) -> l
     ]
 
 
-def significance_caption(found: Comparison, picks: Mapping[str, str]) -> list[str]:
+def significance_caption(comparison: Comparison, picks: Mapping[str, str]) -> list[str]:
     """Caption of the critical-difference diagram."""
-    few = " (few: read the sentence above first)" if found.smallest_p_holm > found.alpha else ""
+    few = " (few: read the sentence above first)" if comparison.smallest_p_holm > comparison.alpha else ""
     return [
-        f"mean rank by {picks['metric']} of {found.ranks.height} entries over {found.n_datasets} data sets{few}",
+        f"mean rank by {picks['metric']} of {comparison.ranks.height} entries "
+        f"over {comparison.n_datasets} data sets{few}",
         f"{picks['protocol']}, split by {split(picks['split_by'])}",
-        f"bars join what Nemenyi's test does not tell apart at {percent(found.alpha)} (Demsar 2006)",
+        f"bars join what Nemenyi's test does not tell apart at {percent(comparison.alpha)} (Demsar 2006)",
         "line: 95 % of ranks when data sets are drawn anew",
     ]
 

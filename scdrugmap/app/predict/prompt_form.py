@@ -45,14 +45,14 @@ def choose(status: JobStatus, remote: Remote) -> dict[str, Any] | None:
             help=f"As {plain(remote.host)} calls it. For Ollama, vLLM or llama.cpp: the name under which you serve it.",
         )  # fmt: skip
         places = st.columns(3)
-        said = {word: _said(word, status, before.get(word, ""), place)
-                for word, place in zip(ABOUT, places, strict=True)}  # fmt: skip
+        facts = {word: _said(word, status, before.get(word, ""), place)
+                 for word, place in zip(ABOUT, places, strict=True)}  # fmt: skip
         st.caption("Leave a field empty to say nothing about it: then the model judges from the genes alone.")
         with st.expander("Genes, size of a request, price", icon=":material/tune:"):
             sizes = _sizes(card, before)
-    if any(value is None for value in said.values()):
+    if any(value is None for value in facts.values()):
         return None
-    given = prompt_options.differing(card, {"name": (name or "").strip(), **said, **sizes})
+    given = prompt_options.differing(card, {"name": (name or "").strip(), **facts, **sizes})
     try:
         prompt_options.checked(card, given)
     except ScDrugMapError as error:
@@ -64,32 +64,32 @@ def choose(status: JobStatus, remote: Remote) -> dict[str, Any] | None:
 def _said(word: str, status: JobStatus, before: str, place: Any) -> str | None:
     """Ask what is told as one of drug, cancer type and tissue; None where that cannot be told."""
     columns = status.input.get("obs_columns", ())
-    found = status.input.get("about", {}).get(word, {})
+    held = status.input.get("about", {}).get(word, {})
     with place:
         above = st.container()  # the field stands above the box that decides whether it can be written in
-        own = word in columns and st.checkbox(
-            f"{LABELS[word]}: {OWN}", before == OBS, key=f"own_{word}", help=_holds(found),
+        from_column = word in columns and st.checkbox(
+            f"{LABELS[word]}: {OWN}", before == OBS, key=f"own_{word}", help=_holds(held),
         )  # fmt: skip
         typed = above.text_input(
             LABELS[word], "" if before == OBS else before, key=f"told_{word}", max_chars=LONGEST,
-            placeholder=_placeholder(found) if own else EXAMPLES[word], disabled=own,
+            placeholder=_placeholder(held) if from_column else EXAMPLES[word], disabled=from_column,
         )  # fmt: skip
-        value = OBS if own else (typed or "").strip()
-        wrong = prompt_options.problem(word, value, columns, found.get("values", ()))
+        value = OBS if from_column else (typed or "").strip()
+        wrong = prompt_options.problem(word, value, columns, held.get("values", ()))
         if wrong:
             _wrong(wrong)
     return None if wrong else value
 
 
-def _holds(found: Mapping[str, Any]) -> str:
+def _holds(held: Mapping[str, Any]) -> str:
     """Say what a column holds, for its help tip."""
-    values = [plain(value) for value in found.get("values", ())]
-    return f"It holds {', '.join(values)}{' and others' if found.get('n', 0) > len(values) else ''}." if values else ""
+    values = [plain(value) for value in held.get("values", ())]
+    return f"It holds {', '.join(values)}{' and others' if held.get('n', 0) > len(values) else ''}." if values else ""
 
 
-def _placeholder(found: Mapping[str, Any]) -> str:
-    values = list(found.get("values", ()))[:SHOWN]
-    return ", ".join(values) + (" ..." if found.get("n", 0) > len(values) else "")
+def _placeholder(held: Mapping[str, Any]) -> str:
+    values = list(held.get("values", ()))[:SHOWN]
+    return ", ".join(values) + (" ..." if held.get("n", 0) > len(values) else "")
 
 
 def _sizes(card: ModelCard, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,17 +105,17 @@ def _sizes(card: ModelCard, before: Mapping[str, Any]) -> dict[str, Any]:
         "usd_per_million_output": {"min_value": 0.0, "step": 0.05, "format": "%.3f",
                                    "help": "0 for a machine of your own."},
     }  # fmt: skip
-    found: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
     for at, (name, options) in enumerate(steps.items()):
         if at % 3 == 0:
             row = st.columns(3)
         value = row[at % 3].number_input(LABELS[name], value=start[name], key=f"told_{name}", **options)
-        found[name] = start[name] if value is None else value
+        sizes[name] = start[name] if value is None else value
     left = row[2].checkbox(
         LABELS["temperature"], start["temperature"] is None, key="told_temperature",
         help=f"Some newer hosted models take none. Else it is {card.settings['temperature']:g}.",
     )  # fmt: skip
-    return found | {"temperature": None if left else card.settings["temperature"]}
+    return sizes | {"temperature": None if left else card.settings["temperature"]}
 
 
 def _wrong(line: str) -> None:
@@ -129,11 +129,11 @@ def consent(remote: Remote, given: Mapping[str, Any], status: JobStatus, kept: i
     """
     settings = prompt_options.checked(remote.card, given)
     estimate = rough_estimate(settings, int(status.input.get("n_cells", 0)), remote.host)
-    said = endpoints.lines(estimate, prompt_options.about(given))
-    changed = _renewed(said)
+    sentences = endpoints.lines(estimate, prompt_options.about(given))
+    changed = _renewed(sentences)
     with st.container(border=True):
         st.markdown("**What leaves this machine, and what it costs**")
-        st.markdown("\n".join(f"* {plain(line)}" for line in [*said, *endpoints.kept(kept)]))
+        st.markdown("\n".join(f"* {plain(line)}" for line in [*sentences, *endpoints.kept(kept)]))
         with st.expander("The text of a request", icon=":material/description:"):
             st.code(prompt_options.request_text(settings), language=None, wrap_lines=True)
         limit = _limit(estimate)
@@ -145,15 +145,15 @@ def consent(remote: Remote, given: Mapping[str, Any], status: JobStatus, kept: i
     return bool(agreed) and (limit is None or limit >= estimate.usd), limit
 
 
-def _renewed(said: list[str]) -> bool:
+def _renewed(sentences: list[str]) -> bool:
     """Untick the box where it was ticked for something else; tell whether it waits for that."""
     state = st.session_state
-    if state.get("agreed_to", said) != said and state.get("consent"):
+    if state.get("agreed_to", sentences) != sentences and state.get("consent"):
         state["consent"] = False
         state["agree_anew"] = True
     if state.get("consent"):
         state["agree_anew"] = False
-    state["agreed_to"] = said
+    state["agreed_to"] = sentences
     return bool(state.get("agree_anew"))
 
 
@@ -169,7 +169,7 @@ def _limit(estimate: Estimate) -> float | None:
         LIMIT, min_value=0.0, step=0.1, format="%.3f", key="max_cost",
         help="Asking stops before this is passed. What was answered until then is kept.",
     )  # fmt: skip
-    found = least if limit is None else float(limit)
-    if wrong := endpoints.over_limit(estimate.usd, found):
+    ceiling = least if limit is None else float(limit)
+    if wrong := endpoints.over_limit(estimate.usd, ceiling):
         _wrong(wrong)
-    return found
+    return ceiling

@@ -27,9 +27,9 @@ def predictors() -> pl.DataFrame:
     rows = [card.to_row() for card in references(settings())]
     if not rows:
         return pl.DataFrame(schema=_SCHEMA)
-    found = [{**row, "caption": _tested(row)} for row in rows]
+    captioned = [{**row, "caption": _tested(row)} for row in rows]
     return (
-        pl.DataFrame(found, infer_schema_length=None)
+        pl.DataFrame(captioned, infer_schema_length=None)
         .join(ready, on="model")
         .with_columns(caption=pl.format("{} {}", "summary", "caption"), label=pl.format("{} · {}", "title", "name"))
     )
@@ -50,13 +50,13 @@ def time_needed(model: str, n_cells: int) -> str:
 
     Where this device's was not, that of the processor it was measured on, which is named.
     """
-    found = _speed(model, _device())
-    if found is None:
+    speed = _speed(model, _device())
+    if speed is None:
         return "Its speed was not measured."
-    seconds = n_cells / found.cells_per_s
+    seconds = n_cells / speed.cells_per_s
     about = f"about {duration(seconds)}" if seconds >= 1 else "about a second"
-    place = found.machine if found.device == "cpu" else found.device
-    return f"Estimated time: {about} ({found.cells_per_s:.3g} cells/s on {place}), reading and the map aside."
+    place = speed.machine if speed.device == "cpu" else speed.device
+    return f"Estimated time: {about} ({speed.cells_per_s:.3g} cells/s on {place}), reading and the map aside."
 
 
 @st.cache_resource(show_spinner=False)
@@ -69,8 +69,8 @@ def _device() -> str:
 
 def _speed(model: str, device: str) -> Speed | None:
     """Return the speed of a model on this device or, where that was not measured, on a processor."""
-    own = {one.device: one for one in speeds() if one.model == model}
-    return own.get(device) or own.get("cpu")
+    by_device = {speed.device: speed for speed in speeds() if speed.model == model}
+    return by_device.get(device) or by_device.get("cpu")
 
 
 def waiting() -> pl.DataFrame:

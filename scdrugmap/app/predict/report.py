@@ -68,11 +68,11 @@ def _groups(name: str, rows: list[dict[str, Any]]) -> list[str]:
     """Return the table per sample or cluster; where novelty is not told, it has no column."""
     if not rows:
         return []
-    told = any(row["share_novel"] is not None for row in rows)
-    heads = [name, "cells", "predicted resistant", *(["novel"] if told else [])]
+    with_novel = any(row["share_novel"] is not None for row in rows)
+    heads = [name, "cells", "predicted resistant", *(["novel"] if with_novel else [])]
     lines = [
         [str(row["group"]), format.count(row["n_cells"]), text.share(row)]
-        + ([format.percent(row["share_novel"])] if told else [])
+        + ([format.percent(row["share_novel"])] if with_novel else [])
         for row in rows
     ]
     table = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines)]

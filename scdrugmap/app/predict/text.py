@@ -54,11 +54,11 @@ def privacy(keep_hours: float, *, public: bool) -> str:
 
 def held_out(provenance: Mapping[str, Any]) -> tuple[str, str]:
     """Say how the reference did on studies that it had not seen, and what looking at nothing scores there."""
-    found = provenance["held_out"]
-    value = found.get("value")
+    result = provenance["held_out"]
+    value = result.get("value")
     if value is None:
         return "not tested", "no study was left to test it on"
-    return number(value), f"{title_of(found['metric'])}; constant {number(found.get('constant'))}"
+    return number(value), f"{title_of(result['metric'])}; constant {number(result.get('constant'))}"
 
 
 def spread(p_resistant: pl.Series, cut: float) -> str:
@@ -89,11 +89,11 @@ def untaught(metrics: Mapping[str, Any]) -> str:
 
 def no_evidence(provenance: Mapping[str, Any]) -> str:
     """Warn where the reference was not shown to beat chance on studies it had not seen; empty where it was."""
-    found = provenance["held_out"]
-    low, high, constant = found.get("low"), found.get("high"), found.get("constant")
+    result = provenance["held_out"]
+    low, high, constant = result.get("low"), result.get("high"), result.get("constant")
     if low is not None and constant is not None and low > constant:
         return ""
-    if found.get("value") is None:
+    if result.get("value") is None:
         why = "No study was left to test this reference on."
     elif high is not None and constant is not None and high < constant:
         why = "On studies that it had not seen, this reference did worse than a classifier that looks at nothing."
@@ -106,14 +106,14 @@ def no_evidence(provenance: Mapping[str, Any]) -> str:
 
 def what_it_is(provenance: Mapping[str, Any]) -> str:
     """Say what P(resistant) is here, how well its reference did where it was tested, and what it is not."""
-    found, trained = provenance["held_out"], [str(name) for name in provenance["trained_on"]]
-    tested = score(found.get("value"), found.get("low"), found.get("high"))
+    result, trained = provenance["held_out"], [str(name) for name in provenance["trained_on"]]
+    tested = score(result.get("value"), result.get("low"), result.get("high"))
     honest = (
-        f"On data that it had not seen ({found['protocol']}) this reference scored {title_of(found['metric'])} "
+        f"On data that it had not seen ({result['protocol']}) this reference scored {title_of(result['metric'])} "
         f"**{tested}**; "
-        f"a classifier that looks at nothing scores {number(found.get('constant'))}. {found['verdict']}"
-        if found.get("value") is not None
-        else f"{found['verdict']}"
+        f"a classifier that looks at nothing scores {number(result.get('constant'))}. {result['verdict']}"
+        if result.get("value") is not None
+        else f"{result['verdict']}"
     )
     return (
         f"**What this score is.** The {provenance['calibration']}-calibrated probability that a head fitted on "

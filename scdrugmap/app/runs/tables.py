@@ -12,15 +12,15 @@ from scdrugmap.app.ui.glossary import tip
 from scdrugmap.evaluation.results.run_record import FoldScores
 
 
-def parts(found: Sequence[FoldScores], metric: str) -> pl.DataFrame:
+def parts(folds: Sequence[FoldScores], metric: str) -> pl.DataFrame:
     """Return one metric of several scored sets of cells, beside the constant classifier's."""
     rows = [
         {
-            "test": " + ".join(one.test), "value": one.values.get(metric), "low": one.low.get(metric),
-            "high": one.high.get(metric), "constant": one.constants.get(metric), "n": one.n,
-            "n_train": one.n_train or None, "left_out": one.left_out,
+            "test": " + ".join(fold.test), "value": fold.values.get(metric), "low": fold.low.get(metric),
+            "high": fold.high.get(metric), "constant": fold.constants.get(metric), "n": fold.n,
+            "n_train": fold.n_train or None, "left_out": fold.left_out,
         }
-        for one in found
+        for fold in folds
     ]  # fmt: skip
     numbers = dict.fromkeys(("value", "low", "high", "constant"), pl.Float64)
     return pl.DataFrame(rows, schema_overrides=numbers | {"n_train": pl.Int64}, infer_schema_length=None)

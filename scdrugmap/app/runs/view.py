@@ -23,9 +23,9 @@ def score(board: pl.DataFrame, run_id: str) -> None:
         _stated(rows.row(0, named=True))
         return
     record = queries.run(run_id)
-    asked = record.experiment
-    on = rows["on"][0] if rows.height else " + ".join(asked.datasets)
-    st.subheader(f"{queries.title_of(asked.model, asked.head)} on {on}", anchor=False)
+    experiment = record.experiment
+    on = rows["on"][0] if rows.height else " + ".join(experiment.datasets)
+    st.subheader(f"{queries.title_of(experiment.model, experiment.head)} on {on}", anchor=False)
     _question(record)
     if record.outcome.state == "failed":
         layout.nothing_yet("This run could not be done.", format.plain(record.outcome.reason))
@@ -49,20 +49,22 @@ def _stated(row: dict[str, Any]) -> None:
 
 
 def _question(record: Run) -> None:
-    asked, came, told = record.experiment, record.outcome, record.environment.asked
+    experiment, outcome, usage = record.experiment, record.outcome, record.environment.asked
     widgets.facts({
-        "Protocol": asked.protocol, "Split by": glossary.split(asked.split_by), "Strategy": asked.strategy,
-        "Trained on": ", ".join(asked.train), "Shots": "" if asked.shots is None else str(asked.shots),
-        "Cells": format.count(came.n_cells), "Samples": format.count(came.n_samples),
-        "Duplicate cells removed": format.count(came.duplicates_removed), "Folds": asked.folds, "Seed": str(asked.seed),
-        "Matrix": came.value_type, **(_asking(told) if told else {}),
+        "Protocol": experiment.protocol, "Split by": glossary.split(experiment.split_by),
+        "Strategy": experiment.strategy,
+        "Trained on": ", ".join(experiment.train), "Shots": "" if experiment.shots is None else str(experiment.shots),
+        "Cells": format.count(outcome.n_cells), "Samples": format.count(outcome.n_samples),
+        "Duplicate cells removed": format.count(outcome.duplicates_removed),
+        "Folds": experiment.folds, "Seed": str(experiment.seed),
+        "Matrix": outcome.value_type, **(_asking(usage) if usage else {}),
     })  # fmt: skip
-    _card(asked.model)
+    _card(experiment.model)
 
 
-def _asking(told: dict[str, Any]) -> dict[str, str]:
-    paid = f"{endpoints.usd(told['usd'])} for {format.count(told['requests'])} requests"
-    return {"Asked": format.plain(f"{told['name']} at {told['host']}"), "Paid in this run": paid}
+def _asking(usage: dict[str, Any]) -> dict[str, str]:
+    paid = f"{endpoints.usd(usage['usd'])} for {format.count(usage['requests'])} requests"
+    return {"Asked": format.plain(f"{usage['name']} at {usage['host']}"), "Paid in this run": paid}
 
 
 def _card(model: str) -> None:
@@ -87,11 +89,11 @@ def _scores(record: Run) -> None:
 
 def _each(parts: list[FoldScores]) -> list[FoldScores]:
     """Return one part a data set: the fold that tested it alone before its share of the out-of-fold scores."""
-    found: dict[tuple[str, ...], FoldScores] = {}
+    by_test: dict[tuple[str, ...], FoldScores] = {}
     for part in sorted(parts, key=lambda part: (part.fold.startswith("dataset:"), part.fold)):
         if len(part.test) == 1 and part.fold in (part.test[0], f"dataset:{part.test[0]}"):
-            found.setdefault(part.test, part)
-    return list(found.values())
+            by_test.setdefault(part.test, part)
+    return list(by_test.values())
 
 
 def _seeds(run_id: str) -> None:
@@ -105,9 +107,9 @@ def _seeds(run_id: str) -> None:
 
 def _elsewhere(board: pl.DataFrame, record: Run) -> None:
     """List what the same entry scored on other cells and splits; a row opens its run."""
-    asked, word = record.experiment, queries.asked_metric()
+    experiment, word = record.experiment, queries.asked_metric()
     same = board.filter(
-        pl.col("source") != "reported", model=asked.model, head=asked.head, strategy=asked.strategy,
+        pl.col("source") != "reported", model=experiment.model, head=experiment.head, strategy=experiment.strategy,
         metric=queries.SHOWN[word],
     )  # fmt: skip
     shown = score_table.scores_of(entries.others(same, record.run_id))

@@ -46,25 +46,25 @@ def facts(dataset: str) -> dict[str, str]:
 
 def groups(names: list[str]) -> dict[str, list[str]]:
     """Return the data sets that share a cancer, a drug type or a tissue, by "cancer: Melanoma" and the like."""
-    found: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for name in names:
         for kind, value in facts(name).items():
-            found.setdefault(f"{kind}: {value}", []).append(name)
-    return {word: own for word, own in sorted(found.items()) if 1 < len(own) < len(names)}
+            members.setdefault(f"{kind}: {value}", []).append(name)
+    return {word: datasets for word, datasets in sorted(members.items()) if 1 < len(datasets) < len(names)}
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def _trained(here: Settings, changed: tuple[int, ...], run_ids: tuple[str, ...]) -> pl.DataFrame:
-    found = []
+    sizes = []
     for run_id in run_ids:
         try:
             parts = run(run_id).outcome.parts
         except UnknownName:  # its scores were brought here without its record
             continue
         alone = (part for part in parts if part.n_train and len(part.test) == 1)
-        found += [(run_id, part.test[0], part.n_train, part.left_out) for part in alone]
+        sizes += [(run_id, part.test[0], part.n_train, part.left_out) for part in alone]
     schema = {"run_id": pl.String, "test": pl.String, "n_train": pl.Int64, "left_out": pl.Int64}
-    return pl.DataFrame(found, schema=schema, orient="row").unique(["run_id", "test"], keep="first")
+    return pl.DataFrame(sizes, schema=schema, orient="row").unique(["run_id", "test"], keep="first")
 
 
 def trained(table: pl.DataFrame) -> pl.DataFrame:

@@ -35,8 +35,8 @@ def against_constant(better: float | None, crosses: bool | None) -> Literal["bet
 def transfer(table: pl.DataFrame, picks: Mapping[str, Any]) -> str:
     """Say in one sentence what the matrix shows, and how many pairs are better than their constant."""
     rows = table.filter(state="measured")
-    came = [against_constant(*row) for row in rows.select("better", "crosses").iter_rows()]
-    above, below = came.count("better"), came.count("worse")
+    verdicts = [against_constant(*row) for row in rows.select("better", "crosses").iter_rows()]
+    above, below = verdicts.count("better"), verdicts.count("worse")
     shots = f" after {picks['shots']} labelled target cells a class" if picks["shots"] != "0" else ", zero-shot"
     text = (
         f"You are looking at **{picks['metric']}** of **{picks['entry']}** ({picks['strategy']}{shots}), trained on "
@@ -84,7 +84,7 @@ def left_out_caption(rows: pl.DataFrame, picks: Mapping[str, Any], date: str, *,
 
 def pair(row: Mapping[str, Any], picks: Mapping[str, Any]) -> str:
     """Say how a pair came out against its constant."""
-    told = {
+    verdict = {
         "better": "the model is clearly better",
         "worse": "the model is clearly worse",
         "": "the two cannot be told apart",
@@ -92,7 +92,7 @@ def pair(row: Mapping[str, Any], picks: Mapping[str, Any]) -> str:
     return (
         f"**{picks['entry']}**, trained on *{row['train']}*, scores {picks['metric']} "
         f"**{score(row['value'], row['ci_low'], row['ci_high'])}** on *{row['test']}*. A classifier that looks at "
-        f"nothing scores {number(row['constant'])}: {told}."
+        f"nothing scores {number(row['constant'])}: {verdict}."
     )
 
 

@@ -45,8 +45,8 @@ def table_of(picks: Picks, *, simulated: bool) -> tuple[pl.DataFrame, str]:
     groups = transfer_queries.groups(table["train"].unique().sort().to_list())
     options = [widgets.ANY, *groups]
     chosen = widgets.choose("Data sets", options, "sets", word="facet", place=picks["place"]) if groups else widgets.ANY
-    own = groups.get(chosen, table["train"].unique().to_list())
-    return table.filter(pl.col("train").is_in(own), pl.col("test").is_in(own)), chosen
+    members = groups.get(chosen, table["train"].unique().to_list())
+    return table.filter(pl.col("train").is_in(members), pl.col("test").is_in(members)), chosen
 
 
 def matrix(table: pl.DataFrame, picks: Picks, *, simulated: bool) -> None:
@@ -72,8 +72,8 @@ def matrix(table: pl.DataFrame, picks: Picks, *, simulated: bool) -> None:
 
 def _opened(names: list[str]) -> None:
     """Put the clicked pair into the URL; a click on a mean or on the diagonal opens nothing."""
-    found = st.session_state["matrix"]["selection"].get(transfer.PAIR) or []
-    pair = found[0] if found else {}
+    selected = st.session_state["matrix"]["selection"].get(transfer.PAIR) or []
+    pair = selected[0] if selected else {}
     train, test = pair.get("train"), pair.get("test")
     if train in names and test in names and train != test:
         st.query_params["train"], st.query_params["test"] = train, test
@@ -88,7 +88,7 @@ def pairs(table: pl.DataFrame, picks: Picks) -> None:
                       keys=keys, height=420)  # fmt: skip
 
 
-def asked() -> tuple[str, str]:
+def opened_pair() -> tuple[str, str]:
     """Return the pair that the URL asks for, two empty strings where it asks for none."""
     train, tab, test = widgets.opened("pair").partition("\t")
     if tab:
@@ -126,15 +126,15 @@ def left_out(picks: Picks, group: str, *, simulated: bool) -> None:
 def pair(table: pl.DataFrame, train: str, test: str, picks: Picks) -> None:
     """Draw one pair in full: the score beside its constant, who was called what, the curves, the record."""
     st.subheader(f"{train} → {test}", anchor=False)
-    found = table.filter(train=train, test=test)
-    if found.is_empty() or found["run_id"].item() is None or found["state"].item() != "measured":
-        _without_score(found, picks)
+    rows = table.filter(train=train, test=test)
+    if rows.is_empty() or rows["run_id"].item() is None or rows["state"].item() != "measured":
+        _without_score(rows, picks)
         return
-    row = transfer_queries.trained(found).row(0, named=True)
+    row = transfer_queries.trained(rows).row(0, named=True)
     st.markdown(transfer_text.pair(row, picks))
     run_id = _seed(queries.seeds(row["run_id"], queries.SHOWN[picks["metric"]], test))
     record = queries.run(run_id or row["run_id"])
-    part = max((one for one in record.outcome.parts if one.test == (test,)), key=lambda one: one.n_train)
+    part = max((fold for fold in record.outcome.parts if fold.test == (test,)), key=lambda fold: fold.n_train)
     widgets.facts({
         "Trained on": f"{format.count(part.n_train)} cells" if part.n_train else "",
         "Tested on": f"{format.count(part.n)} cells",
@@ -147,7 +147,7 @@ def pair(table: pl.DataFrame, train: str, test: str, picks: Picks) -> None:
     simulated = record.is_simulated((train, test))
     layout.caption(*transfer_text.pair_caption(row, picks, part, record.environment.date[:10], simulated=simulated))
     rest = [name for name in record.experiment.datasets if name not in (train, test)]
-    layout.cautions([said for said in record.outcome.warnings if not any(name in said for name in rest)])
+    layout.cautions([warning for warning in record.outcome.warnings if not any(name in warning for name in rest)])
     st.link_button("Open the record of the run", f"models?run={record.run_id}", icon=":material/fingerprint:")
 
 
@@ -160,18 +160,18 @@ def _seed(runs: pl.DataFrame) -> str:
     return str(runs["run_id"][seeds.index(chosen)])
 
 
-def _without_score(found: pl.DataFrame, picks: Picks) -> None:
-    if found.is_empty():
+def _without_score(rows: pl.DataFrame, picks: Picks) -> None:
+    if rows.is_empty():
         layout.nothing_yet("There is no such pair under these choices.", "Choose another model or split, or go back.")
         return
-    state, reason = found["state"].item(), found["reason"].item()
-    said = {"not run": "This pair was not run.", "itself": "A data set is not tested on itself here."}
+    state, reason = rows["state"].item(), rows["reason"].item()
+    sentences = {"not run": "This pair was not run.", "itself": "A data set is not tested on itself here."}
     if state == "not run":
-        how_to_run(said[state])
+        how_to_run(sentences[state])
         return
-    run_id = found["run_id"].item()
+    run_id = rows["run_id"].item()
     layout.nothing_yet(
-        said.get(state, f"This pair has no {picks['metric']}: {state}."),
+        sentences.get(state, f"This pair has no {picks['metric']}: {state}."),
         format.plain(reason) or "The measured pairs are those with a number.",
     )
     if run_id:

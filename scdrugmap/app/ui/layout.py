@@ -101,11 +101,11 @@ def problem(error: ScDrugMapError) -> None:
 
 def remedy(text: str) -> None:
     """Show a remedy as prose, and its command, if it ends in one, ready to copy."""
-    format, found, command = text.partition("scdrugmap ")
+    format, program, command = text.partition("scdrugmap ")
     if format.strip():
         st.markdown(f"**What to do:** {format.strip()}")
-    if found:
-        st.code(found + command.strip().removesuffix("."), language="bash", wrap_lines=True)
+    if program:
+        st.code(program + command.strip().removesuffix("."), language="bash", wrap_lines=True)
 
 
 def nothing_yet(what: str, next_step: str, command: str = "") -> None:
@@ -117,11 +117,13 @@ def nothing_yet(what: str, next_step: str, command: str = "") -> None:
             st.code(command, language="bash", wrap_lines=True)
 
 
-def cautions(said: Sequence[str]) -> None:
+def cautions(sentences: Sequence[str]) -> None:
     """List what must be known before a number is read, in one box."""
-    if said:
-        plain = [format.plain(one) for one in said]
-        st.warning(plain[0] if len(plain) == 1 else "\n".join(f"* {one}" for one in plain), icon=":material/warning:")
+    if sentences:
+        plain = [format.plain(sentence) for sentence in sentences]
+        st.warning(
+            plain[0] if len(plain) == 1 else "\n".join(f"* {sentence}" for sentence in plain), icon=":material/warning:"
+        )
 
 
 def caption(*parts: str) -> None:

@@ -33,7 +33,7 @@ SHOWN = {
 }  # fmt: skip
 
 
-TITLES = {key: found.title for key, found in METRICS.items()}
+TITLES = {key: measure.title for key, measure in METRICS.items()}
 
 
 def settings() -> Settings:
@@ -96,8 +96,8 @@ def metric(name: str) -> Metric:
 
 def asked_metric() -> str:
     """Return the metric that the address names, in words of the screen; F1 where it names none."""
-    asked = st.query_params.get("metric", "")
-    return asked if asked in SHOWN else next(iter(SHOWN))
+    title = st.query_params.get("metric", "")
+    return title if title in SHOWN else next(iter(SHOWN))
 
 
 def rule(key: str) -> str:
@@ -211,18 +211,18 @@ def seeds(run_id: str, metric: str, test: str = "") -> pl.DataFrame:
     """
     rows = scores().filter(pl.col("metric") == metric, pl.col("source") != "reported")
     if test:
-        own = (
+        tested = (
             rows.filter(chosen("test", test))
             .sort(pl.col("fold") != test)
             .unique("run_id", keep="first", maintain_order=True)
         )
-        rows = own.filter(pl.col("n") == pl.col("n").max().over("train", "seed"))
+        rows = tested.filter(pl.col("n") == pl.col("n").max().over("train", "seed"))
     else:
         rows = rows.filter(fold="all")
     same = ["model", "head", "strategy", "variant", "shots", "protocol", "split_by", "facet", "facet_value"]
     same += ["train", "test", "design"]
-    found = rows.join(rows.filter(run_id=run_id).select(same), on=same, how="semi", nulls_equal=True)
-    return found.sort("seed", "run_id").select("seed", "value", "ci_low", "ci_high", "n", "run_id")
+    alike = rows.join(rows.filter(run_id=run_id).select(same), on=same, how="semi", nulls_equal=True)
+    return alike.sort("seed", "run_id").select("seed", "value", "ci_low", "ci_high", "n", "run_id")
 
 
 @st.cache_data(show_spinner="Reading predictions", max_entries=16)

@@ -33,9 +33,9 @@ def _interval(ends: pl.Series) -> str:
     return "" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
 
 
-def scores(found: Mapping[str, Mapping[str, float]]) -> pl.DataFrame:
+def scores(values: Mapping[str, Mapping[str, float]]) -> pl.DataFrame:
     """Return the metrics against the file's own labels, in the order of the registry of metrics."""
-    shown = {key: row for key, row in found.items() if key != "auroc_within"}  # there are no folds here
+    shown = {key: row for key, row in values.items() if key != "auroc_within"}  # there are no folds here
     return pl.DataFrame([{"metric": METRICS[key].title, **row} for key, row in shown.items()])
 
 
@@ -80,16 +80,16 @@ def scores_of_columns(metric: str) -> dict[str, Any]:
     }
 
 
-def part(found: FoldScores) -> pl.DataFrame:
+def part(fold: FoldScores) -> pl.DataFrame:
     """Return every metric of one scored set of cells, beside the constant classifier's."""
-    keys = [key for key in METRICS if key in found.values]
+    keys = [key for key in METRICS if key in fold.values]
     return pl.DataFrame(
         {
             "metric": [METRICS[key].title for key in keys],
-            "value": [found.values[key] for key in keys],
-            "low": [found.low.get(key) for key in keys],
-            "high": [found.high.get(key) for key in keys],
-            "constant": [found.constants.get(key) for key in keys],
+            "value": [fold.values[key] for key in keys],
+            "low": [fold.low.get(key) for key in keys],
+            "high": [fold.high.get(key) for key in keys],
+            "constant": [fold.constants.get(key) for key in keys],
         },
         schema_overrides=dict.fromkeys(("value", "low", "high", "constant"), pl.Float64),
     )

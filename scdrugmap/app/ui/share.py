@@ -13,14 +13,14 @@ from scdrugmap.version import __version__
 STUDY = "scDrugMap study: Nature Communications 17:730, doi 10.1038/s41467-025-67481-2"
 
 
-def view(said: str, picks: Mapping[str, str]) -> None:
+def view(sentence: str, picks: Mapping[str, str]) -> None:
     """Offer the link of this view and a reference to it, both with a button that copies."""
     link = address(st.context.url or "", st.query_params.to_dict(), picks)
     with st.popover("Copy link or cite", icon=":material/link:"):
         st.caption("The link opens exactly these choices.")
         st.code(link, language=None, wrap_lines=True)
         st.caption("To cite it; the date matters, since results are added.")
-        st.code(citation(said, link, datetime.datetime.now(datetime.UTC).date()), language=None, wrap_lines=True)
+        st.code(citation(sentence, link, datetime.datetime.now(datetime.UTC).date()), language=None, wrap_lines=True)
 
 
 def address(page: str, query: Mapping[str, str], picks: Mapping[str, str]) -> str:
@@ -29,7 +29,7 @@ def address(page: str, query: Mapping[str, str], picks: Mapping[str, str]) -> st
     return f"{page}?{urlencode({**query, **chosen})}"
 
 
-def citation(said: str, link: str, day: datetime.date) -> str:
+def citation(sentence: str, link: str, day: datetime.date) -> str:
     """Return a reference to a view: what, where, by which version, when."""
-    plain = said.replace("**", "").removeprefix("You are looking at ")
+    plain = sentence.replace("**", "").removeprefix("You are looking at ")
     return f"scDrugMap {__version__}: {plain} {link}, read on {day:%d %B %Y}. Follows the {STUDY}."

@@ -61,10 +61,10 @@ def several(
 
 def search(label: str, key: str, placeholder: str, *, place: DeltaGenerator | None = None) -> str:
     """Ask for words to look for; filters while one types."""
-    found = (place or st).text_input(
+    typed = (place or st).text_input(
         label, key=key, placeholder=placeholder, type="search", live=True, bind="query-params", persist_state="session"
     )
-    return (found or "").strip()
+    return (typed or "").strip()
 
 
 def toggle(label: str, key: str, *, default: bool, word: str = "", place: DeltaGenerator | None = None) -> bool:
@@ -77,11 +77,11 @@ def toggle(label: str, key: str, *, default: bool, word: str = "", place: DeltaG
     )  # fmt: skip
 
 
-def first(found: Sequence[T], what: str, most: int) -> Sequence[T]:
+def first(items: Sequence[T], what: str, most: int) -> Sequence[T]:
     """Return the first `most` of what was found, or all of it where that is asked for."""
-    if len(found) <= most or toggle(f"Show all {len(found)} {what}", "all", default=False):
-        return found
-    return found[:most]
+    if len(items) <= most or toggle(f"Show all {len(items)} {what}", "all", default=False):
+        return items
+    return items[:most]
 
 
 def threshold(place: DeltaGenerator | None = None) -> float:
