@@ -17,7 +17,7 @@ from pathlib import Path
 from scdrugmap.data.load import load_dataset
 from scdrugmap.models import load_model
 from scdrugmap.prediction.reference.fit import fit_reference
-from scdrugmap.prediction.reference.reference import BUNDLED
+from scdrugmap.prediction.reference.reference import BUNDLED_REFERENCES
 
 NAME = "four-studies"
 MODELS = ("scgpt-mini", "hvg-pca", "minilm")
@@ -60,7 +60,7 @@ def main() -> None:
             progress=True,
         )
         bundled = replace(fitted, card=replace(fitted.card, bundled=True))
-        folder = bundled.save(BUNDLED / model / NAME)
+        folder = bundled.save(BUNDLED_REFERENCES / model / NAME)
         score = fitted.card.headline
         size = sum(path.stat().st_size for path in folder.iterdir())
         print(

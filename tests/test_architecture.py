@@ -187,6 +187,33 @@ JOINED = {
 }
 
 
+# Values that are called by what was done to them and not by what they are; the rest are words of files and records.
+NO_NAMES = {"found", "said", "told", "asked", "one", "own", "came"}
+KEPT = {("run_record.py", "asked"), ("findings.py", "said")}  # fields of records that are written to disk
+
+
+@pytest.mark.parametrize("path", [*MODULES, *PAGES], ids=ids)
+def test_a_value_is_called_by_what_it_is(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        name = node.id if stored else node.arg if isinstance(node, ast.arg) else ""
+        assert name not in NO_NAMES or (path.name, name) in KEPT, f"{path}:{node.lineno} {name}"
+
+
+def test_a_public_constant_is_called_like_no_other():
+    homes = defaultdict(list)
+    for path in MODULES:
+        parts = path.relative_to(PACKAGE).parts
+        if parts[0] == "models" and len(parts) > 2 and parts[1] not in ("core", "checkpoints", "text"):
+            continue  # a model's folder reads alone
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                if isinstance(target, ast.Name) and target.id.isupper() and not target.id.startswith("_"):
+                    homes[target.id].append(name_of(path))
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=ids)
 def test_no_list_travels_as_a_joined_string(path):
     """Names are joined for the eye only, with a separator that nobody splits again."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 benchmark = typer.Typer(no_args_is_help=True, help="How far can a model be trusted?")
 
-SHOWN = ("f1", "auroc", "mcc")  # never an F1 without the constant classifier, AUROC and MCC beside it
+_SHOWN = ("f1", "auroc", "mcc")  # never an F1 without the constant classifier, AUROC and MCC beside it
 MANY = 40  # experiments: more are counted, not listed
 
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="a plan file, e.g. benchmarks/plans/smoke.toml")]
@@ -223,7 +223,7 @@ def _print_result(grid: Grid, runs: dict[str, Run], *, as_json: bool) -> None:
         return
     failed = [run for run in runs.values() if run.outcome.state == "failed"]
     if len(runs) <= MANY:
-        overall = scores.filter(pl.col("fold") == "all", pl.col("metric").is_in(SHOWN))
+        overall = scores.filter(pl.col("fold") == "all", pl.col("metric").is_in(_SHOWN))
         print_rows([_row(row) for row in overall.to_dicts()], as_json=False)
     else:
         typer.echo(f"{len(runs) - len(failed)} experiments are done. See: scdrugmap benchmark report --output report")

@@ -17,7 +17,7 @@ from scdrugmap.evaluation.plan.preflight import Preflight, estimate_hours
 from scdrugmap.evaluation.results.store import read_runs
 from scdrugmap.settings import Settings
 
-UNKNOWN = "How long it may take is unknown: no such run was recorded yet."
+_UNKNOWN = "How long it may take is unknown: no such run was recorded yet."
 
 
 def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
@@ -48,7 +48,7 @@ def print_status(grid: Grid, settings: Settings, *, as_json: bool) -> None:
             "embeddings that are not in the cache come on top."
         )
     elif left:
-        typer.echo(estimate_hours(left, {summary.name: summary for summary in grid.summaries}) or UNKNOWN)
+        typer.echo(estimate_hours(left, {summary.name: summary for summary in grid.summaries}) or _UNKNOWN)
 
 
 def _eta(grid: Grid, left: list[Experiment], settings: Settings) -> float | None:

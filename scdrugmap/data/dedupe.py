@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 LEAST_COUNTS = 50  # below that, equal content may be chance: two cells with one molecule of one gene are not one cell
-ROWS = 4096
+_ROWS = 4096
 EMPTY = b"\x00" * 16
 
 
@@ -152,8 +152,8 @@ def _gene_keys(names: tuple[str, ...]) -> np.ndarray:
 
 def _bands(adata: AnnData) -> Iterator[sp.csr_matrix]:
     """Yield rows as canonical float32 CSR, a band at a time."""
-    for start in range(0, adata.n_obs, ROWS):
-        rows = sp.csr_matrix(adata.X[start : start + ROWS], dtype=np.float32)
+    for start in range(0, adata.n_obs, _ROWS):
+        rows = sp.csr_matrix(adata.X[start : start + _ROWS], dtype=np.float32)
         rows.sum_duplicates()
         rows.eliminate_zeros()
         yield rows

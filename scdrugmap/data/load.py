@@ -27,7 +27,7 @@ ALIASES = {
     "patient_or_line": ("cell_line_or_patient", "patient", "patient_id", "donor", "donor_id", "cell_line"),
     "time_point": ("timepoint",),
 }
-UNKNOWN = "unknown"
+_UNKNOWN = "unknown"
 
 
 def load_dataset(
@@ -105,7 +105,7 @@ def _columns(obs: pd.DataFrame, name: str, card: DatasetCard | None) -> pd.DataF
     filled["patient_or_line"] = _text(obs, "patient_or_line", filled["sample"])
     facts = _facts(card)
     for column in COLUMNS[5:]:
-        filled[column] = _text(obs, column, facts.get(column) or UNKNOWN)
+        filled[column] = _text(obs, column, facts.get(column) or _UNKNOWN)
     others = obs.drop(columns=[column for column in COLUMNS if column in obs])
     return pd.concat([pd.DataFrame(filled, index=obs.index), others], axis=1)
 

@@ -22,7 +22,7 @@ from anndata import AnnData
 from scdrugmap.data.labels import RESISTANT, SENSITIVE, SIMULATED
 from scdrugmap.errors import InvalidInput
 
-BLOCK = 2048  # cells drawn at a time, so that memory stays flat
+_BLOCK = 2048  # cells drawn at a time, so that memory stays flat
 GENE_SD = 0.4  # of a sample's log shift of each gene at batch=1; data sets and studies have half of it
 SIZE_SD = 0.4  # of a sample's log library size at batch=1
 PROGRAM_LOG_CHANGE = 1.0  # natural log between a fully resistant and a fully sensitive cell at effect=1
@@ -250,8 +250,8 @@ def _counts(plan: SimulationPlan, samples: pd.DataFrame, obs: pd.DataFrame, rng:
     blood = genes.immune[: plan.n_genes] + shift
     dispersion = genes.dispersion[: plan.n_genes]
     blocks = []
-    for start in range(0, n, BLOCK):
-        part = slice(start, start + BLOCK)
+    for start in range(0, n, _BLOCK):
+        part = slice(start, start + _BLOCK)
         log_share = np.where(immune[part, None], blood[unit[part]], malignant[unit[part]])
         mean = np.exp(log_size[part, None] + log_share + side[part, None] * program[unit[part]])  # (cells, genes)
         drawn = rng.poisson(rng.gamma(1 / dispersion, mean * dispersion))

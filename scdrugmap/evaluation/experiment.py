@@ -29,7 +29,7 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
 
 Scalar = str | int | float | bool | None
 Options = tuple[tuple[str, Scalar], ...]
-WEIGHTS = {"sha256": "weights", "prompt": "wording"}  # what a hash of `Experiment.weights` is of
+_WEIGHTS = {"sha256": "weights", "prompt": "wording"}  # what a hash of `Experiment.weights` is of
 _ADDED: dict[str, Any] = {"train": (), "reserve": 0}  # left out at their default, so that earlier runs keep their id
 
 
@@ -94,7 +94,7 @@ class Experiment:
         """What sets model and training apart: settings and options that were given, weights; parts between "; "."""
         given = [f"{name}={_plain(value)}" for name, value in (*self.settings, *self.options)]
         kind, _, digest = self.weights.rpartition(":")
-        weights = [f"{WEIGHTS.get(kind, kind)} {digest[:8]}"] if digest else []
+        weights = [f"{_WEIGHTS.get(kind, kind)} {digest[:8]}"] if digest else []
         return "; ".join([*given, *weights, *([f"recipe {self.recipe}"] if self.recipe != 1 else [])])
 
     @property

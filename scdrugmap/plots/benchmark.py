@@ -7,11 +7,11 @@ import polars as pl
 
 from scdrugmap.plots.base import in_two_lines, stack
 from scdrugmap.plots.palette import CATEGORIES, Ink
-from scdrugmap.plots.scores import DASHES, LABELS, SOURCES
+from scdrugmap.plots.scores import DASHES, LABEL_PX, SCORE_SOURCES
 
-SHOTS = ("0", "1", "5", "10", "50", "all")
+_SHOTS = ("0", "1", "5", "10", "50", "all")
 SMALL = 24  # px a row where many rows stand below each other
-ENTRY = 20  # px a row of a legend, of which a phone has one an entry
+_ENTRY = 20  # px a row of a legend, of which a phone has one an entry
 PHONE = "width < 400"  # of the plot, in px
 
 
@@ -20,10 +20,10 @@ def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
 
     The line stands at the constant of the cells that the points share; those of "all" may be others.
 
-    Columns: `title`, `shots` (words of `SHOTS`, in their order), `value`, `low`, `high`, `constant`, `n`, `seeds`.
+    Columns: `title`, `shots` (words of `_SHOTS`, in their order), `value`, `low`, `high`, `constant`, `n`, `seeds`.
     """
     present = frame["shots"].unique().to_list()
-    order = [*(name for name in SHOTS if name in present), *sorted(set(present) - set(SHOTS), key=int)]
+    order = [*(name for name in _SHOTS if name in present), *sorted(set(present) - set(_SHOTS), key=int)]
     names = frame["title"].unique(maintain_order=True).to_list()
     x = alt.X("shots:O", sort=order, title="labelled target cells a class",
               axis=alt.Axis(labelAngle=0, grid=False, labelFontSize=13),
@@ -53,10 +53,10 @@ def few_shot(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
     marks = [whiskers, lines, dots]
     constant = level["constant"][0]
     if constant is None:
-        return stack(ink, 340 + ENTRY * len(names), *marks)
+        return stack(ink, 340 + _ENTRY * len(names), *marks)
     title = alt.Title(f"dashed: the constant classifier, {constant:.2f}", anchor="start", fontSize=12, color=ink.soft,
                       fontWeight="normal", offset=8)  # fmt: skip
-    return stack(ink, 360 + ENTRY * len(names), rule, *marks).properties(title=title)
+    return stack(ink, 360 + _ENTRY * len(names), rule, *marks).properties(title=title)
 
 
 def reliability(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -81,7 +81,7 @@ def reliability(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
     lines = base.mark_line(strokeWidth=1.6, opacity=0.7).encode(y=y)
     size = alt.Size("n:Q", scale=alt.Scale(range=[25, 300], domainMin=0), legend=None)
     dots = base.mark_point(filled=True, opacity=1, stroke=ink.paper, strokeWidth=1).encode(y=y, size=size)
-    return stack(ink, 380 + ENTRY * len(names), diagonal, whiskers, lines, dots)
+    return stack(ink, 380 + _ENTRY * len(names), diagonal, whiskers, lines, dots)
 
 
 def bins(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -129,7 +129,7 @@ def critical_difference(ranks: pl.DataFrame, groups: list[list[str]], width: flo
     )
     named = in_two_lines(rows, 30, before=expression)  # the bars share one name, which stands at the first
     y = alt.Y("title:N", sort=rows, scale=alt.Scale(domain=rows), title=None, axis=alt.Axis(
-        labelLimit=LABELS, labelFontSize=13, labelColor=ink.text, **named, grid=False, ticks=False,
+        labelLimit=LABEL_PX, labelFontSize=13, labelColor=ink.text, **named, grid=False, ticks=False,
         labelFlush=False, labelOverlap=False, domain=False))  # fmt: skip
     spans = pl.DataFrame([*bars, (ruler, first, first + width)], schema=["title", "from", "to"], orient="row")
     thick = alt.Chart(spans).mark_rule(strokeWidth=5, strokeCap="round").encode(
@@ -165,8 +165,10 @@ def cost(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
             alt.Tooltip("machine:N")]  # fmt: skip
     base = alt.Chart(frame).encode(x=x, tooltip=tips)
     best = alt.Chart(frame.filter("pareto").sort("cells_per_s"))
-    fill = alt.Fill("source:N", scale=alt.Scale(domain=SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None)
-    dash = alt.StrokeDash("source:N", scale=alt.Scale(domain=SOURCES, range=DASHES), legend=None)
+    fill = alt.Fill(
+        "source:N", scale=alt.Scale(domain=SCORE_SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None
+    )
+    dash = alt.StrokeDash("source:N", scale=alt.Scale(domain=SCORE_SOURCES, range=DASHES), legend=None)
     names = [
         alt.Chart(frame.filter(pl.col(room), left=left))
         .mark_text(align="right" if left else "left", dx=-11 if left else 11, dy=-9, fontSize=size, color=ink.text)

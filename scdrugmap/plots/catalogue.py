@@ -10,17 +10,17 @@ import polars as pl
 from scdrugmap.plots.base import stack
 from scdrugmap.plots.palette import RESPONSE, Ink
 
-ROW = 26
-SIDES: tuple[tuple[int, Literal["left", "right"], str], ...] = ((0, "left", "start"), (1, "right", "end"))
-RESPONSES = ["sensitive", "resistant"]
+_ROW = 26
+_SIDES: tuple[tuple[int, Literal["left", "right"], str], ...] = ((0, "left", "start"), (1, "right", "end"))
+_RESPONSES = ["sensitive", "resistant"]
 
 
 def _response(legend: alt.Legend | None) -> alt.Color:
     return alt.Color(
         "response:N",
-        scale=alt.Scale(domain=RESPONSES, range=[RESPONSE[name] for name in RESPONSES]),
+        scale=alt.Scale(domain=_RESPONSES, range=[RESPONSE[name] for name in _RESPONSES]),
         legend=legend,
-        sort=RESPONSES,
+        sort=_RESPONSES,
     )
 
 
@@ -65,7 +65,7 @@ def cells_by(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
         .mark_text(align="left", dx=6, fontSize=12, color=ink.soft)
         .encode(x="total:Q", y=y, text="label:N")
     )
-    return stack(ink, ROW * max(len(order), 1) + 40, bars, text)
+    return stack(ink, _ROW * max(len(order), 1) + 40, bars, text)
 
 
 def coverage(frame: pl.DataFrame, ink: Ink) -> alt.LayerChart:
@@ -108,7 +108,7 @@ def timeline(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
                 alt.Tooltip("public_since:T", title="public since", format="%d %b %Y"),
             ],
         )
-        .properties(height=ROW * max(dated["cancer_group"].n_unique(), 1) + 50)
+        .properties(height=_ROW * max(dated["cancer_group"].n_unique(), 1) + 50)
     )
 
 
@@ -139,7 +139,7 @@ def balance(sensitive: int, resistant: int, ink: Ink) -> alt.LayerChart:
         alt.Chart(frame[row : row + 1])
         .mark_text(align=side, dy=26, fontSize=13, color=ink.text)
         .encode(x=alt.X(f"{field}:Q", scale=scale), text="label:N")
-        for row, side, field in SIDES
+        for row, side, field in _SIDES
     ]
     return stack(ink, 70, bars, *ends)
 
@@ -153,7 +153,7 @@ def samples(frame: pl.DataFrame, ink: Ink) -> alt.Chart:
             x=alt.X("sample:Q", axis=None, scale=alt.Scale(domain=[-0.5, max(24, frame.height)])),
             y=alt.Y(
                 "response:N",
-                sort=RESPONSES,
+                sort=_RESPONSES,
                 title=None,
                 axis=alt.Axis(grid=False, labelFlush=False, labelFontSize=13, labelColor=ink.text),
             ),

@@ -6,10 +6,10 @@ import altair as alt
 import polars as pl
 
 from scdrugmap.plots.base import stack
-from scdrugmap.plots.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN, Ink
+from scdrugmap.plots.palette import CATEGORIES, DIVERGING, RESPONSE, UNKNOWN_COLOUR, Ink
 
 DRAWN = 20_000  # cells that a browser draws smoothly as SVG-free canvas points
-P_RESISTANT = "P(resistant)"
+_P_RESISTANT = "P(resistant)"
 RANK = "rank of p_resistant"  # among the cells of the file, 0 to 1: tells them apart where all are near 0.5
 FEW = 12  # categories that can be told apart by colour
 PROBABILITY = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], range=list(DIVERGING), clamp=True, interpolate="rgb")
@@ -54,7 +54,7 @@ def cell_map(frame: pl.DataFrame, by: str, title: str, ink: Ink) -> alt.LayerCha
     }
     tips = [
         alt.Tooltip("cell:N"),
-        alt.Tooltip("p_resistant:Q", title=P_RESISTANT, format=".2f"),
+        alt.Tooltip("p_resistant:Q", title=_P_RESISTANT, format=".2f"),
         *([alt.Tooltip("novelty:Q", format=".2f")] if frame["novelty"].is_not_null().any() else []),
     ]
     if by not in ("p_resistant", "novelty"):
@@ -63,7 +63,7 @@ def cell_map(frame: pl.DataFrame, by: str, title: str, ink: Ink) -> alt.LayerCha
     colour = _colour(drawn["shade"], by, title, ink)
     known = alt.Chart(drawn.filter(~pl.col("novel"))).mark_circle(size=size, opacity=0.85)
     novel = alt.Chart(drawn.filter(pl.col("novel"))).mark_point(size=size, strokeWidth=1, opacity=0.8)
-    shaded = {"stroke": alt.value(UNKNOWN)} if by == "p_resistant" else {"color": colour}
+    shaded = {"stroke": alt.value(UNKNOWN_COLOUR)} if by == "p_resistant" else {"color": colour}
     layers = [known.encode(**position, color=colour, tooltip=tips)]
     if drawn["novel"].any():
         layers.append(novel.encode(**position, **shaded, tooltip=tips))
@@ -83,7 +83,7 @@ def histogram(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart
         left = ((pl.col("p_resistant").cast(pl.Float64) * 40).floor().clip(0, 39) / 40).alias("left")
         binned = frame.select(left, side.alias("side")).group_by("left", "side").agg(pl.len().alias("cells"))
         binned = binned.with_columns(right=pl.col("left") + 1 / 40)
-    sides = RESPONSE | ({"novel": UNKNOWN} if frame["novel"].any() else {})
+    sides = RESPONSE | ({"novel": UNKNOWN_COLOUR} if frame["novel"].any() else {})
     scale = alt.Scale(domain=list(sides), range=list(sides.values()))
     bars = (
         alt.Chart(binned)

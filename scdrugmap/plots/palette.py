@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SENSITIVE = "#2F7FC1"
-RESISTANT = "#DB7316"
-UNKNOWN = "#8B95A1"  # uncertain, unlabelled or novel
-RESPONSE = {"sensitive": SENSITIVE, "resistant": RESISTANT}
+SENSITIVE_COLOUR = "#2F7FC1"
+RESISTANT_COLOUR = "#DB7316"
+UNKNOWN_COLOUR = "#8B95A1"  # uncertain, unlabelled or novel
+RESPONSE = {"sensitive": SENSITIVE_COLOUR, "resistant": RESISTANT_COLOUR}
 
 # P(resistant) from 0 to 1. Blue and orange differ in hue and in lightness from the grey between them, so the scale
 # survives red-green blindness and a grey print; every stop has at least 2:1 against both backgrounds.

@@ -7,7 +7,7 @@ import polars as pl
 
 from scdrugmap.plots.base import stack
 from scdrugmap.plots.palette import RESPONSE, Ink
-from scdrugmap.plots.scores import LABELS
+from scdrugmap.plots.scores import LABEL_PX
 
 CALLS = ["sensitive", "resistant"]
 
@@ -45,7 +45,7 @@ def by_sample(frame: pl.DataFrame, threshold: float, ink: Ink) -> alt.LayerChart
     frame = frame.with_columns(row=pl.format("{} · {}", "sample", pl.col("label").str.head(1).str.to_uppercase()))
     order = frame.sort("label", "p50", descending=[True, False])["row"].to_list()
     y = alt.Y("row:N", sort=order, title=None, axis=alt.Axis(
-        labelLimit=LABELS, grid=False, labelFlush=False, labelOverlap=False, labelColor=ink.text,
+        labelLimit=LABEL_PX, grid=False, labelFlush=False, labelOverlap=False, labelColor=ink.text,
         ticks=False))  # fmt: skip
     scale, axis = alt.Scale(domain=[0, 1], nice=False), alt.Axis(format="~g", tickCount=5)
     legend = alt.Legend(title=None, orient="top", symbolType="square", symbolOpacity=1, offset=2)

@@ -13,16 +13,16 @@ import polars as pl
 from scdrugmap.plots.base import LINE, _tooltip, domain, in_two_lines, stack
 from scdrugmap.plots.palette import Ink
 
-SOURCES = ("measured", "reported", "simulated")
+SCORE_SOURCES = ("measured", "reported", "simulated")
 
 
 DASHES = ([1, 0], [1, 0], [2.5, 2])  # of their outlines
 
 
-ROW = 34  # px a row: a finger's width at 390 px, and two lines of text do not touch
+_ROW = 34  # px a row: a finger's width at 390 px, and two lines of text do not touch
 
 
-LABELS = 168  # px for names on the axis; longer ones are cut with an ellipsis and whole in the tooltip
+LABEL_PX = 168  # px for names on the axis; longer ones are cut with an ellipsis and whole in the tooltip
 
 
 CONSTANTS = {"F1": "always “sensitive”"}  # what the tick is called where a word says it; elsewhere "constant"
@@ -30,7 +30,7 @@ CONSTANTS = {"F1": "always “sensitive”"}  # what the tick is called where a 
 
 def _names(order: list[str], ink: Ink) -> alt.Y:
     axis = alt.Axis(
-        labelLimit=LABELS,
+        labelLimit=LABEL_PX,
         labelPadding=14,
         grid=False,
         labelFontSize=13,
@@ -64,19 +64,19 @@ def ranking(frame: pl.DataFrame, metric: str, ink: Ink, span: tuple[float, float
         x=_scores(metric, low, high), x2="ci_high:Q"
     )
     whiskers = whiskers.encode(x=alt.X("ci_low:Q", scale=alt.Scale(domain=[low, high], nice=False), title=metric))
-    constants = base.mark_tick(thickness=3, size=ROW * 0.62, color=ink.text, opacity=0.85).encode(x="constant:Q")
+    constants = base.mark_tick(thickness=3, size=_ROW * 0.62, color=ink.text, opacity=0.85).encode(x="constant:Q")
     dots = base.mark_point(size=130, strokeWidth=2.2, opacity=1).encode(
         x=_scores(metric, low, high),
         stroke=alt.value(ink.accent),
         fill=alt.Fill(
-            "source:N", scale=alt.Scale(domain=SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None
+            "source:N", scale=alt.Scale(domain=SCORE_SOURCES, range=[ink.accent, ink.paper, ink.paper]), legend=None
         ),
-        strokeDash=alt.StrokeDash("source:N", scale=alt.Scale(domain=SOURCES, range=DASHES), legend=None),
+        strokeDash=alt.StrokeDash("source:N", scale=alt.Scale(domain=SCORE_SOURCES, range=DASHES), legend=None),
         tooltip=tips,
     )
     layers = [whiskers, constants, dots, _constant_label(frame, order, metric, ink)]
     lines = 1.35 if any(LINE in name for name in order) else 1.0
-    return stack(ink, round(ROW * lines * len(order)) + 76, *layers)
+    return stack(ink, round(_ROW * lines * len(order)) + 76, *layers)
 
 
 def _constant_label(frame: pl.DataFrame, order: list[str], metric: str, ink: Ink) -> alt.Chart:
@@ -84,7 +84,7 @@ def _constant_label(frame: pl.DataFrame, order: list[str], metric: str, ink: Ink
     label = frame.drop_nulls("constant").head(1).with_columns(label=pl.lit(CONSTANTS.get(metric, "constant")))
     return (
         alt.Chart(label)
-        .mark_text(dy=-ROW * 0.62, fontSize=12, color=ink.soft, align="center")
+        .mark_text(dy=-_ROW * 0.62, fontSize=12, color=ink.soft, align="center")
         .encode(x="constant:Q", y=alt.Y("title:N", sort=order), text="label:N")
     )
 
@@ -119,8 +119,8 @@ def dumbbell(frame: pl.DataFrame, metric: str, ink: Ink) -> alt.LayerChart:
         )
         for field, name in (("by_cell", splits.domain[0]), ("safe", safe_name))
     ]
-    constants = base.mark_tick(thickness=3, size=ROW * 0.62, color=ink.text, opacity=0.85).encode(
+    constants = base.mark_tick(thickness=3, size=_ROW * 0.62, color=ink.text, opacity=0.85).encode(
         x="constant:Q", tooltip=tips
     )
     label = _constant_label(frame, order, metric, ink)
-    return stack(ink, ROW * len(order) + 108, span, whisker, constants, *dots, label)
+    return stack(ink, _ROW * len(order) + 108, span, whisker, constants, *dots, label)

@@ -17,9 +17,9 @@ from scdrugmap.plots.palette import Ink
 MEAN = "mean"
 GAP = " "  # an empty row and column that keep the means apart
 PAIR = "pair"  # name of the selection that a click makes
-STEP, LEAST = 34, 15  # px a row, where there are few and where there are many
+STEP, _LEAST = 34, 15  # px a row, where there are few and where there are many
 NAMES = 140  # px for the name of a data set beside its row, in two lines where there is room
-HEADS = 230  # px for one above its column
+_HEADS = 230  # px for one above its column
 WHOLE = 16  # data sets up to which every cell can carry its number
 HATCHED = {
     "confounded": "M-1,1L1,-1M-1,0L0,-1M0,1L1,0",
@@ -46,7 +46,7 @@ def matrix(
     distance to what `against` names, positive is better), `crosses` (what the word `undecided` says of a cell), and for
     the tooltip those of `TIPS`. `number` is the column that stands in the cells. A click selects `PAIR`.
     """
-    step = STEP if len(names) <= WHOLE else max(LEAST, STEP - len(names) // 3)
+    step = STEP if len(names) <= WHOLE else max(_LEAST, STEP - len(names) // 3)
     domain = [*names, GAP, MEAN] if frame.filter(state="mean").height else names
     base = _placed(frame, domain, step, ink)
     filled = "datum.state == 'measured' || datum.state == 'mean'"
@@ -60,7 +60,7 @@ def matrix(
     ]
     clicked = alt.selection_point(name=PAIR, fields=["train", "test"], on="click", empty=False, clear=False)
     over = base.mark_rect(opacity=0, cursor="pointer").encode(tooltip=tips(frame, metric)).add_params(clicked)
-    heads = min(HEADS, 7 * max((len(name) for name in names), default=0)) + 114
+    heads = min(_HEADS, 7 * max((len(name) for name in names), default=0)) + 114
     legend = 21 * _signed(frame, undecided)["sign"].n_unique()
     return stack(ink, step * len(domain) + heads + legend, *layers, over)
 
@@ -68,12 +68,13 @@ def matrix(
 def _placed(frame: pl.DataFrame, domain: list[str], step: int, ink: Ink) -> alt.Chart:
     size = 12 if step > 20 else 10
     shared: dict[str, Any] = {
-        "labelColor": ink.text, "labelFontSize": size, "labelOverlap": step <= LEAST,
+        "labelColor": ink.text, "labelFontSize": size, "labelOverlap": step <= _LEAST,
         "labelFlush": False, "grid": False, "ticks": False, "domain": False, "titleColor": ink.soft,
         "titleFontSize": 12,
     }  # fmt: skip
     x = alt.X("test:N", sort=domain, scale=alt.Scale(domain=domain, padding=0), title="tested on →",
-              axis=alt.Axis(orient="top", labelAngle=-90, titleAnchor="start", labelLimit=HEADS, **shared))  # fmt: skip
+              axis=alt.Axis(orient="top", labelAngle=-90, titleAnchor="start", labelLimit=_HEADS,
+                            **shared))  # fmt: skip
     rows: dict[str, Any] = in_two_lines(domain) if step == STEP else {}
     y = alt.Y("train:N", sort=domain, scale=alt.Scale(domain=domain, padding=0), title="trained on ↓",
               axis=alt.Axis(titleAngle=0, titleAnchor="end", titleAlign="left", titleY=-10, titleX=-NAMES,

@@ -20,7 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 MIN_CELLS = 15
 MAP_CELLS = 20_000
-NEIGHBOURS = 15  # scanpy's default
+_NEIGHBOURS = 15  # scanpy's default
 COMPONENTS = 50  # wider embeddings are reduced to this many principal components first, as scanpy advises for X
 RESOLUTION = 1.0
 _PLACED_BY = 5  # laid-out cells that place one that is not
@@ -80,7 +80,7 @@ def _lay_out(embedding: NDArray[np.float32], seed: int) -> tuple[NDArray[np.floa
         # Over 8,192 cells scanpy's own choice is pynndescent: approximate, and scanpy cannot read what its 0.7 returns.
         sc.pp.neighbors(
             cells,
-            n_neighbors=min(NEIGHBOURS, len(embedding) - 1),
+            n_neighbors=min(_NEIGHBOURS, len(embedding) - 1),
             use_rep="X_embedding",
             transformer="sklearn",
             random_state=seed,

@@ -21,7 +21,7 @@ from scdrugmap.prompting.settings import PromptSettings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-SHOTS = 5  # of each class, where no number was given
+_SHOTS = 5  # of each class, where no number was given
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def check_shots(examples: object, shots: int | None) -> int:
             raise InvalidInput(message, "Name a file that has labels: --examples labelled.h5ad")
         return 0
     if shots is None:
-        return SHOTS
+        return _SHOTS
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
         message = f"{shots!r} is no number of examples of each class."
         raise InvalidInput(message, "Give a whole number of at least 1, e.g. --shots 5, or leave the examples out.")

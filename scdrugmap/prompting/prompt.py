@@ -28,8 +28,8 @@ SYSTEM = (
     '{"answers": [{"id": ID, "label": "sensitive" or "resistant", "p_resistant": PROBABILITY}, ...]}, one entry for '
     "each id. PROBABILITY is between 0 and 1: below 0.5 for sensitive cells, 0.5 or more for resistant ones."
 )
-EXAMPLES = "Cells whose response is known:"
-CELLS = "Cells to judge:"
+_EXAMPLES = "Cells whose response is known:"
+_CELLS = "Cells to judge:"
 KEPT = ("type", "properties", "required", "additionalProperties")  # of a schema; docstrings are not sent
 
 
@@ -63,11 +63,11 @@ def messages(cells: Sequence[CellText], examples: Sequence[Example] = ()) -> lis
     """Return the chat messages that ask about cells of which the same is told, after the examples."""
     parts = []
     if examples:
-        parts += [EXAMPLES, *(example.line(cells[0].about) for example in examples), ""]
+        parts += [_EXAMPLES, *(example.line(cells[0].about) for example in examples), ""]
     if cells[0].about:
         parts += [cells[0].about, ""]
     named = zip(names_of(len(cells)), cells, strict=True)
-    parts += [CELLS, *(f"{name}: {' '.join(cell.genes)}" for name, cell in named)]
+    parts += [_CELLS, *(f"{name}: {' '.join(cell.genes)}" for name, cell in named)]
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n".join(parts)}]
 
 
@@ -109,5 +109,5 @@ def schema(n_cells: int) -> dict[str, Any]:
 
 def prompt_hash() -> str:
     """Return a hash of the wording, for the provenance: twelve hexadecimal digits."""
-    wording = json.dumps([VERSION, SYSTEM, EXAMPLES, CELLS, schema(1)])
+    wording = json.dumps([VERSION, SYSTEM, _EXAMPLES, _CELLS, schema(1)])
     return hashlib.sha256(wording.encode()).hexdigest()[:12]

@@ -19,7 +19,7 @@ from scdrugmap.prompting.label_probability import LabelProbs
 from scdrugmap.prompting.parse_json import entries_of
 from scdrugmap.prompting.prompt import names_of
 
-SOURCES = {  # of P(resistant), in words
+P_SOURCES = {  # of P(resistant), in words
     "logprobs": "read from how sure the model was of the word (token probabilities)",
     "stated": "as the model states it",
 }

@@ -369,7 +369,7 @@ def test_colours_can_be_read(theme, ink):
     assert contrast(ink.soft, paper) > 4.5
     assert contrast(CONFIG["theme"][theme]["linkColor"], paper) > 4.5
     assert contrast(CONFIG["theme"][theme]["primaryColor"], "#FFFFFF") > 4
-    for mark in (palette.SENSITIVE, palette.RESISTANT, palette.UNKNOWN, ink.accent):
+    for mark in (palette.SENSITIVE_COLOUR, palette.RESISTANT_COLOUR, palette.UNKNOWN_COLOUR, ink.accent):
         assert contrast(mark, paper) > 2.9
     for stop in palette.DIVERGING:
         assert contrast(stop, paper) > 2

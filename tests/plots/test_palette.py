@@ -62,9 +62,9 @@ def cells(novel: float = 0.2) -> pl.DataFrame:
 
 # ---- the palette ----------------------------------------------------------------------------------------------------
 def test_sensitive_is_blue_and_resistant_is_orange():
-    assert palette.SENSITIVE == BLUE
-    assert palette.RESISTANT == ORANGE
-    assert palette.UNKNOWN == GREY
+    assert palette.SENSITIVE_COLOUR == BLUE
+    assert palette.RESISTANT_COLOUR == ORANGE
+    assert palette.UNKNOWN_COLOUR == GREY
     assert palette.RESPONSE == MEANING
     assert is_blue(BLUE)
     assert is_orange(ORANGE)

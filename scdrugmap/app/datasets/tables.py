@@ -10,7 +10,7 @@ import streamlit as st
 
 from scdrugmap.app.ui.glossary import tip
 from scdrugmap.data.catalog.card import CONFIDENCE
-from scdrugmap.plots.palette import SENSITIVE
+from scdrugmap.plots.palette import SENSITIVE_COLOUR
 
 CONFIDENCE_TIP = "How far the label can be taken as resistance. " + " ".join(
     f"{level}: {rule}." for level, rule in CONFIDENCE.items()
@@ -74,7 +74,7 @@ def catalogue_columns() -> dict[str, Any]:
             format="%.0f %%",
             min_value=0,
             max_value=100,
-            color=SENSITIVE,
+            color=SENSITIVE_COLOUR,
             help=tip("response"),
             width=95,
         ),

@@ -19,10 +19,10 @@ from scdrugmap.models import MODELS
 from scdrugmap.models.card import ModelCard
 from scdrugmap.prompting.cost import Estimate
 from scdrugmap.prompting.endpoint import Endpoint
-from scdrugmap.prompting.replies import SOURCES
+from scdrugmap.prompting.replies import P_SOURCES
 from scdrugmap.settings import Settings
 
-P_RESISTANT = "The probability that the model gives to the word resistant. It is not calibrated."
+P_ASKED = "The probability that the model gives to the word resistant. It is not calibrated."
 TURN_ON = """\
 export OPENAI_API_KEY=...                           # any word where the endpoint wants none
 export OPENAI_BASE_URL=http://localhost:11434/v1    # only for another endpoint than OpenAI's: here Ollama's
@@ -139,7 +139,7 @@ def was_told(provenance: Mapping[str, Any]) -> str:
 def what_it_is(provenance: Mapping[str, Any]) -> str:
     """Say what P(resistant) is here, and what it is not."""
     put, chosen = provenance["asked"], provenance["settings"]
-    how = " or ".join(SOURCES[name] for name in sorted(put["sources"])) or "not given for any cell"
+    how = " or ".join(P_SOURCES[name] for name in sorted(put["sources"])) or "not given for any cell"
     name, top_k, together = plain(put["served"] or put["name"]), chosen["top_k"], int(chosen["cells_per_request"])
     at_a_time = "one cell" if together == 1 else f"{together} cells"
     return (

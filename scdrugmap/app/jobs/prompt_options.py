@@ -18,7 +18,7 @@ from scdrugmap.models.core.cells import ABOUT
 from scdrugmap.prompting.prompt import CellText, messages
 from scdrugmap.prompting.settings import OBS, PromptSettings
 
-LABELS = {
+FIELD_LABELS = {
     "drug": "Drug",
     "cancer_type": "Cancer type",
     "tissue": "Tissue",
@@ -93,7 +93,7 @@ def in_the_app(remedy: str) -> str:
     """Put a remedy of the command line into words of the form: `--set top_k=20` becomes "Genes told of a cell" = 20."""
 
     def field(match: re.Match[str]) -> str:
-        label = f"“{LABELS.get(match[1], match[1])}”"
+        label = f"“{FIELD_LABELS.get(match[1], match[1])}”"
         return label if match[2] in (None, "null") else f"{label} = {match[2]}"  # null is a box that is ticked
 
     return _SETTING.sub(field, remedy.replace("--max-cost", f"“{LIMIT}”"))

@@ -25,9 +25,9 @@ def leaderboard(board: pl.DataFrame) -> dict[str, str]:
     for place, (column, label, key, word) in zip(places, questions, strict=False):
         options = _by_evidence(rows, column)
         if column == "strategy" and len(options) > 1:
-            options = [entries.ANY, *options]
+            options = [entries.ANY_VALUE, *options]
         picks[column] = widgets.choose(label, options, key, word=word, place=place)
-        rows = rows.filter((pl.col(column) == picks[column]) | (picks[column] == entries.ANY))
+        rows = rows.filter((pl.col(column) == picks[column]) | (picks[column] == entries.ANY_VALUE))
     shots = sorted(rows["shots"].unique(), key=lambda word: (word == "all", int(word) if word != "all" else 0))
     several = len(shots) > 1
     picks["shots"] = (
@@ -43,7 +43,7 @@ def _by_evidence(rows: pl.DataFrame, column: str) -> list[str]:
     """Return the values of a column, those with most measured entries first; of the splits, leak-safe ones first."""
     measured = (pl.col("source") == "measured").sum().alias("measured")
     counts = rows.group_by(column).agg(measured, pl.len().alias("all"))
-    safe = pl.col(column).is_in(entries.SAFE_SPLITS) & (pl.col("measured") > 0)
+    safe = pl.col(column).is_in(entries.LEAK_SAFE) & (pl.col("measured") > 0)
     ordered = counts.with_columns(safe=safe).sort(
         "safe", "measured", "all", column, descending=[True, True, True, False]
     )

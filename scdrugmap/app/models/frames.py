@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from scdrugmap.app.ui.board import ANY, CONSTANT, cells, named, titled
+from scdrugmap.app.ui.board import ANY_VALUE, CONSTANT_MODEL, cells, named, titled
 from scdrugmap.evaluation.analysis.leaderboard import leaderboard
 from scdrugmap.evaluation.analysis.significance import Comparison
 from scdrugmap.evaluation.metrics.metrics import METRICS
 from scdrugmap.evaluation.metrics.reliability import Reliability
 
 PANEL = 8  # entries in one of the small multiples
-USUAL = {
+_USUAL = {
     "Bone marrow aspirate": "Bone marrow",
     "Peripheral blood mononuclear cells": "PBMC",
     "Non-small cell lung cancer": "NSCLC",
 }
 LIKE = ["model", "head", "strategy", "variant"]
 PLOTS = {"wide": 900, "narrow": 170}  # px of the plot of scores against speed, on a desktop and on a phone
-TALL, LETTER, MARGIN = 240, 7, 30  # px: the plot's height, a letter's width, and what a name may stand out at the side
+TALL, LETTER, _MARGIN = 240, 7, 30  # px: the plot's height, a letter's width, and what a name may stand out at the side
 
 
 def words_of(shots: str) -> int | None:
@@ -48,7 +48,7 @@ def with_gaps(both: pl.DataFrame, gaps: pl.DataFrame) -> pl.DataFrame:
 def stated(rows: pl.DataFrame) -> pl.DataFrame:
     """Name the reported numbers for an axis: the entry above, its stratum, shortened where that is usual, below."""
     short = pl.col("on")
-    for name, usual in USUAL.items():
+    for name, usual in _USUAL.items():
         short = short.str.replace(name, usual, literal=True)
     return rows.with_columns(title=pl.format("{}, {} · {}", "title", "strategy", short), where="on")
 
@@ -105,7 +105,7 @@ def calibration_table(entries: Sequence[tuple[str, Reliability]]) -> pl.DataFram
 
 def ranks(comparison: Comparison, models: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
     """Return the mean ranks with `title`, and the title of each entry by its name in the comparison."""
-    constant = comparison.ranks.filter(model=CONSTANT).with_columns(title=pl.lit("constant"))
+    constant = comparison.ranks.filter(model=CONSTANT_MODEL).with_columns(title=pl.lit("constant"))
     rest = _by_strategy(titled(comparison.ranks, models).drop("label"))
     several = rest["shots"].n_unique() > 1
     if several:
@@ -150,7 +150,7 @@ def _room(frame: pl.DataFrame, px: int) -> list[bool]:
     taken: list[tuple[float, float, float]] = []
     free = []
     for start, height, width in places.iter_rows():
-        fits = start >= -MARGIN and start + width <= px + MARGIN
+        fits = start >= -_MARGIN and start + width <= px + _MARGIN
         fits &= all(abs(height - other) > 2 * LETTER or start > b or start + width < a for a, b, other in taken)
         free.append(fits)
         if fits:
@@ -159,8 +159,8 @@ def _room(frame: pl.DataFrame, px: int) -> list[bool]:
 
 
 def pick(board: pl.DataFrame, **choices: str) -> pl.DataFrame:
-    """Keep the rows where each named column has the chosen value; `ANY` leaves a column open."""
-    return board.filter(*(pl.col(column) == value for column, value in choices.items() if value != ANY))
+    """Keep the rows where each named column has the chosen value; `ANY_VALUE` leaves a column open."""
+    return board.filter(*(pl.col(column) == value for column, value in choices.items() if value != ANY_VALUE))
 
 
 def ranking(scores: pl.DataFrame, models: pl.DataFrame, *, metric: str, split_by: str, **view: str) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from scdrugmap.models.card import ModelCard
 from scdrugmap.models.speed import speeds
 from scdrugmap.prompting.cost import rough_estimate
 
-EXAMPLE = 1000  # cells, of which a price is told
+_EXAMPLE = 1000  # cells, of which a price is told
 _FLOAT32 = 4  # bytes
 
 
@@ -25,16 +25,16 @@ def facts(card: ModelCard) -> dict[str, str]:
             "Reads of a cell": f"{reads}, cut at {count(card.settings['max_length'])} tokens",
             "Memory for its weights": f"{(card.n_parameters or 0) * _FLOAT32 / 1e9:.2g} GB in float32, half of that in "
             "bfloat16",
-            f"Time for {count(EXAMPLE)} cells": f"about {duration(EXAMPLE / max(rates))} on a CPU" if rates else "",
+            f"Time for {count(_EXAMPLE)} cells": f"about {duration(_EXAMPLE / max(rates))} on a CPU" if rates else "",
         }
     settings = prompt_options.checked(card, {})
-    estimate = rough_estimate(settings, EXAMPLE, "")
+    estimate = rough_estimate(settings, _EXAMPLE, "")
     prices = (settings.usd_per_million_input, settings.usd_per_million_output)
     return {
         "Is told of a cell": f"{reads}; drug, cancer type and tissue where you say so",
         "Price of a million tokens": f"{number(prices[0])} USD sent, {number(prices[1])} USD received "
         f"({settings.price_date}); yours may differ",
-        f"A run on {count(EXAMPLE)} cells": f"{count(estimate.n_requests)} requests, "
+        f"A run on {count(_EXAMPLE)} cells": f"{count(estimate.n_requests)} requests, "
         f"about {endpoints.usd(estimate.usd)}",
         "Tokens a request may have": count(card.max_length),
     }

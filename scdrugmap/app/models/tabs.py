@@ -17,13 +17,13 @@ from scdrugmap.plots import base, benchmark, scores
 Picks = Mapping[str, str]
 PANELS = 12  # small multiples that are drawn at first
 CALIBRATED = 3  # entries whose reliability is drawn at first
-CURVES, COLOURS = 5, 10  # curves that are drawn at first, and at most: colours beyond that repeat
+_CURVES, COLOURS = 5, 10  # curves that are drawn at first, and at most: colours beyond that repeat
 
 
 def by_facet(picks: Picks, kinds: list[str]) -> None:
     """Draw the ranking under each value of the facet, all on one scale."""
     view = {"protocol": picks["protocol"], "shots": frames.words_of(picks["shots"])}
-    if picks["strategy"] != board.ANY:
+    if picks["strategy"] != board.ANY_VALUE:
         view["strategy"] = picks["strategy"]
     rows = models_queries.by_facet(queries.SHOWN[picks["metric"]], picks["facet"], split_by=picks["split_by"], **view)
     rows = rows.filter(pl.col("source").is_in(kinds))
@@ -54,7 +54,7 @@ def by_facet(picks: Picks, kinds: list[str]) -> None:
 
 def few_shot(picks: Picks, *, simulated: bool) -> None:
     """Draw what labelled cells of the target add, one target at a time."""
-    view = {} if picks["strategy"] == board.ANY else {"strategy": picks["strategy"]}
+    view = {} if picks["strategy"] == board.ANY_VALUE else {"strategy": picks["strategy"]}
     rows = models_queries.few_shot(queries.SHOWN[picks["metric"]], simulated=simulated, **view)
     if rows.is_empty():
         layout.nothing_yet(
@@ -70,8 +70,8 @@ def few_shot(picks: Picks, *, simulated: bool) -> None:
     target = widgets.choose("Target", targets, "target", word="shots", default=picks["on"], place=left)
     curves = frames.one_target(rows, target)
     names = frames.best_curves(curves, higher=queries.metric(picks["metric"]).higher_is_better)
-    chosen = widgets.several("Models", names, "curves", word="model", place=right, shown=f"the best {CURVES}")
-    curves = curves.filter(pl.col("title").is_in((chosen or names[:CURVES])[:COLOURS]))
+    chosen = widgets.several("Models", names, "curves", word="model", place=right, shown=f"the best {_CURVES}")
+    curves = curves.filter(pl.col("title").is_in((chosen or names[:_CURVES])[:COLOURS]))
     chart = benchmark.few_shot(curves, picks["metric"], layout.ink())
     st.altair_chart(chart, alt=f"{picks['metric']} on {target} over labelled target cells")
     ids = curves["run_ids"].explode().drop_nulls()
@@ -120,7 +120,7 @@ def significance(picks: Picks, *, simulated: bool) -> None:
     """Draw which entries can be told apart over data sets, and the paired tests behind it."""
     view: dict[str, object] = {"protocol": picks["protocol"], "split_by": picks["split_by"]}
     view["shots"] = frames.words_of(picks["shots"])
-    if picks["strategy"] != board.ANY:
+    if picks["strategy"] != board.ANY_VALUE:
         view["strategy"] = picks["strategy"]
     try:
         comparison = models_queries.compare(queries.SHOWN[picks["metric"]], simulated=simulated, **view)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from scdrugmap.app.jobs import endpoints, prompt_options
 from scdrugmap.app.jobs.endpoints import Remote
-from scdrugmap.app.jobs.prompt_options import LABELS, LIMIT, OWN
+from scdrugmap.app.jobs.prompt_options import FIELD_LABELS, LIMIT, OWN
 from scdrugmap.app.jobs.store import JobStatus
 from scdrugmap.app.ui.format import plain
 from scdrugmap.errors import ScDrugMapError
@@ -18,9 +18,9 @@ from scdrugmap.models.core.cells import ABOUT
 from scdrugmap.prompting.cost import Estimate, rough_estimate
 from scdrugmap.prompting.settings import OBS
 
-EXAMPLES = {"drug": "e.g. erlotinib", "cancer_type": "e.g. melanoma", "tissue": "e.g. lung"}
+_EXAMPLES = {"drug": "e.g. erlotinib", "cancer_type": "e.g. melanoma", "tissue": "e.g. lung"}
 LONGEST = 80  # characters of what is told
-SHOWN = 4  # values of a column
+_SHOWN = 4  # values of a column
 
 
 def terms(status: JobStatus, remote: Remote, kept: int) -> dict[str, Any] | None:
@@ -41,7 +41,7 @@ def choose(status: JobStatus, remote: Remote) -> dict[str, Any] | None:
     with st.container(border=True):
         st.markdown("**What the model is told**")
         name = st.text_input(
-            LABELS["name"], before.get("name", card.settings["name"]), key="told_name", max_chars=LONGEST,
+            FIELD_LABELS["name"], before.get("name", card.settings["name"]), key="told_name", max_chars=LONGEST,
             help=f"As {plain(remote.host)} calls it. For Ollama, vLLM or llama.cpp: the name under which you serve it.",
         )  # fmt: skip
         places = st.columns(3)
@@ -68,11 +68,11 @@ def _said(word: str, status: JobStatus, before: str, place: Any) -> str | None:
     with place:
         above = st.container()  # the field stands above the box that decides whether it can be written in
         from_column = word in columns and st.checkbox(
-            f"{LABELS[word]}: {OWN}", before == OBS, key=f"own_{word}", help=_holds(held),
+            f"{FIELD_LABELS[word]}: {OWN}", before == OBS, key=f"own_{word}", help=_holds(held),
         )  # fmt: skip
         typed = above.text_input(
-            LABELS[word], "" if before == OBS else before, key=f"told_{word}", max_chars=LONGEST,
-            placeholder=_placeholder(held) if from_column else EXAMPLES[word], disabled=from_column,
+            FIELD_LABELS[word], "" if before == OBS else before, key=f"told_{word}", max_chars=LONGEST,
+            placeholder=_placeholder(held) if from_column else _EXAMPLES[word], disabled=from_column,
         )  # fmt: skip
         value = OBS if from_column else (typed or "").strip()
         wrong = prompt_options.problem(word, value, columns, held.get("values", ()))
@@ -88,7 +88,7 @@ def _holds(held: Mapping[str, Any]) -> str:
 
 
 def _placeholder(held: Mapping[str, Any]) -> str:
-    values = list(held.get("values", ()))[:SHOWN]
+    values = list(held.get("values", ()))[:_SHOWN]
     return ", ".join(values) + (" ..." if held.get("n", 0) > len(values) else "")
 
 
@@ -109,10 +109,10 @@ def _sizes(card: ModelCard, before: Mapping[str, Any]) -> dict[str, Any]:
     for at, (name, options) in enumerate(steps.items()):
         if at % 3 == 0:
             row = st.columns(3)
-        value = row[at % 3].number_input(LABELS[name], value=start[name], key=f"told_{name}", **options)
+        value = row[at % 3].number_input(FIELD_LABELS[name], value=start[name], key=f"told_{name}", **options)
         sizes[name] = start[name] if value is None else value
     left = row[2].checkbox(
-        LABELS["temperature"], start["temperature"] is None, key="told_temperature",
+        FIELD_LABELS["temperature"], start["temperature"] is None, key="told_temperature",
         help=f"Some newer hosted models take none. Else it is {card.settings['temperature']:g}.",
     )  # fmt: skip
     return sizes | {"temperature": None if left else card.settings["temperature"]}

@@ -19,7 +19,7 @@ from scdrugmap.app.ui import format, glossary, layout, queries, widgets
 
 TYPES = ["h5ad", "h5", "zip", "csv", "tsv", "gz"]
 MARKS = {"ok": ("✓", "#2E8B6F"), "warning": ("!", "#C9650E"), "stop": ("✕", "#C2375B")}
-STAGES = {
+_STAGES = {
     "": "Waiting for its turn",
     "read": "Reading and checking the file",
     "load": "Loading the model",
@@ -29,8 +29,8 @@ STAGES = {
     "map": "Drawing the map",
     "write": "Writing the files",
 }
-LOCAL = [stage for stage in STAGES if stage != "ask"]
-ASKED = [stage for stage in STAGES if stage not in ("embed", "score")]
+LOCAL = [stage for stage in _STAGES if stage != "ask"]
+ASKED = [stage for stage in _STAGES if stage not in ("embed", "score")]
 
 
 def bring() -> None:
@@ -217,7 +217,7 @@ def watch(job_id: str) -> None:
         at = steps.index(status.stage) if status.stage in steps else 0
         part = min(status.done / status.total, 1.0) if status.total else 0.0
         counted = f"{format.count(status.done)} of {format.count(status.total)} cells" if status.total else ""
-        st.markdown(f"**{head}** · {STAGES.get(status.stage, status.stage)}")
+        st.markdown(f"**{head}** · {_STAGES.get(status.stage, status.stage)}")
         step = f"Step {at} of {len(steps) - 1}" if at else "Starting"
         text = " · ".join(word for word in (step, counted, predict_text.remaining(status.eta_seconds)) if word)
         st.progress((max(at - 1, 0) + part) / (len(steps) - 1), text=text)

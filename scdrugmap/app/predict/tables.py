@@ -8,7 +8,7 @@ import polars as pl
 import streamlit as st
 
 from scdrugmap.app.ui.glossary import tip
-from scdrugmap.plots.palette import RESISTANT
+from scdrugmap.plots.palette import RESISTANT_COLOUR
 
 
 def groups(frame: pl.DataFrame) -> pl.DataFrame:
@@ -27,7 +27,7 @@ def group_columns(name: str) -> dict[str, Any]:
         "group": column.TextColumn(name.capitalize(), pinned=True),
         "n_cells": column.NumberColumn("Cells", format="localized"),
         "resistant": column.ProgressColumn(
-            "% resistant", format="%.0f %%", min_value=0, max_value=100, color=RESISTANT
+            "% resistant", format="%.0f %%", min_value=0, max_value=100, color=RESISTANT_COLOUR
         ),
         "interval": column.TextColumn("95 % interval", help=tip("interval")),
         "mean_p_resistant": column.NumberColumn("Mean P(resistant)", format="%.2f", help=tip("P(resistant)")),

@@ -77,7 +77,7 @@ def headline_asked(summary: dict[str, Any]) -> None:
     first, second, third = st.columns([3, 2, 2])
     part = summary["resistant"]
     first.metric(
-        "Predicted resistant", text.share(part), help=endpoints.P_RESISTANT, **quiet,
+        "Predicted resistant", text.share(part), help=endpoints.P_ASKED, **quiet,
         delta=f"{format.count(part['n_cells'])} cells, {text.share_unit(part)}" if part["n_cells"] else "no cell",
     )  # fmt: skip
     second.metric(

@@ -13,7 +13,7 @@ from scdrugmap.app.ui.glossary import split
 from scdrugmap.app.ui.sentence import INTERVAL, made_on, score
 from scdrugmap.evaluation.results.run_record import FoldScores
 
-HATCHED = {
+_HATCHED = {
     "confounded": "label and sample are one and the same there",
     "one class": "the cells tested, or those trained on, are of one class",
     "failed": "the run could not be done; the tooltip says why",
@@ -53,7 +53,7 @@ def matrix_caption(table: pl.DataFrame, picks: Mapping[str, Any], date: str, *, 
     """Caption of the matrix."""
     rows, sets = table.filter(state="measured"), table["train"].n_unique()
     tested = float(rows.unique("test")["n"].sum())
-    hatched = [f"{n} {state} ({HATCHED[state]})" for state, n in frames.states(table)]
+    hatched = [f"{n} {state} ({_HATCHED[state]})" for state, n in frames.states(table)]
     seeds = max(rows["seeds"], default=1)
     return [
         f"{picks['metric']} of {rows.height} pairs of {sets} data sets, {count(tested)} tested cells",

@@ -11,11 +11,11 @@ import polars as pl
 from scdrugmap.evaluation.analysis.scores import averaged, labelled, side
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
-SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
-HEADS = {"mlp": "MLP", "logistic": "logistic", "gradient-boosting": "boosting", "knn": "kNN", "prompt": "prompt"}
+LEAK_SAFE = ("study", "dataset", "patient_or_line", "sample")  # strictest first
+_HEADS = {"mlp": "MLP", "logistic": "logistic", "gradient-boosting": "boosting", "knn": "kNN", "prompt": "prompt"}
 # Models of the paper that have no card here yet but whose reported numbers are shown.
 PAPER_NAMES = {"llama3-8b": "Llama 3 8B", "gpt-4o-mini": "GPT-4o-mini"}
-CELLS = [
+_CELLS = [
     "protocol",
     "facet",
     "on",
@@ -24,10 +24,10 @@ CELLS = [
     "design",
     "metric",
 ]  # what two entries must share to be compared
-ENTRY = ["model", "head", "variant"]
-CONSTANT = "constant"
-NAMED = 4  # data sets that are named in full where they were merged
-ANY = "any"
+_ENTRY = ["model", "head", "variant"]
+CONSTANT_MODEL = "constant"
+_NAMED = 4  # data sets that are named in full where they were merged
+ANY_VALUE = "any"
 
 
 def tidy(scores: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
@@ -41,7 +41,7 @@ def named(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     `rows` are of `averaged` or `leaderboard`; `models` has `model`, `title` and `kind`. Runs that train on one data set
     for others go as well: they have a page of their own. `shots` become words, "all" where there is no limit.
     """
-    rows = rows.filter(pl.col("value").is_not_null() & (pl.col("model") != CONSTANT) & ~single_source())
+    rows = rows.filter(pl.col("value").is_not_null() & (pl.col("model") != CONSTANT_MODEL) & ~single_source())
     merged = pl.col("facet") == "all"
     stated = (
         pl.when(merged)
@@ -64,7 +64,7 @@ def cells() -> pl.Expr:
     whole = (pl.col("facet") == "all") | (pl.col("facet_value").fill_null("") == "")
     sets = pl.col("test")
     many = pl.format("{} data sets ({} …)", sets.list.len(), sets.list.first())
-    each = pl.when(sets.list.len() > NAMED).then(many).otherwise(side("test"))
+    each = pl.when(sets.list.len() > _NAMED).then(many).otherwise(side("test"))
     return pl.when(whole).then(each).otherwise("facet_value")
 
 
@@ -79,7 +79,7 @@ def single_source() -> pl.Expr:
 
 def titled(rows: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
     """Add `title`, the name of an entry on screen, from `model` and `head`; the constant classifier goes."""
-    rows = rows.filter(pl.col("model") != CONSTANT).join(models.select("model", "title"), on="model", how="left")
+    rows = rows.filter(pl.col("model") != CONSTANT_MODEL).join(models.select("model", "title"), on="model", how="left")
     return labelled(rows).with_columns(title=_with_label(_title(pl.col("head") == "prompt")))
 
 
@@ -97,7 +97,7 @@ def others(rows: pl.DataFrame, run_id: str) -> pl.DataFrame:
 def _title(alone: pl.Expr) -> pl.Expr:
     """Return the name of an entry; `alone` tells where the model's name says it all."""
     name = pl.col("title").fill_null(pl.col("model").replace(PAPER_NAMES))
-    return pl.when(alone).then(name).otherwise(pl.format("{} + {}", name, pl.col("head").replace(HEADS)))
+    return pl.when(alone).then(name).otherwise(pl.format("{} + {}", name, pl.col("head").replace(_HEADS)))
 
 
 def _with_label(title: pl.Expr) -> pl.Expr:
@@ -114,11 +114,11 @@ def pairs(board: pl.DataFrame, *, metric: str) -> pl.DataFrame:
     ours = board.filter(
         (pl.col("source") != "reported") & (pl.col("metric") == metric) & (pl.col("protocol") == "pooled")
     )
-    join = [*CELLS, *ENTRY, "source"]
+    join = [*_CELLS, *_ENTRY, "source"]
     cell = ours.filter(pl.col("split_by") == "cell").select(*join, by_cell="value")
-    order = {name: rank for rank, name in enumerate(SAFE_SPLITS)}
+    order = {name: rank for rank, name in enumerate(LEAK_SAFE)}
     safe = (
-        ours.filter(pl.col("split_by").is_in(SAFE_SPLITS))
+        ours.filter(pl.col("split_by").is_in(LEAK_SAFE))
         .with_columns(rank=pl.col("split_by").replace_strict(order, return_dtype=pl.Int64))
         .sort("rank")
         .unique(join, keep="first", maintain_order=True)

@@ -33,7 +33,7 @@ CONFIDENCE: dict[Confidence, str] = {
 }
 SMALL_CLASS = 100  # cells; below it every score of the class hangs on a handful of cells
 # Columns of a table of all data sets, one plain value each, then those that hold a list.
-ROW: tuple[str, ...] = (
+_ROW: tuple[str, ...] = (
     "key",
     "title",
     "collection",
@@ -44,9 +44,9 @@ ROW: tuple[str, ...] = (
     "tissue",
     "material",
 )
-ROW += ("drug_type", "regimen", "organism", "time_point", "samples_sensitive", "samples_resistant", "cells")
-ROW += ("cells_sensitive", "cells_resistant", "share_sensitive", "cells_source", "label_level", "label_basis")
-ROW += ("confidence", "in_preprint", "public_since", "pmid")
+_ROW += ("drug_type", "regimen", "organism", "time_point", "samples_sensitive", "samples_resistant", "cells")
+_ROW += ("cells_sensitive", "cells_resistant", "share_sensitive", "cells_source", "label_level", "label_basis")
+_ROW += ("confidence", "in_preprint", "public_since", "pmid")
 ROW_LISTS = ("drugs", "confounded", "flags", "warnings")
 
 # Where one cancer goes by a narrower name in one collection than in the other.
@@ -264,7 +264,7 @@ class DatasetCard(BaseModel):
     def to_row(self) -> dict[str, Any]:
         """Return the card as a flat row of plain values, for a table of all data sets."""
         lists = {name: list(getattr(self, name)) for name in ROW_LISTS}
-        return {name: getattr(self, name) for name in ROW} | lists
+        return {name: getattr(self, name) for name in _ROW} | lists
 
     def to_record(self) -> dict[str, Any]:
         """Return all that the card says, derived values included, as plain values (dates as they are)."""

@@ -23,7 +23,7 @@ from scdrugmap.settings import PACKAGE
 
 CATALOG = PACKAGE / "data" / "catalog"
 COLLECTIONS: tuple[Collection, ...] = ("primary", "external", "added")
-FACETS = ("all", "tissue", "cancer_type", "drug_type", "regimen")
+CATALOGUE_FACETS = ("all", "tissue", "cancer_type", "drug_type", "regimen")
 
 Facets = dict[str, dict[str, list[str]]]
 
@@ -99,9 +99,9 @@ def facets(collection: Collection | None = None, *, published: bool = False) -> 
         message = f"There is no collection called '{collection}'."
         raise UnknownName(message, f"Known: {', '.join(COLLECTIONS)}.")
     cards = [card for card in DATASETS.values() if collection in (None, card.collection)]
-    members: Facets = {facet: {} for facet in FACETS}
+    members: Facets = {facet: {} for facet in CATALOGUE_FACETS}
     for card in cards:
-        for facet in FACETS:
+        for facet in CATALOGUE_FACETS:
             value = _facet_value(card, facet, published=published, broad=collection is None and not published)
             if value:
                 members[facet].setdefault(value, []).append(card.key)

@@ -16,7 +16,7 @@ import pandas as pd
 from scdrugmap.data.io.checks import MB
 from scdrugmap.data.io.hdf5_guard import Hdf5Guard, as_text, attribute, native, strings
 
-INDEX_NAMES = ("_index", "index", "barcodes", "CellID", "obs_names", "var_names", "cell_id", "barcode")
+_INDEX_NAMES = ("_index", "index", "barcodes", "CellID", "obs_names", "var_names", "cell_id", "barcode")
 Values: TypeAlias = np.ndarray | pd.Categorical
 NULLABLE = ("nullable-integer", "nullable-boolean", "nullable-string-array")
 
@@ -32,7 +32,7 @@ def _columns(guard: Hdf5Guard, item: h5py.Group, path: str) -> pd.DataFrame:
     name = _index_name(item)
     if not name:
         guard.report.stop(
-            f"{path} names no index (looked for {', '.join(INDEX_NAMES)}).",
+            f"{path} names no index (looked for {', '.join(_INDEX_NAMES)}).",
             "Write the file anew with adata.write_h5ad('new.h5ad').",
         )
     guard.admit(item[name])
@@ -62,7 +62,7 @@ def _compound(guard: Hdf5Guard, item: h5py.Dataset) -> pd.DataFrame:
         name: as_text(records[name]) if records[name].dtype.kind == "S" else native(records[name])
         for name in records.dtype.names
     }
-    index = next((name for name in INDEX_NAMES if name in columns), records.dtype.names[0])
+    index = next((name for name in _INDEX_NAMES if name in columns), records.dtype.names[0])
     frame = pd.DataFrame(columns).set_index(index)
     frame.index = frame.index.map(str).rename(None)
     return frame
@@ -70,7 +70,7 @@ def _compound(guard: Hdf5Guard, item: h5py.Dataset) -> pd.DataFrame:
 
 def _index_name(group: h5py.Group) -> str:
     named = attribute(group, "_index")
-    return next((name for name in (named, *INDEX_NAMES) if name and name in group), "")
+    return next((name for name in (named, *_INDEX_NAMES) if name and name in group), "")
 
 
 def _order(guard: Hdf5Guard, group: h5py.Group, columns: dict[str, Values]) -> list[str]:

@@ -32,10 +32,10 @@ from scdrugmap.data.io.value_type import ValueType, infer_value_type, refine, to
 __all__ = ["ACCEPTED", "Check", "InputRefused", "Limits", "check_anndata", "read_h5ad"]
 
 ACCEPTED = ("counts", "cpm", "log1p")
-ORDER = ("counts", "cpm", "log1p", "log2p1", "log10p1", "zscore")  # from the best to the least useful
+_ORDER = ("counts", "cpm", "log1p", "log2p1", "log10p1", "zscore")  # from the best to the least useful
 LOGS = ("log1p", "log2p1", "log10p1")
 FEW_GENES = 200  # a cell with fewer detected genes is usually an empty droplet or a dying cell
-ROWS = 500  # looked at again where the first look met empty cells only
+_ROWS = 500  # looked at again where the first look met empty cells only
 UNFILTERED = "This looks like an unfiltered matrix: use filtered_feature_bc_matrix instead."
 KEEP_COUNTS = "Keep the counts before you normalise or scale: adata.layers['counts'] = adata.X.copy()."
 
@@ -143,7 +143,7 @@ def _choose(dataset: RawDataset, report: ValidationReport, accept: tuple[str, ..
         values, scan = matrix.load()
     report.ok(f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes ({dataset.kind})")
     if value_type.kind == "empty" and values.nnz:  # unfiltered: hardly a barcode holds anything
-        value_type = infer_value_type(values[np.flatnonzero(np.diff(values.indptr))[:ROWS]].astype(np.float64))
+        value_type = infer_value_type(values[np.flatnonzero(np.diff(values.indptr))[:_ROWS]].astype(np.float64))
     value_type = refine(value_type, scan.largest)
     _check_values(matrix, scan, value_type, report)
     _check_kind(matrix, value_type, accept, report)
@@ -153,7 +153,7 @@ def _choose(dataset: RawDataset, report: ValidationReport, accept: tuple[str, ..
 
 def _rank(matrix: Matrix, value_type: ValueType) -> tuple[int, tuple[bool, int]]:
     """Sort key: kind of values, then whole counts and most genes (the data set's order breaks ties)."""
-    return ORDER.index(value_type.kind) if value_type.kind in ORDER else len(ORDER), _breadth(matrix)
+    return _ORDER.index(value_type.kind) if value_type.kind in _ORDER else len(_ORDER), _breadth(matrix)
 
 
 def _breadth(matrix: Matrix) -> tuple[bool, int]:
@@ -191,7 +191,7 @@ def _check_kind(matrix: Matrix, value_type: ValueType, accept: tuple[str, ...], 
     if kind == "empty":
         report.stop(f"{matrix.where} holds only zeros.", "Look at the step that wrote it.")
     if kind in ("negative", "scaled01") or not {kind, "log1p" if kind in LOGS else kind} & set(accept):
-        wanted = f" Accepted here: {', '.join(accept)}." if kind in ORDER else ""
+        wanted = f" Accepted here: {', '.join(accept)}." if kind in _ORDER else ""
         report.stop(f"{matrix.where} holds {value_type.description}, not counts.", KEEP_COUNTS + wanted)
 
 

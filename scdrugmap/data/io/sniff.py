@@ -10,7 +10,7 @@ import h5py
 
 from scdrugmap.data.io.checks import ValidationReport
 
-HEAD = 4096
+_HEAD = 4096
 TENX = ("data", "indices", "indptr", "barcodes")
 READS = "Readable are .h5ad, 10x .h5, a zip or folder of matrix.mtx + features.tsv + barcodes.tsv, .csv and .tsv(.gz)."
 
@@ -26,7 +26,7 @@ def recognise(path: Path, report: ValidationReport) -> str:
     if size == 0:
         report.stop("is empty (0 bytes).", "Copy or download it again.")
     with path.open("rb") as handle:
-        head = handle.read(HEAD)
+        head = handle.read(_HEAD)
     with report.translated("HDF5"):
         if h5py.is_hdf5(path):
             return _inside_hdf5(path, report)
@@ -79,7 +79,7 @@ def _inside_zip(path: Path, report: ValidationReport) -> str:
 def _unpacked(head: bytes, report: ValidationReport) -> bytes:
     """First bytes of a gzip file, from its first bytes."""
     with report.translated("gzip"):
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(head, HEAD)
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(head, _HEAD)
 
 
 def _text(head: bytes, path: Path, report: ValidationReport, *, packed: bool) -> str:

@@ -24,7 +24,7 @@ from scdrugmap.data.io.streams import Member
 HEADER_MB = 64
 SNIFFED_ROWS = 20
 CELLS_AT_ONCE = 2**22  # table cells that are parsed at a time
-INDEX_NAMES = {
+_INDEX_NAMES = {
     "", "index", "barcode", "barcodes", "cell", "cells", "cell_barcode", "cell_id", "cellid", "gene", "genes",
     "gene_id", "gene_name", "gene_symbol", "symbol", "unnamed: 0",
 }  # fmt: skip
@@ -81,7 +81,7 @@ def _layout(member: Member, report: ValidationReport) -> Layout:
             f"line {wrong} has {len(rows[wrong - 2])} fields, the header {len(names)}.", "Write the table anew."
         )
     is_text = [any(not _is_number(row[place]) for row in rows) for place in range(len(names))]
-    index = 0 if is_text[0] or names[0].strip().lower() in INDEX_NAMES else None
+    index = 0 if is_text[0] or names[0].strip().lower() in _INDEX_NAMES else None
     about = [text or name.strip().lower() in ABOUT_CELLS for text, name in zip(is_text, names, strict=True)]
     text = [place for place, is_about in enumerate(about) if is_about and place != index]
     numbers = [place for place, is_about in enumerate(about) if not is_about and place != index]

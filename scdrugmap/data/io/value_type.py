@@ -20,7 +20,7 @@ IMPOSSIBLE = 1e30
 BINARISED = "only 0 and 1 were seen: the counts look binarised"
 WHOLE_TOP = 200.0  # undone values up to this are whole or not; rounding blurs larger ones
 LATTICE_TOP = 20.0  # multiples of one molecule up to this are looked at; larger ones say little
-WIDTH = 0.02  # how far from a whole number a value may be that was rounded and undone
+_WIDTH = 0.02  # how far from a whole number a value may be that was rounded and undone
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _logarithm(rows: sp.csr_matrix) -> ValueType:
         matrix.data = base.to_linear(matrix.data)
     for matrix, base in zip(undone, BASES, strict=True):
         small = matrix.data[matrix.data < WHOLE_TOP]
-        if small.size > 0.5 * matrix.nnz and np.mean(np.abs(small - np.round(small)) < WIDTH) > 0.99:
+        if small.size > 0.5 * matrix.nnz and np.mean(np.abs(small - np.round(small)) < _WIDTH) > 0.99:
             return ValueType(base.kind, f"{base.name} of raw counts", base, whole=True)
     sums = [_spread(matrix) for matrix in undone]
     best = int(np.argmin(sums))
@@ -190,5 +190,5 @@ def _lattice(rows: sp.csr_matrix) -> float:
         multiples = rows.data[start:stop] / max(rows.data[start:stop].min(), np.finfo(float).tiny)
         multiples = multiples[(multiples > 1.01) & (multiples < LATTICE_TOP)]
         if multiples.size >= 5:
-            fits.append(np.mean(np.abs(multiples - np.round(multiples)) < WIDTH) > 0.9)
+            fits.append(np.mean(np.abs(multiples - np.round(multiples)) < _WIDTH) > 0.9)
     return float(np.mean(fits)) if fits else 0.0

@@ -10,7 +10,7 @@ from scipy import stats
 from scdrugmap.evaluation.analysis.scores import chosen, per_dataset, with_constant
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
-ENTRY = ("model", "head", "strategy", "variant")
+_ENTRY = ("model", "head", "strategy", "variant")
 CURVES: dict[str, Any] = {
     "model": pl.String,
     "head": pl.String,
@@ -59,13 +59,13 @@ def curves(
     points = _points(few)
     if all_by is not None:
         points = pl.concat([points, _all(rows, points, all_by)])
-    order = [*ENTRY, "test", "shots", "train"]
+    order = [*_ENTRY, "test", "shots", "train"]
     return points.select(pl.col(name).cast(kind) for name, kind in CURVES.items()).sort(order, nulls_last=True)
 
 
 def _same_cells(rows: pl.DataFrame) -> pl.DataFrame:
     """Keep the runs of each curve that were tested on as many cells as most of its points; mark those that were not."""
-    curve = [*ENTRY, "train", "test", "split_by", "facet", "facet_value"]
+    curve = [*_ENTRY, "train", "test", "split_by", "facet", "facet_value"]
     rows = rows.filter(pl.col("shots").n_unique().over(curve) > 1)
     sizes = rows.group_by(*curve, "seed", "n").agg(points=pl.col("shots").n_unique())
     usual = sizes.sort("points", "n", descending=True).unique([*curve, "seed"], keep="first").drop("points")
@@ -76,7 +76,7 @@ def _same_cells(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _points(rows: pl.DataFrame) -> pl.DataFrame:
-    keys = [*ENTRY, "train", "test", "shots", "metric"]
+    keys = [*_ENTRY, "train", "test", "shots", "metric"]
     means = rows.group_by(keys, maintain_order=True).agg(
         pl.col("value", "ci_low", "ci_high", "prevalence", "n").mean(),
         pl.col("same_cells").all(),
@@ -112,6 +112,6 @@ def _all(rows: pl.DataFrame, points: pl.DataFrame, split_by: str) -> pl.DataFram
     )
     alone = alone.with_columns(same_cells=pl.lit(False))
     ends = _points(alone).join(
-        points.select(*ENTRY, "test").unique(), on=[*ENTRY, "test"], how="semi", nulls_equal=True
+        points.select(*_ENTRY, "test").unique(), on=[*_ENTRY, "test"], how="semi", nulls_equal=True
     )
     return ends.select(points.columns)

@@ -22,12 +22,12 @@ from scdrugmap.evaluation.analysis.scores import chosen
 from scdrugmap.evaluation.metrics.bootstrap import DRAWS, BootstrapWeights, draw, percentile, resampling_unit
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
-SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
-USUAL = ("f1", "auroc", "auroc_within", "balanced_accuracy", "mcc")
-ENTRY = ("model", "head", "strategy", "variant")
-CELLS = ("facet", "facet_value", "test", "design")
+_SAFE_SPLITS = ("study", "dataset", "patient_or_line", "sample")  # strictest first
+_USUAL = ("f1", "auroc", "auroc_within", "balanced_accuracy", "mcc")
+GAP_ENTRY = ("model", "head", "strategy", "variant")
+GAP_CELLS = ("facet", "facet_value", "test", "design")
 GAPS: dict[str, Any] = {
-    **dict.fromkeys((*ENTRY, *CELLS), pl.String),
+    **dict.fromkeys((*GAP_ENTRY, *GAP_CELLS), pl.String),
     "test": pl.List(pl.String),
     "split_by": pl.String,  # the leak-safe split
     "strictest": pl.Boolean,  # no stricter leak-safe split was run on these cells
@@ -64,7 +64,7 @@ class Gap:
 def leakage_gap(
     leaky: Sequence[pl.DataFrame],
     safe: Sequence[pl.DataFrame],
-    metrics: Iterable[str] = USUAL,
+    metrics: Iterable[str] = _USUAL,
     *,
     draws: int = DRAWS,
     seed: int = 0,
@@ -107,7 +107,7 @@ def _same_cells(tables: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
 def gaps(
     scores: pl.DataFrame,
     predictions: Callable[[str], pl.DataFrame],
-    metrics: Sequence[str] = USUAL,
+    metrics: Sequence[str] = _USUAL,
     *,
     draws: int = DRAWS,
     **where: object,
@@ -130,20 +130,20 @@ def gaps(
     """
     rows = scores.filter(
         (pl.col("source") != "reported") & (pl.col("protocol") == "pooled") & (pl.col("fold") == "all"),
-        pl.col("split_by").is_in(("cell", *SAFE_SPLITS)),
+        pl.col("split_by").is_in(("cell", *_SAFE_SPLITS)),
         *(chosen(name, value) for name, value in where.items()),
     )
     rows = rows.unique(["run_id"], maintain_order=True)
     differences: list[dict[str, object]] = []
-    for key, entry_rows in rows.group_by(*ENTRY, *CELLS, "train", "simulated", maintain_order=True):
-        about = dict(zip((*ENTRY, *CELLS, "train", "simulated"), key, strict=True))
+    for key, entry_rows in rows.group_by(*GAP_ENTRY, *GAP_CELLS, "train", "simulated", maintain_order=True):
+        about = dict(zip((*GAP_ENTRY, *GAP_CELLS, "train", "simulated"), key, strict=True))
         runs = {str(name): part["run_id"].to_list() for (name,), part in entry_rows.group_by("split_by")}
-        safe = [name for name in SAFE_SPLITS if name in runs]
+        safe = [name for name in _SAFE_SPLITS if name in runs]
         for split_by in safe if "cell" in runs else ():
             about |= {"split_by": split_by, "strictest": split_by == safe[0], "n": entry_rows["n"].max()}
             differences += [about | gap for gap in _gaps(runs["cell"], runs[split_by], predictions, metrics, draws)]
     table = pl.DataFrame([{name: row.get(name) for name in GAPS} for row in differences], schema=GAPS)
-    return table.sort("metric", *CELLS, "split_by", "gap", nulls_last=True)
+    return table.sort("metric", *GAP_CELLS, "split_by", "gap", nulls_last=True)
 
 
 def _gaps(
@@ -173,7 +173,7 @@ def over_datasets(table: pl.DataFrame) -> pl.DataFrame:
     (mean), `low`, `high` (95 % t interval over the sets; null below three), `sets`, `above` (sets with a gap above 0).
     """
     rows = table.filter(pl.col("strictest") & pl.col("gap").is_not_null())
-    keys = [*ENTRY, "metric", "simulated"]
+    keys = [*GAP_ENTRY, "metric", "simulated"]
     means = rows.group_by(keys).agg(
         sd=pl.col("gap").std(), sets=pl.len(), above=(pl.col("gap") > 0).sum(), gap=pl.col("gap").mean()
     )
@@ -181,4 +181,4 @@ def over_datasets(table: pl.DataFrame) -> pl.DataFrame:
     half = pl.col("sd") / pl.col("sets").sqrt() * pl.Series("t", t, dtype=pl.Float64)
     return means.select(
         *keys, "gap", low=pl.col("gap") - half, high=pl.col("gap") + half, sets="sets", above="above"
-    ).sort("metric", "gap", *ENTRY)
+    ).sort("metric", "gap", *GAP_ENTRY)

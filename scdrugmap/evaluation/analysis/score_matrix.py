@@ -16,7 +16,7 @@ from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.analysis.scores import chosen, labelled, per_dataset, require_one
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
-ENTRY = ("model", "head", "strategy", "variant", "shots")
+_ENTRY = ("model", "head", "strategy", "variant", "shots")
 CONTEXT = ("dataset", "facet", "facet_value", "others", "n", "design")  # on what an entry was scored
 APART = "no training side, facet and set of cells that all entries share"
 DROPPED = {"what": pl.String, "name": pl.String, "missing": pl.Int64, "of": pl.Int64, "reason": pl.String}
@@ -27,7 +27,7 @@ class ScoreMatrix:
     """Scores of E entries on D data sets, without a gap."""
 
     metric: str
-    entries: pl.DataFrame  # (E,) entry (its name), then the columns of `ENTRY`
+    entries: pl.DataFrame  # (E,) entry (its name), then the columns of `_ENTRY`
     datasets: tuple[str, ...]  # (D,)
     values: np.ndarray  # (D, E) float64, means over seeds
     dropped: pl.DataFrame  # columns of `DROPPED`: what ("entry" or "data set"), name, missing of how many, reason
@@ -85,8 +85,8 @@ def score_matrix(scores: pl.DataFrame, metric: str, *, simulated: bool = False, 
     rows = rows.filter(pl.col("simulated") == simulated)
     require_one(rows, "protocol")
     require_one(rows, "split_by")
-    table = rows.group_by(*ENTRY, *CONTEXT).agg(pl.col("value").mean())
-    entries = with_names(table.select(ENTRY).unique().sort(ENTRY, nulls_last=True))
+    table = rows.group_by(*_ENTRY, *CONTEXT).agg(pl.col("value").mean())
+    entries = with_names(table.select(_ENTRY).unique().sort(_ENTRY, nulls_last=True))
     contexts = table.select(CONTEXT).unique().sort(CONTEXT)
     values = _cross(table, entries, contexts)  # (contexts, E)
     datasets, of = np.unique(contexts["dataset"].to_numpy().astype(str), return_inverse=True)
@@ -109,7 +109,7 @@ def score_matrix(scores: pl.DataFrame, metric: str, *, simulated: bool = False, 
 
 def _cross(table: pl.DataFrame, entries: pl.DataFrame, contexts: pl.DataFrame) -> np.ndarray:
     """Return the scores as (contexts, entries), NaN where there is none."""
-    numbered = table.join(entries.with_row_index("column"), on=ENTRY, nulls_equal=True)
+    numbered = table.join(entries.with_row_index("column"), on=_ENTRY, nulls_equal=True)
     numbered = numbered.join(contexts.with_row_index("row"), on=CONTEXT, nulls_equal=True)
     values = np.full((contexts.height, entries.height), np.nan)
     values[numbered["row"].to_numpy(), numbered["column"].to_numpy()] = numbered["value"].to_numpy()

@@ -12,7 +12,7 @@ from scdrugmap.evaluation.metrics.metrics import METRICS
 ENTRY = ("model", "head", "strategy", "variant", "source", "simulated")  # what competes
 VIEW = ("protocol", "facet", "facet_value", "shots", "train", "test")
 CELLS = (*VIEW, "design")  # on what
-SIDES = ("train", "test", "others")  # columns of lists of data sets
+_SIDES = ("train", "test", "others")  # columns of lists of data sets
 
 
 def chosen(column: str, value: object) -> pl.Expr:
@@ -26,13 +26,13 @@ def chosen(column: str, value: object) -> pl.Expr:
 
 
 def _is(column: str, value: object) -> pl.Expr:
-    if column in SIDES:
+    if column in _SIDES:
         return pl.col(column).eq_missing(datasets_of(value))
     return pl.col(column).eq_missing(pl.lit(value))
 
 
 def datasets_of(value: object) -> pl.Expr:
-    """Return a list of data sets, one name or several, as a constant that compares with the columns of `SIDES`."""
+    """Return a list of data sets, one name or several, as a constant that compares with the columns of `_SIDES`."""
     names = [value] if isinstance(value, str) else value
     return pl.lit(None if names is None else list(names), dtype=pl.List(pl.String))  # type: ignore[call-overload]
 

@@ -15,7 +15,7 @@ import polars as pl
 from scdrugmap.evaluation.analysis.scores import chosen, per_dataset, require_one, with_constant
 from scdrugmap.evaluation.metrics.metrics import METRICS
 
-ENTRY = ("model", "head", "strategy", "variant", "shots")
+_ENTRY = ("model", "head", "strategy", "variant", "shots")
 MATRIX: dict[str, Any] = {
     "train": pl.String,
     "test": pl.String,
@@ -83,10 +83,10 @@ def matrix(
 
 
 def entries(scores: pl.DataFrame, *, simulated: bool = False) -> pl.DataFrame:
-    """Return the entries that have pairs: the columns of `ENTRY`, `split_by`, `pairs` (how many)."""
+    """Return the entries that have pairs: the columns of `_ENTRY`, `split_by`, `pairs` (how many)."""
     runs = scores.filter(pl.col("metric") == pl.col("metric").first())  # a run has a row of every metric
     rows = _pairs(runs, None, simulated=simulated)
-    keys = [*ENTRY, "split_by"]
+    keys = [*_ENTRY, "split_by"]
     return rows.group_by(keys).agg(pairs=pl.struct("others", "dataset").n_unique()).sort(keys, nulls_last=True)
 
 
@@ -146,13 +146,13 @@ def ordered(table: pl.DataFrame, by: str, facts: Mapping[str, str] | None = None
 def held_out(scores: pl.DataFrame, metric: str, *, simulated: bool = False, **where: object) -> pl.DataFrame:
     """Return how each data set is called by what was trained on several others, for the bars under a matrix.
 
-    Columns: those of `ENTRY`, `split_by`, `facet`, `facet_value`, `train` (a list), `test`, then those of `MATRIX` from
-    `value` to `run_id`.
+    Columns: those of `_ENTRY`, `split_by`, `facet`, `facet_value`, `train` (a list), `test`, then those of `MATRIX`
+    from `value` to `run_id`.
     """
     rows = scores.filter(pl.col("protocol") == "cross-data", pl.col("metric") == metric)
     rows = per_dataset(rows.filter(*(chosen(name, value) for name, value in where.items())))
     rows = rows.filter(pl.col("simulated") == simulated, pl.col("others").list.len() > 1)
-    keys = [*ENTRY, "split_by", "facet", "facet_value"]
+    keys = [*_ENTRY, "split_by", "facet", "facet_value"]
     return _measured(rows, metric, keys).drop("state", "reason").sort(*keys, "test", nulls_last=True)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from scdrugmap.data.catalog.card import DatasetCard
-from scdrugmap.data.catalog.catalog import DATASETS, FACETS
+from scdrugmap.data.catalog.catalog import CATALOGUE_FACETS, DATASETS
 from scdrugmap.data.dedupe import CellKeys, cell_keys, duplicate_ids
 from scdrugmap.data.load import load_dataset
 from scdrugmap.errors import InvalidInput, ScDrugMapError
@@ -24,14 +24,14 @@ from scdrugmap.evaluation.audit import findings as audit_findings
 from scdrugmap.evaluation.audit.findings import Finding
 from scdrugmap.evaluation.audit.overlap import UNLABELLED, in_common
 from scdrugmap.evaluation.cells.cell_table import CellMetadata
-from scdrugmap.evaluation.cells.labelled_cells import ACCEPTED, FACET_COLUMNS
+from scdrugmap.evaluation.cells.labelled_cells import ACCEPTED_VALUES, FACET_COLUMNS
 from scdrugmap.evaluation.splits import protocols
 from scdrugmap.settings import Settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-UNITS = ("sample", "patient_or_line", "dataset", "study")
+_UNITS = ("sample", "patient_or_line", "dataset", "study")
 COUNTS = ("sensitive", "resistant", UNLABELLED)
 TRIED = (
     ("pooled", "cell"), ("pooled", "sample"), ("pooled", "patient_or_line"), ("pooled", "dataset"), ("pooled", "study"),
@@ -70,9 +70,9 @@ def audit(
     in memory at a time. Raises `UnknownName` for a name that is neither file nor key, `InvalidInput` for a facet that
     there is not, for two data sets of one name, or for a file that cannot be read.
     """
-    if facet not in FACETS:
+    if facet not in CATALOGUE_FACETS:
         message = f"There is no facet called '{facet}'."
-        raise InvalidInput(message, f"Known: {', '.join(FACETS)}.")
+        raise InvalidInput(message, f"Known: {', '.join(CATALOGUE_FACETS)}.")
     settings = settings or Settings.from_env()
     cards = [DATASETS[str(source)] for source in sources if _is_card(source, settings)]
     cells = _cells([source for source in sources if not _is_card(source, settings)], facet, settings)
@@ -106,7 +106,7 @@ def _cells(sources: Iterable[str | Path | AnnData], facet: str, settings: Settin
     """Return one row a cell: names, label, group, and `content`, a number that copies share."""
     frames, keys = [], list[CellKeys]()
     for source in sources:
-        adata = load_dataset(source, settings=settings, accept=ACCEPTED)
+        adata = load_dataset(source, settings=settings, accept=ACCEPTED_VALUES)
         frames.append(_frame(adata, facet))
         keys.append(cell_keys(adata))
     names = [name for frame in frames for name in frame["dataset"].unique()]
@@ -201,7 +201,7 @@ def _confounding(group: str, cells: pl.DataFrame) -> list[dict[str, object]]:
     if cells["label"].n_unique() < 2:
         return []
     rows: list[dict[str, object]] = []
-    for unit in UNITS:
+    for unit in _UNITS:
         of = cells.group_by("study", unit) if unit != "study" else cells.group_by(unit)
         counts = of.agg(*_counts()).select("sensitive", "resistant").to_numpy().astype(np.float64)  # (units, 2)
         if len(counts) < 2 and unit in ("dataset", "study"):

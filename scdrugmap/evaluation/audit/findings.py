@@ -16,7 +16,7 @@ Level = Literal["problem", "caution", "good", "unknown"]
 ORDER: tuple[Level, ...] = ("problem", "caution", "unknown", "good")
 MANY_BARCODES = 0.1  # share of the smaller set's cells above which shared barcodes are more than chance
 FEW_UNITS = 5  # of a class: below it, an interval over them says little
-FEW_CELLS = 50
+_FEW_CELLS = 50
 CHANCE = 0.6  # AUROC of recognising a unit up to which labels are taken not to go with it
 
 
@@ -57,8 +57,8 @@ def _classes(datasets: pl.DataFrame) -> Iterator[Finding]:
         elif absent:
             have = f"{row['sensitive'] + row['resistant']:,}"
             text = f"{name} has no {absent[0]} cell among {have}: others can be tested on it, without an AUROC."
-        elif min(cells.values()) < FEW_CELLS:
-            few = " and ".join(f"{n} {label}" for label, n in cells.items() if n < FEW_CELLS)
+        elif min(cells.values()) < _FEW_CELLS:
+            few = " and ".join(f"{n} {label}" for label, n in cells.items() if n < _FEW_CELLS)
             text = f"{name} has {few} cells only: its scores hang on a handful."
         else:
             continue

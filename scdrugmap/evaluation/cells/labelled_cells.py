@@ -20,7 +20,7 @@ from scdrugmap.settings import Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-ACCEPTED = ("counts", "cpm", "log1p", "zscore")
+ACCEPTED_VALUES = ("counts", "cpm", "log1p", "zscore")
 FACET_COLUMNS = {"tissue": "tissue", "cancer_type": "cancer_type", "drug_type": "drug_type", "regimen": "drug"}
 LEAST_SHARED_GENES = 200
 
@@ -85,7 +85,7 @@ def _sources(origin: Loadable, settings: Settings | None) -> Iterable[LabelledDa
     if isinstance(origin, tuple):
         yield from origin
         return
-    adata = load_dataset(origin, settings=settings, accept=ACCEPTED)
+    adata = load_dataset(origin, settings=settings, accept=ACCEPTED_VALUES)
     labelled = adata.obs["response"].isin(RESPONSES).to_numpy()
     names = adata.obs["dataset"].astype(str).to_numpy()
     marks = adata.uns.get("scdrugmap", {})

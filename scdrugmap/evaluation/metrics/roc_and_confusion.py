@@ -11,16 +11,16 @@ from sklearn import metrics as sk
 
 from scdrugmap.data.labels import is_sensitive
 
-POINTS = 200  # of a curve: more than a screen shows
+_POINTS = 200  # of a curve: more than a screen shows
 QUANTILES = (5, 25, 50, 75, 95)
-LABELS = ("sensitive", "resistant")
+_LABELS = ("sensitive", "resistant")
 
 
 def confusion(predictions: pl.DataFrame, threshold: float = 0.5) -> pl.DataFrame:
     """Return four rows: `label`, `called`, `cells`, and `share` of the cells with that label (null where none has)."""
     called = pl.when(pl.col("p_resistant") >= threshold).then(pl.lit("resistant")).otherwise(pl.lit("sensitive"))
     counts = predictions.group_by("label", called=called).agg(cells=pl.len())
-    every = pl.DataFrame([(a, b) for a in LABELS for b in LABELS], schema=["label", "called"], orient="row")
+    every = pl.DataFrame([(a, b) for a in _LABELS for b in _LABELS], schema=["label", "called"], orient="row")
     table = every.join(counts, on=["label", "called"], how="left", maintain_order="left")
     table = table.with_columns(pl.col("cells").fill_null(0).cast(pl.Int64))
     return table.with_columns(share=(pl.col("cells") / pl.col("cells").sum().over("label")).fill_nan(None))
@@ -62,6 +62,6 @@ def _sides(predictions: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curve(x: np.ndarray, y: np.ndarray, level: np.ndarray) -> pl.DataFrame:
-    """Thin a curve to `POINTS`, its ends among them."""
-    kept = np.unique(np.linspace(0, max(len(x) - 1, 0), min(len(x), POINTS)).round().astype(int))
+    """Thin a curve to `_POINTS`, its ends among them."""
+    kept = np.unique(np.linspace(0, max(len(x) - 1, 0), min(len(x), _POINTS)).round().astype(int))
     return pl.DataFrame({"step": np.arange(len(kept)), "x": x[kept], "y": y[kept], "level": level[kept]})

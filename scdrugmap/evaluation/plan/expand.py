@@ -21,7 +21,7 @@ from scdrugmap.settings import Settings
 
 MODEL_HEADS = ("mlp",)
 STRATEGY_HEADS: Mapping[str, tuple[str, ...]] = {"lora": ("mlp",), "prompt": ("prompt",)}  # no choice of the asker's
-NAMED = 4  # data sets that a facet value spells out
+_NAMED = 4  # data sets that a facet value spells out
 
 GivenSettings = Mapping[str, Mapping[str, Scalar]]  # by model, strategy or head
 
@@ -102,7 +102,7 @@ def groups(sources: Sequence[DataSet], facet: str) -> Mapping[str, list[DataSet]
     """
     if facet == "all":
         names = [source.name for source in sources]
-        return {"+".join(names) if len(names) <= NAMED else f"{len(names)} data sets": list(sources)}
+        return {"+".join(names) if len(names) <= _NAMED else f"{len(names)} data sets": list(sources)}
     values = sorted({source.facet(facet) for source in sources})
     return {value: [source for source in sources if source.facet(facet) == value] for value in values}
 

@@ -89,7 +89,7 @@ class Grid:
             run = made.get(experiment.run_id, {})
             rows.append(
                 {
-                    **{name: getattr(experiment, name) for name in ASKED},
+                    **{name: getattr(experiment, name) for name in _ASKED},
                     "datasets": list(experiment.datasets),
                     "train": list(experiment.train),
                     "state": run.get("state", "to do"),
@@ -103,4 +103,4 @@ class Grid:
         return pl.DataFrame(rows, schema_overrides=types, infer_schema_length=None)
 
 
-ASKED = ("run_id", "model", "head", "strategy", "protocol", "split_by", "facet", "facet_value", "shots", "seed")
+_ASKED = ("run_id", "model", "head", "strategy", "protocol", "split_by", "facet", "facet_value", "shots", "seed")

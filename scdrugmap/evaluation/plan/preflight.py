@@ -18,7 +18,7 @@ from scdrugmap.evaluation.strategies.prompt import MAX_COST
 from scdrugmap.models import MODELS
 from scdrugmap.settings import Settings
 
-NAMED = 3  # data sets that a sentence spells out
+_NAMED = 3  # data sets that a sentence spells out
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def _has_weights(model: str) -> bool:
 
 
 def _cells(missing: Sequence[str], total: int) -> str:
-    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    names = ", ".join(missing[:NAMED])
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    names = ", ".join(missing[:_NAMED])
     return f"{len(missing)} of the plan's {total} catalogue data sets have no cells on this machine: {names}{more}."
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from scdrugmap.errors import InvalidInput
 from scdrugmap.evaluation.analysis.few_shot_curves import curves
-from scdrugmap.evaluation.analysis.leakage_gap import CELLS, ENTRY, gaps
+from scdrugmap.evaluation.analysis.leakage_gap import GAP_CELLS, GAP_ENTRY, gaps
 from scdrugmap.evaluation.analysis.scores import averaged, labelled
 from scdrugmap.evaluation.analysis.significance import compare
 from scdrugmap.evaluation.analysis.transfer_matrix import entries, matrix
@@ -26,7 +26,7 @@ from scdrugmap.settings import Settings
 
 POOLED_METRICS = ("auroc_within", "f1")
 CROSS_DATA_METRIC = "auroc"  # each target is one fold
-WIDTH = 760  # px of a figure
+_WIDTH = 760  # px of a figure
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _ranking(rows: pl.DataFrame, source: str, name: str, metric: str, where: str
     )  # fmt: skip
     scored = "; ".join(f"{row['entry']} by {row['split_by']} {_interval(row)}" for row in rows.to_dicts())
     words = f"{title} on {where}, with 95 % intervals; the black tick is the constant classifier. {scored}."
-    return Figure(name, f"{title}: {where}", words, svg(plots.ranking(frame, title, LIGHT), WIDTH))
+    return Figure(name, f"{title}: {where}", words, svg(plots.ranking(frame, title, LIGHT), _WIDTH))
 
 
 def gap_section(results: Results) -> Iterator[Section]:
@@ -113,7 +113,7 @@ def gap_section(results: Results) -> Iterator[Section]:
         "same samples for both.",
         tables.gap_table(table),
     ]
-    key = [*ENTRY, *CELLS, "split_by", "metric"]
+    key = [*GAP_ENTRY, *GAP_CELLS, "split_by", "metric"]
     safe = averaged(results.scores).select(*key, "constant", safe_low="ci_low", safe_high="ci_high")
     rows = table.join(safe.unique(key), on=key, how="left", nulls_equal=True, maintain_order="left")
     metric = POOLED_METRICS[0]
@@ -133,7 +133,7 @@ def _dumbbell(rows: pl.DataFrame, name: str, metric: str, where: str) -> Figure:
     chart = plots.dumbbell(frame, METRICS[metric].title, LIGHT)
     gap_words = "; ".join(f"{row['entry']} {_interval(row, 'gap', 'low', 'high')}" for row in rows.to_dicts())
     words = f"Leakage gap on {where}, with 95 % intervals: {gap_words}."
-    return Figure(name, f"Leakage gap: {where}", words, svg(chart, WIDTH))
+    return Figure(name, f"Leakage gap: {where}", words, svg(chart, _WIDTH))
 
 
 def comparison_sections(results: Results) -> Iterator[Section]:
@@ -180,7 +180,7 @@ def _matrix(rows: pl.DataFrame, name: str, where: str) -> Figure:
         for row in frame.to_dicts() if row["train"] != row["test"]
     )  # fmt: skip
     words = f"Transfer matrix of {where}, {title}; blue is above the constant classifier, orange below. {pairs}."
-    return Figure(name, f"{title}: {where}", words, svg(chart, min(240 + 110 * len(names), WIDTH)))
+    return Figure(name, f"{title}: {where}", words, svg(chart, min(240 + 110 * len(names), _WIDTH)))
 
 
 def few_shot_section(results: Results) -> Iterator[Section]:
@@ -209,7 +209,7 @@ def _curves(rows: pl.DataFrame, name: str, where: str) -> Figure:
         f"{row['entry']} at {row['point']} {_interval(row, 'value', 'low', 'high')}" for row in rows.to_dicts()
     )
     words = f"Few-shot curves on {where}, {title}: {scored}."
-    return Figure(name, f"{title}: {where}", words, svg(benchmark.few_shot(frame, title, LIGHT), WIDTH))
+    return Figure(name, f"{title}: {where}", words, svg(benchmark.few_shot(frame, title, LIGHT), _WIDTH))
 
 
 def _interval(row: Mapping[str, float], value: str = "value", low: str = "ci_low", high: str = "ci_high") -> str:

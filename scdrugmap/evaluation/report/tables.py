@@ -14,7 +14,7 @@ from scdrugmap.evaluation.metrics.metrics import METRICS
 from scdrugmap.evaluation.results.store import read_run
 from scdrugmap.settings import Settings
 
-SHOWN = ("f1", "auroc", "auroc_within", "mcc")  # never an F1 without its constant, an AUROC and MCC beside it
+_SHOWN = ("f1", "auroc", "auroc_within", "mcc")  # never an F1 without its constant, an AUROC and MCC beside it
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def score_table(means: pl.DataFrame, runs: pl.DataFrame, settings: Settings) -> 
         lines.append(
             [
                 *(entry, split_by),
-                *(cell for metric in SHOWN for cell in _score_cells(by_metric.get(metric))),
+                *(cell for metric in _SHOWN for cell in _score_cells(by_metric.get(metric))),
                 first["n"],
                 ", ".join(sorted({str(seeds.get(run_id, "")) for run_id in run_ids})),
                 max(str(dates.get(run_id, ""))[:10] for run_id in run_ids),
@@ -66,7 +66,7 @@ def score_table(means: pl.DataFrame, runs: pl.DataFrame, settings: Settings) -> 
                 run_ids[0],
             ]
         )
-    titles = [title for metric in SHOWN for title in (METRICS[metric].title, "constant")]
+    titles = [title for metric in _SHOWN for title in (METRICS[metric].title, "constant")]
     return MarkdownTable(["entry", "split by", *titles, "cells", "seeds", "date", "version", "first run"], lines)
 
 

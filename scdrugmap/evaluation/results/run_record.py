@@ -25,7 +25,7 @@ from scdrugmap.evaluation.experiment import Experiment
 from scdrugmap.settings import CHECKOUT
 
 SCHEMA = 1
-PACKAGES = ("scdrugmap", "numpy", "scipy", "scikit-learn", "torch", "anndata", "polars", "joblib")
+_PACKAGES = ("scdrugmap", "numpy", "scipy", "scikit-learn", "torch", "anndata", "polars", "joblib")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def environment(
         git_commit=git_commit(),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        packages={name: importlib.metadata.version(name) for name in _PACKAGES},
         device=device,
         precision=precision,
         weights=weights,

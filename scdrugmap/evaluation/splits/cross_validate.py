@@ -23,7 +23,7 @@ from scdrugmap.evaluation.results.store import PREDICTIONS
 from scdrugmap.evaluation.splits import protocols
 from scdrugmap.evaluation.strategies.strategy import FittedStrategy, FoldRows, Strategy
 
-FEW_CELLS = 50  # of a class: below it, a run says so
+_FEW_CELLS = 50  # of a class: below it, a run says so
 TRANSFER = "transfer"  # names what is learned once for several test sets
 
 
@@ -58,7 +58,7 @@ class CrossValidation:
             notes.append(f"{contrary} cells stand in the data with both labels and were left out")
         for label in ("sensitive", "resistant"):
             n = int(np.count_nonzero(material.table.label[kept] == label))
-            if n < FEW_CELLS:
+            if n < _FEW_CELLS:
                 notes.append(f"few cells: {n} {label}")
         rows = kept if experiment.protocol == "pooled" else np.arange(len(material.table))
         return cls(experiment, material, rows, copies + contrary, notes)

@@ -17,7 +17,7 @@ from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.evaluation.cells.cell_table import CellMetadata
 
 CLASSES = (SENSITIVE, RESISTANT)
-ATTEMPTS = 50  # orders of the samples tried for whole samples that hold the reserve
+_ATTEMPTS = 50  # orders of the samples tried for whole samples that hold the reserve
 
 
 def nobody() -> np.ndarray:
@@ -85,7 +85,7 @@ def _spared_samples(
         return None
     goal, limit = (np.array([of[label] for label in CLASSES]) for of in (wanted, most))
     best, reached = None, 0.0
-    for _ in range(ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         chosen, held = [], np.zeros(2, dtype=int)
         for sample in rng.permutation(len(names)):
             useful = (counts[sample][held < goal] > 0).any()

@@ -18,7 +18,7 @@ from scdrugmap.errors import InvalidInput, LabelsMissing
 from scdrugmap.evaluation.cells.cell_table import UNIT_WORDS, CellMetadata, require_both_classes
 from scdrugmap.evaluation.splits.few_shot import FewShot, nobody, set_aside
 
-ATTEMPTS = 20  # seeds tried for folds whose training sides have both classes
+_ATTEMPTS = 20  # seeds tried for folds whose training sides have both classes
 VALIDATION_FOLDS = (10, 5, 3)  # the validation part is one of that many parts of the training side
 
 
@@ -85,7 +85,7 @@ def _pooled_folds(table: CellMetadata, split_by: str, folds: int, seed: int) -> 
     per_class = _units_per_class(table, split_by)
     fewest = min(len(members) for members in per_class.values())
     for k in dict.fromkeys((min(folds, len(np.unique(units))), fewest)):
-        for attempt in range(ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             part = _folds(table.label, units, k, seed + 1000 * attempt)
             if part is not None:
                 return part

@@ -17,7 +17,7 @@ from scdrugmap.evaluation.strategies.head import FeatureMatrix, Head, State, res
 from scdrugmap.registry import Registry
 
 DOUBLE = 2**31  # bytes of standardised cells up to which logistic regression works in float64
-BLOCK = 2**15  # cells that are standardised or scored at a time
+_BLOCK = 2**15  # cells that are standardised or scored at a time
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Logistic:
 
 
 def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
+    return (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK))
 
 
 def _mlp(**options: Any) -> Head:

@@ -33,7 +33,7 @@ from scdrugmap.prompting.cell_fields import cell_texts
 from scdrugmap.prompting.cost import Estimate, together
 from scdrugmap.prompting.examples import in_order
 from scdrugmap.prompting.prompt import VERSION, CellText, Example, prompt_hash
-from scdrugmap.prompting.replies import SOURCES
+from scdrugmap.prompting.replies import P_SOURCES
 from scdrugmap.prompting.reply_cache import prompts_folder
 from scdrugmap.prompting.settings import PromptSettings
 
@@ -182,7 +182,7 @@ class FittedPrompt:
         if any(set(result.forms) - {"json_schema"} for result in results):
             notes.append("the endpoint was not held to the schema of the answer for every request")
         sources = {name for result in results for name in result.sources}
-        notes += [f"P(resistant) is {' or '.join(SOURCES[name] for name in sorted(sources))}"] if sources else []
+        notes += [f"P(resistant) is {' or '.join(P_SOURCES[name] for name in sorted(sources))}"] if sources else []
         if n_failed:
             notes.append(f"{place}: {n_failed} of {len(rows)} cells have no readable answer and count as wrong")
         return notes

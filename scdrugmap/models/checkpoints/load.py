@@ -37,7 +37,7 @@ from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.settings import Settings
 
 log = logging.getLogger(__name__)
-PRECISIONS = ("float32", "bfloat16")
+_PRECISIONS = ("float32", "bfloat16")
 
 
 def load(
@@ -49,9 +49,9 @@ def load(
         raise InvalidInput(message, f"Ask it with: scdrugmap predict FILE --model {card.key}")
     chosen = resolve_settings(card, settings)
     place = find_device(device)
-    if precision not in PRECISIONS:
+    if precision not in _PRECISIONS:
         message = f"precision='{precision}' is not known."
-        raise InvalidInput(message, f"Give one of {', '.join(PRECISIONS)}.")
+        raise InvalidInput(message, f"Give one of {', '.join(_PRECISIONS)}.")
     root = Settings.from_env().weights
     folder = download.locate(card.for_variant(chosen), weights, root)
     if reads_itself(card):

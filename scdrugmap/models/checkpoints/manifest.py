@@ -14,7 +14,7 @@ from scdrugmap.progress import reporting
 
 log = logging.getLogger(__name__)
 BUNDLED = ("checkpoint.json", "model.safetensors")
-BLOCK, LARGE = 1 << 20, 1 << 30  # bytes that are hashed at a time, and from which on it takes more than a second
+_BLOCK, _LARGE = 1 << 20, 1 << 30  # bytes that are hashed at a time, and from which on it takes more than a second
 
 
 def files_hash(files: Mapping[str, str]) -> str:
@@ -26,8 +26,8 @@ def files_hash(files: Mapping[str, str]) -> str:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hex; a bar on stderr says how far it is in one that takes seconds."""
     size, digest = path.stat().st_size, hashlib.sha256()
-    with path.open("rb") as file, reporting(size >= LARGE, -(-size // BLOCK), "MiB") as tell:
-        while block := file.read(BLOCK):
+    with path.open("rb") as file, reporting(size >= _LARGE, -(-size // _BLOCK), "MiB") as tell:
+        while block := file.read(_BLOCK):
             digest.update(block)
             tell(1)
     return digest.hexdigest()

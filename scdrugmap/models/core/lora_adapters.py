@@ -27,7 +27,7 @@ from scdrugmap.models.core.seeds import seeded
 with as_installed():  # peft imports bitsandbytes where that is installed
     from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names
+_WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +49,12 @@ class Adapters:
     @classmethod
     def load(cls, folder: Path) -> Adapters:
         """Read what `save` or peft's `save_pretrained` wrote; raises `WeightsInvalid`."""
-        for name in (CONFIG, WEIGHTS):
+        for name in (CONFIG, _WEIGHTS):
             if not (folder / name).is_file():
                 message = f"'{folder}' holds no adapters: {name} is missing."
                 raise WeightsInvalid(message, "Name the folder of one fold, below adapters/<run id>.")
         try:
-            return cls(LoraConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS))
+            return cls(LoraConfig.from_pretrained(str(folder)), load_file(folder / _WEIGHTS))
         except (SafetensorError, ValueError, TypeError) as error:
             message = f"The adapters in '{folder}' cannot be read: {error}"
             raise WeightsInvalid(

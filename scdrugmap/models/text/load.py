@@ -36,7 +36,7 @@ BATCHED = {
     "big_bird": "changes its attention with the length of a batch and keeps the change",
     "reformer": "hashes tokens at random",
 }  # types whose embedding of a cell would not be that cell's alone
-LARGE = 2**30  # bytes of weights that take long enough to be told of
+_LARGE = 2**30  # bytes of weights that take long enough to be told of
 AGAIN = "Get the files again from their source."
 
 
@@ -177,7 +177,7 @@ def _tried(folder: Path, network: Network, device: torch.device, precision: str,
 
 
 def _large(folder: Path) -> bool:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > _LARGE
 
 
 def _no_room(device: torch.device) -> InvalidInput:

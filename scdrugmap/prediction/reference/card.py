@@ -9,7 +9,7 @@ from typing import Any
 
 from scdrugmap.errors import InvalidInput
 
-SCHEMA = 1
+_SCHEMA = 1
 CARD, HEAD = "card.json", "head.safetensors"
 REFIT = "Fit it again: scdrugmap reference fit --model MODEL --data FILE"
 
@@ -32,7 +32,7 @@ class ReferenceCard:
     versions: dict[str, str]
     date: str  # ISO, UTC
     seed: int
-    schema: int = SCHEMA
+    schema: int = _SCHEMA
     bundled: bool = False  # came with the package
 
     @property
@@ -88,9 +88,11 @@ def read_card(folder: Path) -> ReferenceCard:
         raise InvalidInput(f"The reference '{called(folder)}' has no {CARD}.", REFIT) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"'{called(folder)}/{CARD}' is not readable as JSON ({error}).", REFIT) from None
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+    if not isinstance(stored, dict) or stored.get("schema") != _SCHEMA:
         schema = stored.get("schema") if isinstance(stored, dict) else type(stored).__name__
-        raise InvalidInput(f"'{called(folder)}/{CARD}' has schema {schema}; this version reads schema {SCHEMA}.", REFIT)
+        raise InvalidInput(
+            f"'{called(folder)}/{CARD}' has schema {schema}; this version reads schema {_SCHEMA}.", REFIT
+        )
     wanted = {entry.name for entry in fields(ReferenceCard)}
     missing, foreign = sorted(wanted - stored.keys()), sorted(stored.keys() - wanted)
     if missing or foreign:

@@ -33,7 +33,7 @@ from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction.reference.sampling import balanced_sample
 
 HEADLINE = "auroc_within"
-UNITS = ("study", "dataset", "sample")
+_UNITS = ("study", "dataset", "sample")
 _UNSEEN = {
     "study": "studies that it had not seen",
     "dataset": "data sets of the same study",
@@ -70,8 +70,8 @@ def score_held_out(
     `cells`, distinct ones, and `embedding`, (n_cells, D), stand for the cells of `parts` one after another. Raises
     `LabelsMissing` where a class has one cell only.
     """
-    for unit in (*UNITS, "cell"):
-        folds = list(leave_one_out(cells, unit)) if unit in UNITS else splits(cells, "pooled", "cell", _FOLDS, seed)
+    for unit in (*_UNITS, "cell"):
+        folds = list(leave_one_out(cells, unit)) if unit in _UNITS else splits(cells, "pooled", "cell", _FOLDS, seed)
         unit_of = np.full(len(cells), "", dtype=object)
         raw = np.full(len(cells), np.nan, dtype=np.float32)
         for split in folds:

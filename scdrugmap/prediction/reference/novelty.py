@@ -3,8 +3,9 @@
 The distance of a cell is its mean Euclidean distance to the nearest stored reference cells, in embedding dimensions
 that are scaled to unit variance over the reference. `novelty` is the share of reference cells that were nearer than
 this when *their own sample was held out*: 0.5 is as far as a typical cell of a new sample of the reference's own
-studies, 1.0 is farther than all of them. Every study weighs the same. A cell above `THRESHOLD` is flagged `novel`:
-nothing was measured out there, so its P(resistant) is an extrapolation. Flagged cells are shown, never dropped.
+studies, 1.0 is farther than all of them. Every study weighs the same. A cell above `NOVELTY_THRESHOLD` is flagged
+`novel`: nothing was measured out there, so its P(resistant) is an extrapolation. Flagged cells are shown and never
+dropped.
 
 The idea is the k-nearest-neighbour score of Sun et al. 2022 (arXiv:2204.06507).
 """
@@ -21,9 +22,9 @@ from sklearn.neighbors import NearestNeighbors
 from scdrugmap.errors import InvalidInput
 from scdrugmap.prediction.reference.sampling import share_equally
 
-THRESHOLD = 0.95  # novelty above it is flagged: one held-out reference cell in twenty is
-POINTS = 800  # reference cells that are stored
-NEIGHBOURS = 10
+NOVELTY_THRESHOLD = 0.95  # novelty above it is flagged: one held-out reference cell in twenty is
+_POINTS = 800  # reference cells that are stored
+_NEIGHBOURS = 10
 _QUERIES = 5000  # reference cells whose held-out distance is measured; cells compared at a time
 _GRID = 201  # quantiles that are stored
 
@@ -36,8 +37,8 @@ class Novelty:
     scale: NDArray[np.float32]  # (D,) standard deviation
     points: NDArray[np.float16]  # (P, D) scaled reference cells
     quantiles: NDArray[np.float32]  # (Q,) of the held-out distances, ascending, at evenly spaced levels
-    neighbours: int = NEIGHBOURS
-    threshold: float = THRESHOLD
+    neighbours: int = _NEIGHBOURS
+    threshold: float = NOVELTY_THRESHOLD
 
     def distance(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the distance, (n_cells,) float32, of `embedding`, (n_cells, D), to the reference."""
@@ -80,8 +81,8 @@ def fit_novelty(
     studies: ArrayLike,
     *,
     seed: int,
-    points: int = POINTS,
-    neighbours: int = NEIGHBOURS,
+    points: int = _POINTS,
+    neighbours: int = _NEIGHBOURS,
 ) -> Novelty:
     """Choose the stored cells and measure held-out distances.
 

@@ -31,7 +31,7 @@ from scdrugmap.prediction.reference.card import CARD, HEAD, REFIT, ReferenceCard
 from scdrugmap.prediction.reference.novelty import Novelty
 from scdrugmap.settings import Settings
 
-BUNDLED = Path(__file__).resolve().parent / "bundled"
+BUNDLED_REFERENCES = Path(__file__).resolve().parent / "bundled"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -159,7 +159,7 @@ def find_reference(model: str, name: str | None = None, settings: Settings | Non
             return folders[name]
         known = ", ".join(sorted(folders)) or "none"
         raise ReferenceMissing(f"There is no reference called '{name}' for '{model}'; there is: {known}.", remedy)
-    bundled = [folder for folder in folders.values() if BUNDLED in folder.parents]
+    bundled = [folder for folder in folders.values() if BUNDLED_REFERENCES in folder.parents]
     choice = bundled or list(folders.values())
     if len(choice) == 1:
         return choice[0]
@@ -172,7 +172,7 @@ def find_reference(model: str, name: str | None = None, settings: Settings | Non
 
 
 def _roots(settings: Settings | None) -> list[Path]:
-    return [BUNDLED, (settings or Settings.from_env()).references]
+    return [BUNDLED_REFERENCES, (settings or Settings.from_env()).references]
 
 
 def _part(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:

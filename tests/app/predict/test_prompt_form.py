@@ -261,8 +261,8 @@ def test_remedies_of_the_command_line_become_words_of_the_form():
         "Run: scdrugmap predict FILE": "Run: scdrugmap predict FILE",
     }.items():  # fmt: skip
         assert prompt_options.in_the_app(remedy) == said
-    page = {box for box in prompt_options.LABELS if box in MODELS[MODEL].settings}
-    assert page == set(prompt_options.LABELS)
+    page = {box for box in prompt_options.FIELD_LABELS if box in MODELS[MODEL].settings}
+    assert page == set(prompt_options.FIELD_LABELS)
 
 
 def test_the_text_of_a_request_is_what_is_sent(endpoint, settings):

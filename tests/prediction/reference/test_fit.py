@@ -20,9 +20,9 @@ from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.prediction.reference import held_out as heldout
 from scdrugmap.prediction.reference.card import ReferenceCard
 from scdrugmap.prediction.reference.fit import find_reference, fit_reference, load_reference, references
-from scdrugmap.prediction.reference.reference import BUNDLED, short
+from scdrugmap.prediction.reference.reference import BUNDLED_REFERENCES, short
 
-BUNDLED_MODELS = sorted(path.name for path in BUNDLED.iterdir())
+BUNDLED_MODELS = sorted(path.name for path in BUNDLED_REFERENCES.iterdir())
 
 
 def cells_of(n_studies: int = 3, seed: int = 0, **options) -> list:
@@ -338,7 +338,7 @@ def test_the_bundled_reference_fits_the_bundled_encoder(model, settings):
 
 def test_bundled_references_are_small_and_name_no_machine():
     assert set(BUNDLED_MODELS) <= set(MODELS)
-    files = [path for path in BUNDLED.rglob("*") if path.is_file()]
+    files = [path for path in BUNDLED_REFERENCES.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) < 1_000_000  # a head and some hundred embedded cells
     assert not any(b"/work/" in path.read_bytes() or b"/home/" in path.read_bytes() for path in files)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scdrugmap.errors import InvalidInput
-from scdrugmap.prediction.reference.novelty import THRESHOLD, Novelty, fit_novelty
+from scdrugmap.prediction.reference.novelty import NOVELTY_THRESHOLD, Novelty, fit_novelty
 from scdrugmap.prediction.reference.sampling import balanced_sample, share_equally
 
 
@@ -22,7 +22,7 @@ def test_cells_like_the_reference_are_rarely_flagged(fitted):
     novelty = fitted.score(cloud(2000, seed=1))
     assert novelty.dtype == np.float32
     assert 0.4 < novelty.mean() < 0.6
-    assert fitted.flag(novelty).mean() == pytest.approx(1 - THRESHOLD, abs=0.025)
+    assert fitted.flag(novelty).mean() == pytest.approx(1 - NOVELTY_THRESHOLD, abs=0.025)
 
 
 def test_cells_far_away_are_flagged(fitted):
@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_refused(fitted):
     with pytest.raises(InvalidInput, match="16 dimensions"):
         fitted.distance(cloud(3, dim=5))
     with pytest.raises(InvalidInput, match="not usable"):
-        Novelty.from_state({**fitted.state(), "centre": np.zeros(3, np.float32)}, 10, THRESHOLD)
+        Novelty.from_state({**fitted.state(), "centre": np.zeros(3, np.float32)}, 10, NOVELTY_THRESHOLD)
 
 
 def test_no_cells_give_no_scores(fitted):

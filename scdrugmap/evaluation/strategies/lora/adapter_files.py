@@ -26,9 +26,9 @@ from scdrugmap.files import replacing_folder
 from scdrugmap.models.core.encoder import Encoder
 from scdrugmap.models.core.lora_adapters import Adapters, adapted
 
-HEAD, CARD = "head.safetensors", "card.json"
-SCHEMA = 1
-PACKAGES = ("scdrugmap", "torch", "peft", "safetensors", "numpy")
+_HEAD, _CARD = "head.safetensors", "card.json"
+_SCHEMA = 1
+_PACKAGES = ("scdrugmap", "torch", "peft", "safetensors", "numpy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +65,9 @@ def save_adapted(learned: Adapted, folder: Path, experiment: Experiment, fold: s
     """Write adapters, head and card, all or nothing; what stood there is replaced. Raises `OSError`."""
     with replacing_folder(folder) as draft:
         learned.adapters.save(learned.encoder.network, draft)
-        save_file({name: np.ascontiguousarray(value) for name, value in learned.head.state().items()}, draft / HEAD)
+        save_file({name: np.ascontiguousarray(value) for name, value in learned.head.state().items()}, draft / _HEAD)
         text = json.dumps(_card(learned, experiment, fold, history), indent=1, sort_keys=True, allow_nan=False)
-        (draft / CARD).write_text(text + "\n")
+        (draft / _CARD).write_text(text + "\n")
 
 
 def load_adapted(folder: str | Path, encoder: Encoder) -> Adapted:
@@ -80,7 +80,7 @@ def load_adapted(folder: str | Path, encoder: Encoder) -> Adapted:
     _require_same(folder, card, encoder)
     adapters = Adapters.load(folder)
     try:
-        head = MLP.restore(load_file(folder / HEAD))
+        head = MLP.restore(load_file(folder / _HEAD))
         return Adapted(encoder, adapters, head, LoraOptions(**card["options"]), int(card["seed"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         message = f"The head in '{folder}' cannot be read: {error}"
@@ -90,7 +90,7 @@ def load_adapted(folder: str | Path, encoder: Encoder) -> Adapted:
 def _card(learned: Adapted, experiment: Experiment, fold: str, history: History) -> dict[str, Any]:
     encoder = learned.encoder
     return {
-        "schema": SCHEMA,
+        "schema": _SCHEMA,
         "model": encoder.card.key,
         "weights": encoder.weights_hash,
         "settings": encoder.settings,
@@ -100,22 +100,22 @@ def _card(learned: Adapted, experiment: Experiment, fold: str, history: History)
         "seed": learned.seed,
         "options": dataclasses.asdict(learned.options),
         "history": dataclasses.asdict(history),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 
 
 def _read_card(folder: Path) -> Mapping[str, Any]:
     remedy = "Name the folder of one fold, below adapters/<run id>."
     try:
-        card = json.loads((folder / CARD).read_text())
+        card = json.loads((folder / _CARD).read_text())
     except FileNotFoundError:
-        message = f"'{folder}' holds no adapters: {CARD} is missing."
+        message = f"'{folder}' holds no adapters: {_CARD} is missing."
         raise WeightsInvalid(message, remedy) from None
     except ValueError as error:
-        message = f"{CARD} in '{folder}' is no JSON: {error}"
+        message = f"{_CARD} in '{folder}' is no JSON: {error}"
         raise WeightsInvalid(message, remedy) from error
-    if not isinstance(card, dict) or card.get("schema") != SCHEMA:
-        message = f"{CARD} in '{folder}' is not of schema {SCHEMA}, which this version reads."
+    if not isinstance(card, dict) or card.get("schema") != _SCHEMA:
+        message = f"{_CARD} in '{folder}' is not of schema {_SCHEMA}, which this version reads."
         raise WeightsInvalid(message, remedy)
     return card
 

@@ -12,7 +12,7 @@ from scdrugmap.evaluation.experiment import Options
 if TYPE_CHECKING:
     import torch  # a plan checks options without it
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+_PRECISIONS = ("auto", "float32", "bfloat16")
 MICRO_TOKENS = {"cpu": 2_048, "cuda": 32_768}  # padded positions that go forward and back at once: memory, not speed
 _LEAST = {"r": 1, "alpha": 1, "batch_size": 1, "steps": 0, "least_steps": 1, "most_steps": 1, "checks": 1} | {
     "patience": 0,
@@ -58,8 +58,8 @@ class LoraOptions:
                 self._refuse(name, "Give a number above 0.")
         if not _number(self.dropout) or not 0 <= self.dropout < 1:
             self._refuse("dropout", "Give a share from 0 to below 1.")
-        if self.precision not in PRECISIONS:
-            self._refuse("precision", f"Give one of {', '.join(PRECISIONS)}.")
+        if self.precision not in _PRECISIONS:
+            self._refuse("precision", f"Give one of {', '.join(_PRECISIONS)}.")
         if not isinstance(self.gradient_checkpointing, bool):
             self._refuse("gradient_checkpointing", "Give true or false.")
 
