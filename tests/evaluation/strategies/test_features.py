@@ -59,7 +59,7 @@ def test_the_paper_s_head_reads_its_cells_in_parts_only(monkeypatch):
 def test_logistic_regression_reads_in_parts_and_halves_its_memory_where_it_is_large(monkeypatch):
     Z, labels = labelled(600)
     whole = make_head("logistic").fit(Z, labels)
-    monkeypatch.setattr(heads, "BLOCK", 64)
+    monkeypatch.setattr(heads, "_BLOCK", 64)
     in_parts = make_head("logistic").fit(Z, labels)
     assert in_parts.weight == pytest.approx(whole.weight, rel=1e-9)
     monkeypatch.setattr(heads, "DOUBLE", 0)

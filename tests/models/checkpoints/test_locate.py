@@ -401,6 +401,6 @@ def test_a_file_is_hashed_in_blocks_and_a_large_one_says_how_far_it_is(tmp_path,
     path.write_bytes(bytes(range(256)) * 5000)  # more than one block, and no whole number of them
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(manifest, "LARGE", 1000)
+    monkeypatch.setattr(manifest, "_LARGE", 1000)
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert "2/2" in capsys.readouterr().err
