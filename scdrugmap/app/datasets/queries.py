@@ -9,7 +9,7 @@ from scdrugmap.data.catalog.catalog import DATASETS, cell_count
 
 
 def cells_by(rows: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Return cells by response and the number of data sets per value of a column; see `charts_catalogue.cells_by`."""
+    """Return cells by response and the number of data sets per value of a column; see `plots.catalogue.cells_by`."""
     groups = []
     for (value,), part in rows.group_by(column, maintain_order=True):
         counts = cell_count(part["key"])

@@ -60,7 +60,7 @@ def targets(rows: pl.DataFrame) -> list[str]:
 
 
 def one_target(rows: pl.DataFrame, target: str) -> pl.DataFrame:
-    """Return the curves of one target as `charts_models.few_shot` draws them: the training side of most points."""
+    """Return the curves of one target as `plots.benchmark.few_shot` draws them: the training side of most points."""
     curves = rows.filter(test=target)
     alone = pl.col("train").list.len() == 0
     sides = curves.filter(~alone).group_by("train").agg(points=pl.len())
@@ -83,7 +83,7 @@ def _by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def calibrated(entries: Sequence[tuple[str, Reliability]]) -> pl.DataFrame:
-    """Return the bins of several entries as `charts_models.reliability` draws them; empty bins go."""
+    """Return the bins of several entries as `plots.benchmark.reliability` draws them; empty bins go."""
     tables = [entry.bins.with_columns(title=pl.lit(title)) for title, entry in entries]
     frame = pl.concat(tables).filter(pl.col("n") > 0)
     return frame.rename({"mean_p": "predicted"})
@@ -121,7 +121,7 @@ def compared(comparison: Comparison, names: dict[str, str]) -> pl.DataFrame:
 
 
 def costed(rows: pl.DataFrame, speeds: pl.DataFrame, *, higher_is_better: bool) -> pl.DataFrame:
-    """Return the entries of a view whose model's speed was measured, as `charts_models.cost` draws them.
+    """Return the entries of a view whose model's speed was measured, as `plots.benchmark.cost` draws them.
 
     `pareto`: no other entry of the same source is as fast and scores better. `left`: the name stands left of its mark;
     `wide` and `narrow`: it has room there on a wide plot, and on a phone's.

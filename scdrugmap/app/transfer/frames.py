@@ -11,7 +11,7 @@ AGAINST = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "constant
 
 
 def drawn(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a matrix with its means, as `charts_transfer.matrix` draws it: colour is the distance to the constant."""
+    """Return a matrix with its means, as `plots.transfer.matrix` draws it: colour is the distance to the constant."""
     cells = table.rename({"ci_low": "low", "ci_high": "high", "better": "shade"}).with_columns(
         pl.when(pl.col("state") == "measured").then(pl.col(name)) for name in ("value", "low", "high", "shade")
     )

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from scdrugmap.app.ui import board as score_frames
+from scdrugmap.app.ui.board import titled
 from scdrugmap.app.ui.queries import answer, models, predictions, run, runs, settings, stamp
 from scdrugmap.data.catalog.catalog import DATASETS
 from scdrugmap.data.labels import SIMULATED
@@ -19,7 +19,7 @@ from scdrugmap.settings import Settings
 
 def entries(*, simulated: bool) -> pl.DataFrame:
     """Return what was trained on one data set and tested on another: `title`, the words of an entry, `pairs`."""
-    return score_frames.titled(answer("entries", simulated=simulated), models())
+    return titled(answer("entries", simulated=simulated), models())
 
 
 def matrix(metric: str, *, simulated: bool, datasets: list[str] | None = None, **view: Any) -> pl.DataFrame:
